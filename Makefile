@@ -111,3 +111,62 @@ sims: $(SIM)
 
 .SECONDARY:
 -include $(shell [ -d $(B) ] && find $(B) -name '*.d')
+
+deps:
+	@test/deps build demo check
+demo:
+	@test/deps build demo
+	@$(MAKE) --no-print-directory all
+	@test/demo $(B)
+check:
+	@test/deps build check
+	@$(MAKE) --no-print-directory all unit fuzzers sims benchers
+	@B=$(B) LONG=$(LONG) test/check
+# The same tests, built with AddressSanitizer and UndefinedBehaviorSanitizer.
+asan:
+	@test/deps build check
+	@$(MAKE) --no-print-directory FLAVOUR=asan all unit fuzzers sims
+	@B=build/asan LONG=$(LONG) test/check
+# FUZZ_SECONDS for each target.
+FUZZ_SECONDS ?= 600
+fuzz:
+	@$(MAKE) --no-print-directory FLAVOUR=fuzz fuzzers
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) test/fuzz/run build/fuzz/test/fuzz
+bench:
+	@test/deps build bench
+	@$(MAKE) --no-print-directory all benchers
+	@test/bench/run $(BENCH_ARGS)
+tidy:
+	clang-tidy $(wildcard $(patsubst %,%/*.c,$(MODULES))) -- $(RELAYD_CFLAGS) $(LIB_CFLAGS)
+format:
+	clang-format -i $(wildcard $(patsubst %,%/*.[ch],$(MODULES))) $(wildcard test/*/*.[ch] test/unit/*/*.[ch])
+compile_commands.json: Makefile
+	@{ echo '['; for f in $(wildcard $(patsubst %,%/*.c,$(MODULES))); do \
+		printf '%s{"directory":"%s","file":"%s","command":"cc %s -c %s"}\n' "$$comma" '$(CURDIR)' $$f \
+		"$$(echo '$(RELAYD_CFLAGS) $(LIB_CFLAGS)' | sed 's/"/\\"/g')" $$f; comma=,; done; echo ']'; } > $@
+
+install: all
+	install -D -m 755 $(B)/relayd/relayd $(DESTDIR)$(PREFIX)/sbin/relayd
+	install -D -m 755 $(B)/relayctl/relayctl $(DESTDIR)$(PREFIX)/bin/relayctl
+	install -d $(DESTDIR)$(PREFIX)/sbin
+	ln -sf ../bin/relayctl $(DESTDIR)$(PREFIX)/sbin/sendmail
+	install -D -m 644 relayd/relayd.8 $(DESTDIR)$(PREFIX)/share/man/man8/relayd.8
+	install -D -m 644 relayctl/relayctl.8 $(DESTDIR)$(PREFIX)/share/man/man8/relayctl.8
+	install -D -m 644 config/relayd.yaml.5 $(DESTDIR)$(PREFIX)/share/man/man5/relayd.yaml.5
+	test -e $(DESTDIR)$(SYSCONFDIR)/relayd/relayd.yaml || \
+		install -D -m 644 etc/relayd.yaml $(DESTDIR)$(SYSCONFDIR)/relayd/relayd.yaml
+clean:
+	rm -rf build compile_commands.json
+help:
+	@echo 'make            build relayd and relayctl into build/release'
+	@echo 'make demo       build, start, send one real message through, show what happened'
+	@echo 'make check      all tests (LONG=1: the long form)'
+	@echo 'make asan       all tests under AddressSanitizer and UndefinedBehaviorSanitizer'
+	@echo 'make fuzz       fuzz each target for FUZZ_SECONDS (600)'
+	@echo 'make bench      measure against Postfix on this machine'
+	@echo 'make deps       install what building, demo and tests need (Debian packages, npm packages)'
+	@echo 'make install    PREFIX=$(PREFIX) DESTDIR='
+	@echo 'Variables: CC, CFLAGS, LDFLAGS, FLAVOUR=release|clang|asan|fuzz, LIBCRYPTO=0, V=1'
+
+.PHONY: all deps demo check asan fuzz bench tidy format install clean help unit fuzzers benchers sims
+.DEFAULT_GOAL := all
