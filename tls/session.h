@@ -70,6 +70,7 @@ size_t tls_session_input_room(const struct tls_session *session);
 /* TLS_OK, TLS_AGAIN, TLS_CLOSED (the peer went away; `err` says so) or TLS_FAILED. A client's first call makes the
  * ClientHello. */
 enum tls_status tls_session_handshake(struct tls_session *session, struct err *err);
+/* The handshake has been completed, and nothing has failed since. */
 bool tls_session_is_established(const struct tls_session *session);
 
 /* One record's plaintext at most. TLS_OK: *len > 0. TLS_CLOSED: no more will come, see tls_session_was_truncated().
