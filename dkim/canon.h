@@ -26,6 +26,7 @@ typedef void dkim_canon_sink(void *ctx, struct slice bytes);
 /* A body under way. Plain data: copy it to fork a body. */
 struct dkim_body_canon {
 	enum dkim_canon canon;
+	bool has_content;	     /* something has been given out */
 	uint64_t pending_crlf_count; /* line ends held back: they count only when something follows */
 	bool pending_wsp;	     /* relaxed: a run of blanks held back, likewise */
 	bool pending_cr;	     /* a CR whose LF may be in the next piece */

@@ -37,7 +37,7 @@ const char *dkim_algorithm_name(enum dkim_algorithm algorithm);
 const char *dkim_algorithm_key_type(enum dkim_algorithm algorithm);
 
 /* A selector as it may stand in s= and before "._domainkey": dot-separated labels of letters, digits, "-" and "_", at
- * most 63 octets each and 190 in all (the whole name must fit in DNS). */
+ * most 63 octets each and 190 in all. Whether the whole name fits in DNS: dkim_record_format_name(). */
 bool dkim_is_selector(struct slice text);
 /* A domain as it may stand in d=: at least one label, A-labels only, at most 253 octets, no dot at the end. */
 bool dkim_is_domain(struct slice text);

@@ -20,6 +20,8 @@
 
 struct dkim_key;
 
+enum { DKIM_KEY_FILE_MAX_BYTES = 64 * 1024 };
+
 /* What a person should hear about a key that works nevertheless. Bits. */
 enum dkim_key_warning {
 	DKIM_KEY_SMALL = 1,	     /* RSA below DKIM_RSA_WARN_BITS */
@@ -44,6 +46,8 @@ enum dkim_algorithm dkim_key_algorithm(const struct dkim_key *key);
 unsigned dkim_key_bits(const struct dkim_key *key);
 /* Bits of enum dkim_key_warning. */
 unsigned dkim_key_warnings(const struct dkim_key *key);
+/* For what the loader cannot know: where the key came from. */
+void dkim_key_add_warning(struct dkim_key *key, enum dkim_key_warning warning);
 /* One warning in words, for a log line. Static. */
 const char *dkim_key_warning_text(enum dkim_key_warning warning);
 /* What p= has in base64: the SubjectPublicKeyInfo of RSA, the 32 octets of Ed25519. Lives as long as the key. */
