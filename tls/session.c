@@ -18,6 +18,10 @@
 /* Room for what GnuTLS writes by itself: a flight with our own chain, tickets, alerts. */
 #define OUTPUT_MAX (512 * 1024)
 #define RECORD_MAX 16384
+/* GnuTLS gathers a handshake message of any announced length; a hundred certificates fit in here. */
+#define HANDSHAKE_MAX (256 * 1024)
+/* As much ciphertext without any plain text in it is a flood of empty records; GnuTLS takes them without end. */
+#define BARREN_MAX (64 * 1024)
 /* A peer that sends more warnings than this plays games. */
 #define WARNINGS_MAX 16
 
@@ -40,7 +44,8 @@ struct tls_session {
 	bool is_judged;	  /* is_verified is final */
 	bool want_ticket; /* the resumption cache waits for one */
 	unsigned warnings;
-	int first_byte; /* of all input, -1: none yet */
+	size_t barren_len; /* octets taken since the handshake began or the last plain text came */
+	int first_byte;	   /* of all input, -1: none yet */
 	struct buf in, out;
 	char *server_name;
 	const struct tls_fingerprint *fingerprints;
@@ -318,8 +323,16 @@ static enum tls_status ended(const struct tls_session *s, struct err *err)
 		err_set(err, ERR_CLOSED, "the peer has closed the TLS session");
 		return TLS_CLOSED;
 	}
-	err_set(err, ERR_CRYPTO, "the TLS session has failed before");
+	err_set(err, ERR_CRYPTO, s->bye ? "this side has ended the TLS session" : "the TLS session has failed before");
 	return TLS_FAILED;
+}
+
+/* A record that is cut short by the end reads as one of wrong length. */
+static bool is_end(const struct tls_session *s, int code)
+{
+	return s->eof && !buf_len(&s->in) &&
+	       (code == GNUTLS_E_PREMATURE_TERMINATION || code == GNUTLS_E_PULL_ERROR ||
+		code == GNUTLS_E_UNEXPECTED_PACKET_LENGTH);
 }
 
 static bool is_too_many_warnings(struct tls_session *s)
@@ -347,11 +360,12 @@ static void remember(struct tls_session *s)
 
 static enum tls_status handshake_failed(struct tls_session *s, int code, struct err *err)
 {
-	bool closed =
-	    s->eof && !buf_len(&s->in) && (code == GNUTLS_E_PREMATURE_TERMINATION || code == GNUTLS_E_PULL_ERROR);
+	bool closed = is_end(s, code);
 
-	if (!s->was_refused)
-		words_of_handshake(s->gnutls, s->credentials, code, closed ? -1 : s->first_byte, err);
+	if (closed)
+		words_of_handshake(s->gnutls, s->credentials, GNUTLS_E_PREMATURE_TERMINATION, -1, err);
+	else if (!s->was_refused)
+		words_of_handshake(s->gnutls, s->credentials, code, s->first_byte, err);
 	if (closed)
 		return end_with(s, STATE_CLOSED);
 	return fail(s, code);
@@ -366,11 +380,15 @@ enum tls_status tls_session_handshake(struct tls_session *s, struct err *err)
 	if (s->state != STATE_HANDSHAKE)
 		return ended(s, err);
 	s->refusal = err;
+	s->barren_len += buf_len(&s->in);
 	do
 		rc = gnutls_handshake(s->gnutls);
 	while (rc < 0 && rc != GNUTLS_E_AGAIN && rc != GNUTLS_E_INTERRUPTED && !gnutls_error_is_fatal(rc) &&
 	       !is_too_many_warnings(s));
 	s->refusal = NULL;
+	s->barren_len -= buf_len(&s->in);
+	if (rc == GNUTLS_E_AGAIN && s->barren_len > HANDSHAKE_MAX)
+		rc = GNUTLS_E_HANDSHAKE_TOO_LARGE;
 	if (rc == GNUTLS_E_AGAIN || rc == GNUTLS_E_INTERRUPTED) {
 		free_empty(&s->in);
 		return TLS_AGAIN;
@@ -379,6 +397,7 @@ enum tls_status tls_session_handshake(struct tls_session *s, struct err *err)
 		return handshake_failed(s, rc, err);
 	s->state = STATE_OPEN;
 	s->was_open = true;
+	s->barren_len = 0;
 	remember(s);
 	free_empty(&s->in);
 	return TLS_OK;
@@ -400,7 +419,7 @@ bool tls_session_may_read(const struct tls_session *s)
 /* GnuTLS also says AGAIN after it has swallowed a ticket or a key update; while it gets on, there may be more. */
 static int receive(struct tls_session *s, void *ptr, size_t size)
 {
-	size_t before;
+	size_t before, first = buf_len(&s->in);
 	ssize_t rc;
 
 	do {
@@ -411,6 +430,9 @@ static int receive(struct tls_session *s, void *ptr, size_t size)
 		if (rc != GNUTLS_E_AGAIN && rc != GNUTLS_E_INTERRUPTED && is_too_many_warnings(s))
 			return GNUTLS_E_TOO_MANY_EMPTY_PACKETS;
 	} while (buf_len(&s->in) < before && (buf_len(&s->in) || s->eof) && buf_len(&s->out) < OUTPUT_HIGH);
+	s->barren_len = rc > 0 ? 0 : s->barren_len + first - buf_len(&s->in);
+	if (rc < 0 && !gnutls_error_is_fatal((int)rc) && s->barren_len > BARREN_MAX)
+		return GNUTLS_E_TOO_MANY_EMPTY_PACKETS;
 	return (int)rc;
 }
 
@@ -432,7 +454,7 @@ enum tls_status tls_session_read(struct tls_session *s, void *ptr, size_t size, 
 		*len = (size_t)rc;
 		return TLS_OK;
 	}
-	if (rc == 0 || (s->eof && (rc == GNUTLS_E_PREMATURE_TERMINATION || rc == GNUTLS_E_PULL_ERROR))) {
+	if (rc == 0 || is_end(s, rc)) {
 		s->truncated = rc != 0;
 		end_with(s, STATE_CLOSED);
 		return ended(s, err);

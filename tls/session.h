@@ -18,7 +18,7 @@
  *
  * REFUSED: versions below the credentials' minimum, renegotiation, early data, ALPN of other protocols (a client that
  * offers ALPN without "smtp" or "esmtp" gets the fatal alert no_application_protocol, RFC 7301 §3.2; we offer none).
- * BOUNDED: 64 KiB of ciphertext each way (a little more while the handshake runs), handshake messages of 128 KiB,
+ * BOUNDED: 64 KiB of ciphertext each way (a little more while the handshake runs), handshakes of 256 KiB,
  * floods of key updates, empty records and warnings end the session.
  */
 #ifndef TLS_SESSION_H

@@ -39,7 +39,8 @@ void words_of_handshake(gnutls_session_t session, const struct tls_credentials *
 	case GNUTLS_E_NO_CIPHER_SUITES:
 	case GNUTLS_E_INSUFFICIENT_CREDENTIALS:
 	case GNUTLS_E_NO_COMMON_KEY_SHARE:
-		err_set(err, ERR_CRYPTO, "no cipher suite or key exchange is common to both sides");
+		err_set(err, ERR_CRYPTO, "no cipher suite or key exchange is common to both sides (TLS %s and up)",
+			tls_version_name(credentials->min_version));
 		break;
 	case GNUTLS_E_NO_APPLICATION_PROTOCOL:
 		err_set(err, ERR_CRYPTO, "the peer wants to speak another protocol than SMTP (ALPN)");
