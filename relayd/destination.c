@@ -1,0 +1,464 @@
+#include "relayd/destination.h"
+
+#include "base/base.h"
+#include "relayd/outcome.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+	WINDOW_START = 4,
+	BACKOFF_FIRST_MS = 5 * 1000,
+	BACKOFF_MX_MAX_MS = 10 * 60 * 1000,
+	BACKOFF_RELAYHOST_MAX_MS = 60 * 1000,
+	FORGET_AFTER_MS = 10 * 60 * 1000,
+	REFILL_EACH_MS = 10,
+};
+
+/* Jobs of each class in a round of the line, the transactional first. */
+static const enum message_class round_order[] = {
+    MESSAGE_TRANSACTIONAL, MESSAGE_TRANSACTIONAL, MESSAGE_DEFAULT, MESSAGE_TRANSACTIONAL, MESSAGE_TRANSACTIONAL,
+    MESSAGE_DEFAULT,	   MESSAGE_TRANSACTIONAL, MESSAGE_BULK,	   MESSAGE_TRANSACTIONAL, MESSAGE_DEFAULT,
+    MESSAGE_TRANSACTIONAL, MESSAGE_TRANSACTIONAL, MESSAGE_DEFAULT};
+
+struct destinations {
+	struct destinations_options options;
+	struct destination *by_key;
+	unsigned connections;
+	bool stopping;
+};
+
+struct destinations *destinations_new(const struct destinations_options *options)
+{
+	struct destinations *destinations = xcalloc(1, sizeof(*destinations));
+	destinations->options = *options;
+	return destinations;
+}
+
+static void destination_free(struct destination *d)
+{
+	timers_cancel(loop_timers(d->owner->options.loop), &d->timer);
+	timers_cancel(loop_timers(d->owner->options.loop), &d->refill_timer);
+	for (int class = 0; class < MESSAGE_CLASS_COUNT; class ++)
+		queue_list_fini(&d->parked[class]);
+	HASH_DEL(d->owner->by_key, d);
+	free(d);
+}
+
+static void hand_back_line(struct destination *d, int64_t retry_wall)
+{
+	const struct destination_events *events = &d->owner->options.events;
+
+	for (int class = 0; class < MESSAGE_CLASS_COUNT; class ++)
+		for (struct list *node; (node = list_pop(&d->ready[class]));) {
+			d->ready_count--;
+			events->on_job_done(events->ctx, CONTAINER_OF(node, struct job, node), retry_wall);
+		}
+}
+
+void destinations_free(struct destinations **destinations)
+{
+	struct destination *d, *next;
+
+	if (!*destinations)
+		return;
+	HASH_ITER(hh, (*destinations)->by_key, d, next) {
+		hand_back_line(d, 0);
+		destination_free(d);
+	}
+	free(*destinations);
+	*destinations = NULL;
+}
+
+void destinations_set_limits(struct destinations *destinations, unsigned connections_max, unsigned per_destination_max)
+{
+	destinations->options.connections_max = connections_max;
+	destinations->options.per_destination_max = per_destination_max;
+}
+
+static void make_key(char *out, size_t size, enum destination_kind kind, const char *name)
+{
+	snprintf(out, size, "%s:%s", kind == DESTINATION_MX ? "mx" : "relayhost", name);
+}
+
+struct destination *destinations_find(const struct destinations *destinations, enum destination_kind kind,
+				      const char *name)
+{
+	char key[DESTINATION_NAME_MAX + 16];
+	struct destination *d;
+
+	make_key(key, sizeof(key), kind, name);
+	HASH_FIND_STR(destinations->by_key, key, d);
+	return d;
+}
+
+static int64_t now_ms(const struct destinations *destinations)
+{
+	return loop_now_ms(destinations->options.loop);
+}
+
+static bool is_forgettable(const struct destination *d, int64_t now)
+{
+	for (int class = 0; class < MESSAGE_CLASS_COUNT; class ++)
+		if (d->parked[class].count > 0)
+			return false;
+	return d->ready_count == 0 && d->connections == 0 && d->trouble.kind == OUTCOME_NONE && !d->paused &&
+	       now - d->used_at_ms > FORGET_AFTER_MS;
+}
+
+/* A few old ones go each time that a new one comes, so that their number stays in proportion to what is in use. */
+static void forget_some(struct destinations *destinations)
+{
+	struct destination *d, *next;
+	int looked = 0;
+
+	HASH_ITER(hh, destinations->by_key, d, next) {
+		if (++looked > 4)
+			break;
+		if (is_forgettable(d, now_ms(destinations)))
+			destination_free(d);
+	}
+}
+
+struct destination *destinations_get(struct destinations *destinations, enum destination_kind kind, const char *name)
+{
+	struct destination *d = destinations_find(destinations, kind, name);
+
+	if (!d) {
+		forget_some(destinations);
+		d = xcalloc(1, sizeof(*d));
+		d->owner = destinations;
+		d->kind = kind;
+		slice_to_cstr(slice_of_str(name), d->name, sizeof(d->name));
+		make_key(d->key, sizeof(d->key), kind, d->name);
+		for (int class = 0; class < MESSAGE_CLASS_COUNT; class ++) {
+			list_init(&d->ready[class]);
+			queue_list_init(&d->parked[class], destinations->options.queue);
+		}
+		list_init(&d->idle);
+		d->window = WINDOW_START;
+		HASH_ADD_STR(destinations->by_key, key, d);
+	}
+	d->used_at_ms = now_ms(destinations);
+	return d;
+}
+
+struct destination *destinations_next(struct destinations *destinations, struct destination *previous)
+{
+	return previous ? previous->hh.next : destinations->by_key;
+}
+
+unsigned destinations_connection_count(const struct destinations *destinations)
+{
+	return destinations->connections;
+}
+
+bool destination_is_open(const struct destination *d, int64_t *until_wall)
+{
+	int64_t wall = clock_wall_ms(d->owner->options.clock);
+
+	*until_wall = wall;
+	if (d->paused) {
+		*until_wall = wall + BACKOFF_RELAYHOST_MAX_MS;
+		return false;
+	}
+	if (d->backoff_until_ms <= now_ms(d->owner))
+		return true;
+	*until_wall = wall + d->backoff_until_ms - now_ms(d->owner);
+	return false;
+}
+
+bool destination_has_room(const struct destination *d)
+{
+	return d->ready_count < DESTINATION_READY_MAX;
+}
+
+void destination_park(struct destination *d, enum message_class class, uint64_t id)
+{
+	queue_list_append(&d->parked[class], id);
+}
+
+/* The connection that has been idle longest, of any destination, gives its place to one that has work. */
+static void quit_an_idle_one(struct destinations *destinations)
+{
+	struct destination *d, *next;
+
+	HASH_ITER(hh, destinations->by_key, d, next) {
+		if (list_is_empty(&d->idle))
+			continue;
+		destinations->options.driver.quit(CONTAINER_OF(d->idle.next, struct destination_slot, node));
+		return;
+	}
+}
+
+static bool may_connect(struct destination *d)
+{
+	struct destinations *owner = d->owner;
+	/* In trouble one probe at a time is enough. */
+	unsigned limit = d->failures > 0 ? 1 : MIN(d->window, owner->options.per_destination_max);
+
+	if (d->busy >= limit || d->connections >= owner->options.per_destination_max)
+		return false;
+	if (owner->connections >= owner->options.connections_max) {
+		quit_an_idle_one(owner);
+		return owner->connections < owner->options.connections_max;
+	}
+	return true;
+}
+
+static void open_connection(struct destination *d)
+{
+	struct destination_slot *slot;
+
+	d->connections++;
+	d->busy++;
+	d->owner->connections++;
+	slot = d->owner->options.driver.open(d->owner->options.driver.ctx, d);
+	slot->busy = true;
+	list_node_init(&slot->node);
+}
+
+/* Gives the line to idle connections, then to new ones, as far as window and limits allow. */
+static void pump(struct destination *d)
+{
+	int64_t until;
+
+	if (d->owner->stopping || !destination_is_open(d, &until))
+		return;
+	while (d->ready_count > 0 && !list_is_empty(&d->idle) && d->busy < d->window) {
+		struct destination_slot *slot = CONTAINER_OF(list_pop(&d->idle), struct destination_slot, node);
+		slot->busy = true;
+		d->busy++;
+		d->owner->options.driver.wake(slot);
+	}
+	for (unsigned opened = 0; opened < d->ready_count && may_connect(d); opened++)
+		open_connection(d);
+}
+
+static bool pop_parked(struct destination *d, uint64_t *id)
+{
+	static const enum message_class order[] = {MESSAGE_TRANSACTIONAL, MESSAGE_DEFAULT, MESSAGE_BULK};
+
+	for (size_t i = 0; i < ARRAY_LEN(order); i++)
+		if (queue_list_pop(&d->parked[order[i]], id))
+			return true;
+	return false;
+}
+
+/* Half empty is the moment: the scheduler reads several messages in a row, and the line never runs dry meanwhile. */
+static void unpark(struct destination *d)
+{
+	const struct destination_events *events = &d->owner->options.events;
+	uint64_t id;
+
+	if (d->owner->stopping || d->ready_count > DESTINATION_READY_MAX / 2)
+		return;
+	for (int i = 0; i < DESTINATION_READY_MAX / 2 && pop_parked(d, &id); i++)
+		events->on_unparked(events->ctx, id);
+}
+
+static bool has_parked(const struct destination *d)
+{
+	for (int class = 0; class < MESSAGE_CLASS_COUNT; class ++)
+		if (d->parked[class].count > 0)
+			return true;
+	return false;
+}
+
+/* Without a running delivery nobody asks for the parked ones: they come back in portions, so that the loop never stalls. */
+static void on_refill(void *ctx)
+{
+	struct destination *d = ctx;
+
+	unpark(d);
+	if (has_parked(d) && d->connections == 0)
+		timers_set(loop_timers(d->owner->options.loop), &d->refill_timer, now_ms(d->owner) + REFILL_EACH_MS, on_refill, d);
+}
+
+static void on_backoff_over(void *ctx)
+{
+	on_refill(ctx);
+	pump(ctx);
+}
+
+void destination_submit(struct destination *d, struct job *job)
+{
+	job->destination = d;
+	list_append(&d->ready[job->ticket->message.envelope.class], &job->node);
+	d->ready_count++;
+	pump(d);
+}
+
+void destination_return_job(struct destination *d, struct job *job)
+{
+	list_prepend(&d->ready[job->ticket->message.envelope.class], &job->node);
+	d->ready_count++;
+}
+
+void destination_retry_now(struct destination *d)
+{
+	d->backoff_until_ms = 0;
+	timers_cancel(loop_timers(d->owner->options.loop), &d->timer);
+	on_backoff_over(d);
+}
+
+void destination_set_paused(struct destination *d, bool paused)
+{
+	d->paused = paused;
+	if (!paused)
+		destination_retry_now(d);
+}
+
+void destinations_stop(struct destinations *destinations)
+{
+	struct destination *d, *next;
+	int64_t now = clock_wall_ms(destinations->options.clock);
+
+	destinations->stopping = true;
+	HASH_ITER(hh, destinations->by_key, d, next) {
+		hand_back_line(d, now);
+		while (!list_is_empty(&d->idle)) {
+			struct list *node = list_pop(&d->idle);
+			destinations->options.driver.quit(CONTAINER_OF(node, struct destination_slot, node));
+		}
+	}
+}
+
+static struct job *pop_ready(struct destination *d)
+{
+	struct list *node = NULL;
+
+	for (size_t i = 0; i < ARRAY_LEN(round_order) && !node; i++) {
+		node = list_pop(&d->ready[round_order[d->turn % ARRAY_LEN(round_order)]]);
+		d->turn++;
+	}
+	if (!node)
+		return NULL;
+	d->ready_count--;
+	return CONTAINER_OF(node, struct job, node);
+}
+
+struct job *destination_next_job(struct destination *d, struct destination_slot *slot)
+{
+	int64_t until;
+	struct job *job = NULL;
+
+	if (!d->owner->stopping && destination_is_open(d, &until) && d->busy <= MAX(d->window, 1u))
+		job = pop_ready(d);
+	if (job) {
+		job->started_ms = now_ms(d->owner);
+		if (!slot->busy) {
+			slot->busy = true;
+			d->busy++;
+			list_remove(&slot->node);
+		}
+		d->owner->options.events.on_job_begun(d->owner->options.events.ctx, job);
+		unpark(d);
+		return job;
+	}
+	if (slot->busy) {
+		slot->busy = false;
+		d->busy--;
+		list_append(&d->idle, &slot->node);
+	}
+	d->used_at_ms = now_ms(d->owner);
+	return NULL;
+}
+
+static void back_off(struct destination *d)
+{
+	int64_t max = d->kind == DESTINATION_MX ? BACKOFF_MX_MAX_MS : BACKOFF_RELAYHOST_MAX_MS;
+	int64_t wait = BACKOFF_FIRST_MS << MIN(d->failures, 12u);
+
+	if (d->backoff_until_ms > now_ms(d->owner))
+		return; /* connections that were open together fail together: once is enough */
+	d->failures++;
+	d->window = MAX(d->window / 2, 1u);
+	d->backoff_until_ms = now_ms(d->owner) + MIN(wait, max);
+	timers_set(loop_timers(d->owner->options.loop), &d->timer, d->backoff_until_ms, on_backoff_over, d);
+}
+
+static void note_trouble(struct destination *d, const struct outcome *outcome)
+{
+	const struct destination_events *events = &d->owner->options.events;
+	bool is_new = d->trouble.kind == OUTCOME_NONE || d->trouble.class != outcome->class;
+
+	if (d->trouble.kind == OUTCOME_NONE)
+		d->trouble_since_wall = clock_wall_ms(d->owner->options.clock);
+	d->trouble = *outcome;
+	if (is_new)
+		events->on_health(events->ctx, d);
+}
+
+void destination_on_outcome(struct destination *d, struct job *job, uint32_t i, const struct outcome *outcome)
+{
+	const struct destination_events *events = &d->owner->options.events;
+
+	if (outcome->kind == OUTCOME_DELIVERED)
+		d->last_success_wall = clock_wall_ms(d->owner->options.clock);
+	if (outcome->class == CLASS_THROTTLE)
+		d->window = MAX(d->window / 2, 1u);
+	if (d->kind == DESTINATION_RELAYHOST && outcome_is_account_trouble(outcome)) {
+		back_off(d);
+		note_trouble(d, outcome);
+	}
+	events->on_outcome(events->ctx, job, i, outcome);
+}
+
+void destination_on_job_done(struct destination *d, struct job *job, bool quick)
+{
+	const struct destination_events *events = &d->owner->options.events;
+
+	if (quick && d->window < d->owner->options.per_destination_max)
+		d->window++;
+	events->on_job_done(events->ctx, job, clock_wall_ms(d->owner->options.clock));
+}
+
+void destination_on_session(struct destination *d)
+{
+	const struct destination_events *events = &d->owner->options.events;
+	bool was_in_trouble = d->trouble.kind != OUTCOME_NONE;
+
+	d->failures = 0;
+	d->backoff_until_ms = 0;
+	timers_cancel(loop_timers(d->owner->options.loop), &d->timer);
+	if (was_in_trouble) {
+		d->trouble = (struct outcome){0};
+		events->on_health(events->ctx, d);
+		pump(d);
+	}
+}
+
+void destination_on_failed(struct destination *d, const struct outcome *outcome)
+{
+	struct list line;
+
+	if (outcome->kind == OUTCOME_DEFERRED) {
+		back_off(d);
+		note_trouble(d, outcome);
+	}
+	/* The jobs that stand in line now, not those that events may add. */
+	list_init(&line);
+	for (struct job *job; (job = pop_ready(d));)
+		list_append(&line, &job->node);
+	for (struct list *node; (node = list_pop(&line));) {
+		struct job *job = CONTAINER_OF(node, struct job, node);
+		for (uint32_t i = 0; i < job->count; i++)
+			destination_on_outcome(d, job, i, outcome);
+		destination_on_job_done(d, job, false);
+	}
+	/* Parked ones go through the scheduler again, which finds the back-off, another relayhost, or the same end. */
+	if (has_parked(d))
+		timers_set(loop_timers(d->owner->options.loop), &d->refill_timer, now_ms(d->owner), on_refill, d);
+}
+
+void destination_on_closed(struct destination *d, struct destination_slot *slot)
+{
+	list_remove(&slot->node);
+	if (slot->busy)
+		d->busy--;
+	slot->busy = false;
+	d->connections--;
+	d->owner->connections--;
+	pump(d);
+}

@@ -1,0 +1,142 @@
+/*
+ * relayd/destination.h - a next hop with everything that belongs to it alone: its lines, connections, window and health
+ *
+ * A destination is an MX domain or a relayhost. A slow or dead one takes nothing from the others: it has its own limit of
+ * connections, which grows with quick successes and halves on trouble, and its own back-off, during which nothing is
+ * tried but one probe at its end.
+ *
+ * LINES      jobs in memory wait in `ready`, at most DESTINATION_READY_MAX; messages beyond that wait in `parked`, which
+ *            costs no memory (queue/queue.h), and come back through the scheduler when there is room.
+ * CLASSES    transactional, default and bulk are served 8 : 4 : 1, so that none starves.
+ * BACK-OFF   after a connection or account failure: 5 s, doubling to 10 min (relayhosts: to 1 min); ended by a success,
+ *            or by an operator's flush.
+ */
+#ifndef RELAYD_DESTINATION_H
+#define RELAYD_DESTINATION_H
+
+#include "base/clock.h"
+#include "base/outcome.h"
+#include "queue/queue.h"
+#include "relayd/job.h"
+#include "relayd/loop.h"
+
+#include <uthash.h>
+
+enum { DESTINATION_READY_MAX = 64, DESTINATION_NAME_MAX = 256 };
+
+enum destination_kind { DESTINATION_MX, DESTINATION_RELAYHOST };
+
+struct destinations;
+
+/* A destination's view of one connection; embedded in the driver's own object. */
+struct destination_slot {
+	struct list node; /* in `idle` */
+	bool busy;        /* connecting or in a transaction */
+};
+
+/* Read by status, metrics and the scheduler; changed in destination.c alone. */
+struct destination {
+	UT_hash_handle hh;
+	struct destinations *owner;
+	char key[DESTINATION_NAME_MAX + 16]; /* "mx:example.net", "relayhost:main" */
+	enum destination_kind kind;
+	char name[DESTINATION_NAME_MAX]; /* the domain as an A-label, or the relayhost's name */
+
+	struct list ready[MESSAGE_CLASS_COUNT];
+	unsigned ready_count;
+	unsigned turn; /* of the weighted round over the classes */
+	struct queue_list parked[MESSAGE_CLASS_COUNT];
+
+	struct list idle; /* deliveries without a job, the longest idle first */
+	unsigned connections, busy; /* busy: connecting or in a transaction */
+	unsigned window;
+
+	unsigned failures; /* connection failures since the last success */
+	int64_t backoff_until_ms;
+	struct outcome trouble; /* what the last failure was; kind OUTCOME_NONE: healthy */
+	int64_t trouble_since_wall, last_success_wall;
+	timer_id timer, refill_timer;
+	bool paused; /* by an operator */
+	int64_t used_at_ms;
+};
+
+/* What destinations tell the scheduler. */
+struct destination_events {
+	void *ctx;
+	/* A connection has taken the job. */
+	void (*on_job_begun)(void *ctx, struct job *job);
+	/* The outcome of recipient `i` of the job. */
+	void (*on_outcome)(void *ctx, struct job *job, uint32_t i, const struct outcome *outcome);
+	/* The attempt is over: recipients without an outcome wait again until `retry_wall` without having been tried. The
+	 * job is the scheduler's to free. */
+	void (*on_job_done)(void *ctx, struct job *job, int64_t retry_wall);
+	/* Room in the line: a parked message may come back. */
+	void (*on_unparked)(void *ctx, uint64_t id);
+	/* Health changed: trouble began (another kind of trouble counts), or ended (outcome kind OUTCOME_NONE). */
+	void (*on_health)(void *ctx, struct destination *destination);
+};
+
+/* How a destination opens a connection and hands it work: relayd/delivery.c, or a fake one in tests. */
+struct destination_driver {
+	void *ctx;
+	/* Begins to connect; it will ask destination_next_job() when it is ready. */
+	struct destination_slot *(*open)(void *ctx, struct destination *destination);
+	/* An idle one: ask destination_next_job() now. */
+	void (*wake)(struct destination_slot *slot);
+	/* An idle one: QUIT and close; destination_on_closed() follows. */
+	void (*quit)(struct destination_slot *slot);
+};
+
+struct destinations_options {
+	struct loop *loop;
+	struct queue *queue;
+	const struct clock *clock;
+	struct destination_events events;
+	struct destination_driver driver;
+	unsigned connections_max;      /* of all destinations together */
+	unsigned per_destination_max;
+};
+
+struct destinations *destinations_new(const struct destinations_options *options);
+/* Deliveries must have ended. Jobs in lines are handed back through on_job_done. */
+void destinations_free(struct destinations **destinations);
+void destinations_set_limits(struct destinations *destinations, unsigned connections_max, unsigned per_destination_max);
+/* Finds or makes it; lives as long as it has work, or trouble, or was used within the last ten minutes. */
+struct destination *destinations_get(struct destinations *destinations, enum destination_kind kind, const char *name);
+/* NULL: there is none. */
+struct destination *destinations_find(const struct destinations *destinations, enum destination_kind kind,
+				      const char *name);
+/* Next one after `previous` (NULL: the first), in any order; NULL at the end. */
+struct destination *destinations_next(struct destinations *destinations, struct destination *previous);
+unsigned destinations_connection_count(const struct destinations *destinations);
+
+/* It may be given jobs now. False: back-off or paused; *until_wall says when to ask again. */
+bool destination_is_open(const struct destination *destination, int64_t *until_wall);
+/* There is room for another job in memory; otherwise park the message. */
+bool destination_has_room(const struct destination *destination);
+void destination_park(struct destination *destination, enum message_class class, uint64_t id);
+/* Takes the job into its line; it is begun at once or later. */
+void destination_submit(struct destination *destination, struct job *job);
+/* An operator's flush: ends back-off. */
+void destination_retry_now(struct destination *destination);
+void destination_set_paused(struct destination *destination, bool paused);
+/* Ends idle connections and begins no new jobs: the daemon stops. */
+void destinations_stop(struct destinations *destinations);
+
+/* --- called by the driver --- */
+
+/* The next job for a connection that is ready; NULL: none, the delivery is now idle. */
+struct job *destination_next_job(struct destination *destination, struct destination_slot *slot);
+/* A job goes back to the front of the line, untried: its reused connection had died. */
+void destination_return_job(struct destination *destination, struct job *job);
+/* See destination_events. `quick`: the transaction took less than two seconds. */
+void destination_on_outcome(struct destination *destination, struct job *job, uint32_t i, const struct outcome *outcome);
+void destination_on_job_done(struct destination *destination, struct job *job, bool quick);
+/* A session is established: trouble is over. */
+void destination_on_session(struct destination *destination);
+/* No session could be had from any host, or the account is in trouble: all jobs in the line get this outcome. */
+void destination_on_failed(struct destination *destination, const struct outcome *outcome);
+/* A connection is gone. */
+void destination_on_closed(struct destination *destination, struct destination_slot *slot);
+
+#endif

@@ -1,0 +1,46 @@
+/*
+ * relayd/job.h - a message on its way out: what is read from the queue once and shared by the attempts of one round
+ *
+ * A ticket is one message, opened; a job is those of its recipients that go to one destination in one attempt. The
+ * scheduler makes them, a destination lines jobs up, a delivery carries them out and reports each recipient's outcome to
+ * the scheduler, which frees them.
+ */
+#ifndef RELAYD_JOB_H
+#define RELAYD_JOB_H
+
+#include "base/list.h"
+#include "base/outcome.h"
+#include "queue/queue.h"
+
+struct destination;
+
+/* The outcome of a recipient that is given up: waits until its DSN is safe in the queue. */
+struct job_failure {
+	uint32_t index;
+	struct outcome outcome;
+};
+
+struct ticket {
+	struct queue_message message;
+	uint32_t jobs; /* references */
+};
+
+struct job {
+	struct list node; /* in the destination's line */
+	struct ticket *ticket;
+	struct destination *destination;
+	uint32_t *indexes; /* recipients of the message, `count` of them */
+	uint32_t count;
+	uint32_t reported;            /* recipients with an outcome in this attempt */
+	bool *has_outcome;            /* per entry of `indexes` */
+	struct job_failure *failures; /* `failure_count` of them */
+	uint32_t failure_count;
+	int64_t started_ms; /* the attempt began */
+};
+
+static inline const struct queue_recipient *job_recipient(const struct job *job, uint32_t i)
+{
+	return &job->ticket->message.envelope.recipients[job->indexes[i]];
+}
+
+#endif

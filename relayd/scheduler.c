@@ -1,0 +1,469 @@
+#include "relayd/scheduler.h"
+
+#include "base/base.h"
+#include "relayd/outcome.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+	DISPATCHES_PER_TURN = 128,
+	WAIT_MAX_MS = 60 * 1000, /* the wall clock may be set meanwhile */
+	UNREADABLE_WAIT_MS = 1000,
+	NO_DSN_WAIT_MS = 60 * 1000,
+};
+
+struct scheduler {
+	struct scheduler_options options;
+	struct retry_policy policy;
+	int64_t warn_after_ms;
+	timer_id timer;
+	unsigned jobs;
+	bool stopping;
+};
+
+struct scheduler *scheduler_new(const struct scheduler_options *options)
+{
+	struct scheduler *s = xcalloc(1, sizeof(*s));
+
+	s->options = *options;
+	retry_policy_default(&s->policy);
+	return s;
+}
+
+void scheduler_free(struct scheduler **scheduler)
+{
+	if (!*scheduler)
+		return;
+	BUG_ON((*scheduler)->jobs > 0);
+	timers_cancel(loop_timers((*scheduler)->options.loop), &(*scheduler)->timer);
+	free(*scheduler);
+	*scheduler = NULL;
+}
+
+void scheduler_configure(struct scheduler *s, const struct retry_policy *policy, int64_t warn_after_ms)
+{
+	s->policy = *policy;
+	s->warn_after_ms = warn_after_ms;
+}
+
+void scheduler_set_destinations(struct scheduler *s, struct destinations *destinations)
+{
+	s->options.destinations = destinations;
+}
+
+unsigned scheduler_job_count(const struct scheduler *s)
+{
+	return s->jobs;
+}
+
+void scheduler_stop(struct scheduler *s)
+{
+	s->stopping = true;
+	timers_cancel(loop_timers(s->options.loop), &s->timer);
+}
+
+static int64_t now_wall(const struct scheduler *s)
+{
+	return clock_wall_ms(s->options.clock);
+}
+
+/* ---- tickets and jobs ---- */
+
+static struct job *job_new(struct scheduler *s, struct ticket *ticket, const uint32_t *indexes, uint32_t count)
+{
+	struct job *job = xcalloc(1, sizeof(*job));
+
+	job->ticket = ticket;
+	job->count = count;
+	job->indexes = xmalloc(count * sizeof(*job->indexes));
+	memcpy(job->indexes, indexes, count * sizeof(*job->indexes));
+	job->has_outcome = xcalloc(count, sizeof(*job->has_outcome));
+	list_node_init(&job->node);
+	ticket->jobs++;
+	s->jobs++;
+	return job;
+}
+
+static void ticket_unref(struct ticket *ticket)
+{
+	if (--ticket->jobs > 0)
+		return;
+	queue_message_free(&ticket->message);
+	free(ticket);
+}
+
+static void job_free(struct scheduler *s, struct job *job)
+{
+	ticket_unref(job->ticket);
+	free(job->indexes);
+	free(job->has_outcome);
+	free(job->failures);
+	free(job);
+	s->jobs--;
+}
+
+/* ---- outcomes ---- */
+
+static void add_failure(struct job *job, uint32_t i, const struct outcome *outcome)
+{
+	job->failures = xreallocarray(job->failures, job->failure_count + 1, sizeof(*job->failures));
+	job->failures[job->failure_count++] = (struct job_failure){job->indexes[i], *outcome};
+}
+
+static void record(struct scheduler *s, struct job *job, uint32_t index, const struct outcome *outcome,
+		   int64_t next_wall, bool hint_used)
+{
+	const struct queue_message *message = &job->ticket->message;
+	struct queue_result result = {outcome, message->status[index].attempts + 1, next_wall, hint_used};
+
+	queue_record_result(s->options.queue, message->id, index, &result);
+	s->options.report(s->options.ctx, message, index, job->destination, outcome, result.attempts, next_wall);
+}
+
+struct warning {
+	struct scheduler *scheduler;
+	uint64_t id;
+};
+
+static void on_warned(void *ctx, enum err_code result)
+{
+	struct warning *warning = ctx;
+
+	if (result == 0)
+		queue_set_warned(warning->scheduler->options.queue, warning->id);
+	free(warning);
+}
+
+static void warn_of_delay(struct scheduler *s, struct job *job, uint32_t i, const struct outcome *outcome)
+{
+	struct queue_message *message = &job->ticket->message;
+	struct job_failure delayed = {job->indexes[i], *outcome};
+	struct warning *warning;
+
+	if (s->warn_after_ms == 0 || message->warned ||
+	    now_wall(s) - message->envelope.arrived_wall < s->warn_after_ms)
+		return;
+	message->warned = true;
+	warning = xmalloc(sizeof(*warning));
+	*warning = (struct warning){s, message->id};
+	s->options.bounce(s->options.ctx, message, &delayed, 1, on_warned, warning);
+}
+
+static void expire(struct job *job, uint32_t i, const struct outcome *last)
+{
+	struct outcome expired = *last;
+
+	expired.kind = OUTCOME_EXPIRED;
+	snprintf(expired.enhanced, sizeof(expired.enhanced), "5.4.7");
+	add_failure(job, i, &expired);
+}
+
+static void defer(struct scheduler *s, struct job *job, uint32_t i, const struct outcome *outcome)
+{
+	const struct queue_message *message = &job->ticket->message;
+	const struct queue_recipient_status *status = &message->status[job->indexes[i]];
+	struct retry_input input = {outcome->class, status->attempts + 1, 1000ll * outcome_retry_hint_sec(outcome),
+				    status->hint_used};
+	bool hint_taken = false;
+	int64_t now = now_wall(s), next;
+
+	if (now >= message->envelope.expires_wall) {
+		expire(job, i, outcome);
+		return;
+	}
+	next = now + retry_delay_ms(&s->policy, &input, s->options.rng, &hint_taken);
+	/* The last look is at the end of its lifetime, so that the sender hears of it then. */
+	next = MIN(next, message->envelope.expires_wall);
+	record(s, job, job->indexes[i], outcome, next, status->hint_used || hint_taken);
+	warn_of_delay(s, job, i, outcome);
+}
+
+static void on_outcome(void *ctx, struct job *job, uint32_t i, const struct outcome *outcome)
+{
+	struct scheduler *s = ctx;
+
+	if (job->has_outcome[i])
+		return;
+	job->has_outcome[i] = true;
+	job->reported++;
+	switch (outcome->kind) {
+	case OUTCOME_DELIVERED: record(s, job, job->indexes[i], outcome, 0, false); break;
+	case OUTCOME_DEFERRED: defer(s, job, i, outcome); break;
+	default: add_failure(job, i, outcome);
+	}
+}
+
+struct giving_up {
+	struct scheduler *scheduler;
+	struct job *job;
+};
+
+static void on_bounced(void *ctx, enum err_code result)
+{
+	struct giving_up *giving_up = ctx;
+	struct scheduler *s = giving_up->scheduler;
+	struct job *job = giving_up->job;
+
+	for (uint32_t f = 0; f < job->failure_count; f++) {
+		if (result == 0)
+			record(s, job, job->failures[f].index, &job->failures[f].outcome, 0, false);
+		else
+			queue_give_back(s->options.queue, job->ticket->message.id, job->failures[f].index,
+					now_wall(s) + NO_DSN_WAIT_MS);
+	}
+	job_free(s, job);
+	free(giving_up);
+}
+
+static void on_job_done(void *ctx, struct job *job, int64_t retry_wall)
+{
+	struct scheduler *s = ctx;
+	struct giving_up *giving_up;
+
+	for (uint32_t i = 0; i < job->count; i++)
+		if (!job->has_outcome[i])
+			queue_give_back(s->options.queue, job->ticket->message.id, job->indexes[i], retry_wall);
+	queue_set_inflight(s->options.queue, job->ticket->message.id, 0);
+	if (job->failure_count == 0) {
+		job_free(s, job);
+		return;
+	}
+	giving_up = xmalloc(sizeof(*giving_up));
+	*giving_up = (struct giving_up){s, job};
+	s->options.bounce(s->options.ctx, &job->ticket->message, job->failures, job->failure_count, on_bounced, giving_up);
+}
+
+static void on_job_begun(void *ctx, struct job *job)
+{
+	struct scheduler *s = ctx;
+	queue_set_inflight(s->options.queue, job->ticket->message.id, job->count);
+}
+
+/* Recipients that end, or are deferred, without any destination. */
+static void finish_locally(struct scheduler *s, struct ticket *ticket, const uint32_t *indexes, uint32_t count,
+			   const struct outcome *outcome)
+{
+	struct job *job = job_new(s, ticket, indexes, count);
+
+	for (uint32_t i = 0; i < count; i++)
+		on_outcome(s, job, i, outcome);
+	on_job_done(s, job, now_wall(s));
+}
+
+/* ---- dispatch ---- */
+
+/* Where the recipients of one message go; groups[g] holds those of one destination. */
+struct group {
+	struct destination *destination; /* NULL: `failure` */
+	struct outcome failure;
+	uint32_t *indexes;
+	uint32_t count;
+};
+
+struct plan {
+	struct group *groups;
+	size_t count;
+};
+
+static void plan_fini(struct plan *plan)
+{
+	for (size_t g = 0; g < plan->count; g++)
+		free(plan->groups[g].indexes);
+	free(plan->groups);
+}
+
+/* The first target that is open; else the one that opens first, so that it is tried then. */
+static struct destination *choose(struct scheduler *s, const struct scheduler_targets *targets)
+{
+	struct destination *best = NULL;
+	int64_t best_until = INT64_MAX;
+
+	for (size_t i = 0; i < targets->count; i++) {
+		int64_t until;
+		struct destination *d =
+		    destinations_get(s->options.destinations, targets->targets[i].kind, targets->targets[i].name);
+		if (destination_is_open(d, &until))
+			return d;
+		if (until < best_until) {
+			best_until = until;
+			best = d;
+		}
+	}
+	return best;
+}
+
+static void plan_add(struct plan *plan, struct destination *destination, const struct outcome *failure, uint32_t index)
+{
+	struct group *group = NULL;
+
+	for (size_t g = 0; g < plan->count && destination; g++)
+		if (plan->groups[g].destination == destination)
+			group = &plan->groups[g];
+	if (!group) {
+		plan->groups = xreallocarray(plan->groups, plan->count + 1, sizeof(*plan->groups));
+		group = &plan->groups[plan->count++];
+		*group = (struct group){.destination = destination};
+		if (!destination)
+			group->failure = *failure;
+	}
+	if ((group->count & (group->count - 1)) == 0)
+		group->indexes = xreallocarray(group->indexes, group->count ? group->count * 2 : 1, sizeof(uint32_t));
+	group->indexes[group->count++] = index;
+}
+
+static void make_plan(struct scheduler *s, const struct queue_message *message, struct plan *plan)
+{
+	int64_t now = now_wall(s);
+
+	*plan = (struct plan){0};
+	for (uint32_t i = 0; i < message->envelope.recipient_count; i++) {
+		const struct queue_recipient_status *status = &message->status[i];
+		struct scheduler_targets targets = {0};
+		if (status->state != QUEUE_WAITING || status->next_attempt_wall > now)
+			continue;
+		s->options.route(s->options.ctx, &message->envelope, i, &targets);
+		plan_add(plan, targets.count > 0 ? choose(s, &targets) : NULL, &targets.failure, i);
+	}
+}
+
+/* A message for one destination alone that cannot take it now goes back without costing memory. */
+static bool is_put_off(struct scheduler *s, const struct queue_message *message, const struct plan *plan)
+{
+	struct destination *d = plan->groups[0].destination;
+	int64_t until;
+
+	if (plan->count != 1 || !d)
+		return false;
+	if (!destination_is_open(d, &until)) {
+		queue_push_back(s->options.queue, message->id, MIN(until, message->envelope.expires_wall));
+		return true;
+	}
+	if (!destination_has_room(d)) {
+		destination_park(d, message->envelope.class, message->id);
+		return true;
+	}
+	return false;
+}
+
+static void begin_group(struct scheduler *s, struct ticket *ticket, const struct group *group)
+{
+	uint64_t id = ticket->message.id;
+	int64_t until;
+
+	if (!group->destination) {
+		finish_locally(s, ticket, group->indexes, group->count, &group->failure);
+		return;
+	}
+	if (!destination_is_open(group->destination, &until)) {
+		until = MIN(until, ticket->message.envelope.expires_wall);
+		for (uint32_t i = 0; i < group->count; i++)
+			queue_give_back(s->options.queue, id, group->indexes[i], until);
+		return;
+	}
+	destination_submit(group->destination, job_new(s, ticket, group->indexes, group->count));
+}
+
+static void end_lifetime(struct scheduler *s, struct ticket *ticket, const uint32_t *indexes, uint32_t count)
+{
+	const struct queue_recipient_status *status = &ticket->message.status[indexes[0]];
+	struct outcome last = {.kind = OUTCOME_EXPIRED, .class = status->reason, .stage = STAGE_QUEUE};
+
+	if (last.class == CLASS_NONE)
+		last.class = CLASS_OTHER;
+	if (status->last)
+		last = *status->last;
+	last.kind = OUTCOME_EXPIRED;
+	snprintf(last.enhanced, sizeof(last.enhanced), "5.4.7");
+	if (last.text[0] == '\0')
+		snprintf(last.text, sizeof(last.text), "not delivered within its lifetime");
+	finish_locally(s, ticket, indexes, count, &last);
+}
+
+static void begin(struct scheduler *s, struct ticket *ticket, const struct plan *plan)
+{
+	struct queue_message *message = &ticket->message;
+	size_t max = message->envelope.recipient_count;
+	uint32_t *taken = xmalloc(max * sizeof(*taken));
+	size_t count = queue_take_due(s->options.queue, message->id, now_wall(s), taken, max);
+
+	if (count > 0 && now_wall(s) >= message->envelope.expires_wall)
+		end_lifetime(s, ticket, taken, (uint32_t)count);
+	else
+		for (size_t g = 0; count > 0 && g < plan->count; g++)
+			begin_group(s, ticket, &plan->groups[g]);
+	free(taken);
+}
+
+static void dispatch(struct scheduler *s, uint64_t id)
+{
+	struct ticket *ticket = xcalloc(1, sizeof(*ticket));
+	struct plan plan = {0};
+	int rc = queue_read_envelope(s->options.queue, id, 0, &ticket->message);
+
+	if (rc == ERR_TEMPORARY || rc == ERR_IO)
+		queue_push_back(s->options.queue, id, now_wall(s) + UNREADABLE_WAIT_MS);
+	if (rc != 0) {
+		free(ticket);
+		return;
+	}
+	if (now_wall(s) >= ticket->message.envelope.expires_wall) { /* once in its life: the last reply goes into the DSN */
+		queue_message_free(&ticket->message);
+		if (queue_read_envelope(s->options.queue, id, QUEUE_READ_OUTCOMES, &ticket->message) != 0) {
+			queue_push_back(s->options.queue, id, now_wall(s) + UNREADABLE_WAIT_MS);
+			free(ticket);
+			return;
+		}
+	}
+	ticket->jobs = 1; /* ours, until the end of this function */
+	make_plan(s, &ticket->message, &plan);
+	if (plan.count == 0 || now_wall(s) >= ticket->message.envelope.expires_wall || !is_put_off(s, &ticket->message, &plan))
+		begin(s, ticket, &plan);
+	plan_fini(&plan);
+	ticket_unref(ticket);
+}
+
+static void on_unparked(void *ctx, uint64_t id)
+{
+	struct scheduler *s = ctx;
+
+	if (s->stopping)
+		queue_push_back(s->options.queue, id, now_wall(s));
+	else
+		dispatch(s, id);
+}
+
+void scheduler_destination_events(struct scheduler *s, struct destination_events *events)
+{
+	events->ctx = s;
+	events->on_job_begun = on_job_begun;
+	events->on_outcome = on_outcome;
+	events->on_job_done = on_job_done;
+	events->on_unparked = on_unparked;
+}
+
+static void on_timer(void *ctx)
+{
+	(void)ctx; /* the turn that it causes does the work */
+}
+
+void scheduler_turn(struct scheduler *s)
+{
+	struct loop *loop = s->options.loop;
+	int64_t now = now_wall(s), due;
+	uint64_t id;
+	int budget = DISPATCHES_PER_TURN;
+
+	if (s->stopping)
+		return;
+	while (budget > 0 && queue_may_deliver(s->options.queue) && queue_pop_due(s->options.queue, now, &id)) {
+		dispatch(s, id);
+		budget--;
+	}
+	due = queue_next_due_wall(s->options.queue);
+	if (due == INT64_MAX || !queue_may_deliver(s->options.queue))
+		timers_cancel(loop_timers(loop), &s->timer);
+	else
+		timers_set(loop_timers(loop), &s->timer, loop_now_ms(loop) + MIN(MAX(due - now, 0), (int64_t)WAIT_MAX_MS),
+			   on_timer, s);
+}

@@ -1,0 +1,69 @@
+/*
+ * relayd/scheduler.h - from "due in the queue" to "a job in a destination's line", and from an outcome back to the queue
+ *
+ * It opens due messages (bounded work a turn), asks the router where each recipient goes, makes jobs, and turns every
+ * outcome into a recorded result: delivered, deferred until a time that queue/retry.c gives, failed or expired. A
+ * recipient that is given up is recorded only once the DSN for it is in the journal (queue/queue.h says why).
+ */
+#ifndef RELAYD_SCHEDULER_H
+#define RELAYD_SCHEDULER_H
+
+#include "base/clock.h"
+#include "base/random.h"
+#include "queue/queue.h"
+#include "queue/retry.h"
+#include "relayd/destination.h"
+#include "relayd/job.h"
+#include "relayd/loop.h"
+
+struct scheduler;
+
+/* Where a recipient may go, in order of preference; or the outcome when it may go nowhere. */
+enum { SCHEDULER_TARGETS_MAX = 16 };
+struct scheduler_target {
+	enum destination_kind kind;
+	char name[DESTINATION_NAME_MAX];
+};
+struct scheduler_targets {
+	size_t count; /* 0: `failure` says why */
+	struct scheduler_target targets[SCHEDULER_TARGETS_MAX];
+	struct outcome failure;
+};
+
+/* What the scheduler needs from the rest; all borrowed. */
+struct scheduler_options {
+	struct loop *loop;
+	struct queue *queue;
+	struct destinations *destinations;
+	const struct clock *clock;
+	struct rng *rng;
+	void *ctx;
+	void (*route)(void *ctx, const struct queue_envelope *envelope, uint32_t recipient, struct scheduler_targets *out);
+	/* For log, metrics and events: once per outcome. `destination` NULL: none was reached. next_wall: deferred only. */
+	void (*report)(void *ctx, const struct queue_message *message, uint32_t recipient,
+		       const struct destination *destination, const struct outcome *outcome, uint32_t attempts,
+		       int64_t next_wall);
+	/* Sends the DSN for recipients that are given up, or the delay warning (kind OUTCOME_DEFERRED). `done` comes once
+	 * when it is in the journal (true: 0 also when none is wanted), perhaps at once. */
+	void (*bounce)(void *ctx, const struct queue_message *message, const struct job_failure *failures, uint32_t count,
+		       void (*done)(void *done_ctx, enum err_code result), void *done_ctx);
+};
+
+struct scheduler *scheduler_new(const struct scheduler_options *options);
+/* All jobs must have come back. */
+void scheduler_free(struct scheduler **scheduler);
+/* Copied. warn_after_ms 0: no delay warnings. */
+void scheduler_configure(struct scheduler *scheduler, const struct retry_policy *policy, int64_t warn_after_ms);
+/* At the end of each turn, after queue_turn(). */
+void scheduler_turn(struct scheduler *scheduler);
+/* Begins nothing new. */
+void scheduler_stop(struct scheduler *scheduler);
+/* Jobs that have not come back, DSNs under way included. */
+unsigned scheduler_job_count(const struct scheduler *scheduler);
+
+/* For destinations: struct destination_events with the scheduler behind it; on_health is left to the caller. */
+void scheduler_destination_events(struct scheduler *scheduler, struct destination_events *events);
+/* destinations_new() needs the events, the scheduler needs the destinations. */
+void scheduler_set_destinations(struct scheduler *scheduler, struct destinations *destinations);
+
+#endif
