@@ -68,9 +68,9 @@ static int use_pair(struct tls_credentials *credentials, struct pem_certificates
 
 	if (chain->count > TLS_CHAIN_MAX)
 		return err_set(err, ERR_CONFIG, "%s has more than %d certificates", certificate_file, TLS_CHAIN_MAX);
-	if (!pem_key_belongs_to(key, chain->list[0]))
-		return err_set(err, ERR_CONFIG, "the key in %s does not belong to the first certificate in %s",
-			       key_file, certificate_file);
+	if (!pem_certificates_order(chain, key))
+		return err_set(err, ERR_CONFIG, "the key in %s does not belong to a certificate in %s", key_file,
+			       certificate_file);
 	rc = gnutls_certificate_set_x509_key(credentials->x509, chain->list, (int)chain->count, key);
 	if (rc < 0)
 		return err_set(err, ERR_CRYPTO, "%s: cannot use certificate and key: %s", certificate_file,
@@ -91,7 +91,7 @@ static int load_pair(struct tls_credentials *credentials, const char *certificat
 		key_file = certificate_file;
 	rc = pem_read_file(AT_FDCWD, certificate_file, &certificate_text, err);
 	if (rc == 0)
-		rc = pem_certificates_parse(&certificate_text, certificate_file, true, &chain, err);
+		rc = pem_certificates_parse(&certificate_text, certificate_file, &chain, err);
 	if (rc == 0)
 		rc = pem_read_file(AT_FDCWD, key_file, &key_text, err);
 	if (rc == 0)

@@ -58,18 +58,14 @@ void pem_text_free(gnutls_datum_t *text)
 	*text = (gnutls_datum_t){0};
 }
 
-int pem_certificates_parse(const gnutls_datum_t *text, const char *path, bool sort, struct pem_certificates *out,
-			   struct err *err)
+int pem_certificates_parse(const gnutls_datum_t *text, const char *path, struct pem_certificates *out, struct err *err)
 {
 	int rc;
 
 	if (!text->size || !strstr((const char *)text->data, "-----BEGIN ") ||
 	    !strstr((const char *)text->data, "CERTIFICATE-----"))
 		return err_set(err, ERR_CONFIG, "%s has no certificate in PEM form", path);
-	rc = gnutls_x509_crt_list_import2(&out->list, &out->count, text, GNUTLS_X509_FMT_PEM,
-					  sort ? GNUTLS_X509_CRT_LIST_SORT : 0);
-	if (rc == GNUTLS_E_CERTIFICATE_LIST_UNSORTED)
-		return err_set(err, ERR_CONFIG, "%s: the certificates do not form one chain", path);
+	rc = gnutls_x509_crt_list_import2(&out->list, &out->count, text, GNUTLS_X509_FMT_PEM, 0);
 	if (rc < 0)
 		return err_set(err, ERR_CONFIG, "%s: cannot read the certificates: %s", path, gnutls_strerror(rc));
 	return 0;
@@ -81,6 +77,36 @@ void pem_certificates_free(struct pem_certificates *certificates)
 		gnutls_x509_crt_deinit(certificates->list[i]);
 	gnutls_free(certificates->list);
 	*certificates = (struct pem_certificates){0};
+}
+
+static void swap(struct pem_certificates *certificates, unsigned a, unsigned b)
+{
+	gnutls_x509_crt_t was = certificates->list[a];
+
+	certificates->list[a] = certificates->list[b];
+	certificates->list[b] = was;
+}
+
+bool pem_certificates_order(struct pem_certificates *certificates, gnutls_x509_privkey_t key)
+{
+	unsigned leaf = 0, done = 1, next;
+
+	while (leaf < certificates->count && !pem_key_belongs_to(key, certificates->list[leaf]))
+		leaf++;
+	if (leaf == certificates->count)
+		return false;
+	swap(certificates, 0, leaf);
+	for (; done < certificates->count; done++) {
+		for (next = done; next < certificates->count; next++)
+			if (gnutls_x509_crt_check_issuer(certificates->list[done - 1], certificates->list[next]))
+				break;
+		if (next == certificates->count)
+			break;
+		swap(certificates, done, next);
+	}
+	while (certificates->count > done)
+		gnutls_x509_crt_deinit(certificates->list[--certificates->count]);
+	return true;
 }
 
 int pem_key_parse(const gnutls_datum_t *text, const char *path, gnutls_x509_privkey_t *out, struct err *err)

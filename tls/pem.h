@@ -21,9 +21,11 @@ struct pem_certificates {
 int pem_read_file(int dirfd, const char *name, gnutls_datum_t *out, struct err *err);
 void pem_text_free(gnutls_datum_t *text);
 
-/* At least one. With `sort` they are a chain and come out leaf first. `path` is for the words only. */
-int pem_certificates_parse(const gnutls_datum_t *text, const char *path, bool sort, struct pem_certificates *out,
-			   struct err *err);
+/* At least one. `path` is for the words only. */
+int pem_certificates_parse(const gnutls_datum_t *text, const char *path, struct pem_certificates *out, struct err *err);
+/* Puts the certificate of `key` first, then its issuer, and so on; what does not belong to the chain is dropped. False:
+ * the key belongs to none of them. */
+bool pem_certificates_order(struct pem_certificates *certificates, gnutls_x509_privkey_t key);
 void pem_certificates_free(struct pem_certificates *certificates);
 /* Any kind of unencrypted key. */
 int pem_key_parse(const gnutls_datum_t *text, const char *path, gnutls_x509_privkey_t *out, struct err *err);

@@ -45,13 +45,13 @@ static int check_existing(int dirfd, const char *name, const struct tls_selfsign
 	gnutls_datum_t text = {0};
 	gnutls_x509_privkey_t key = NULL;
 	struct err why;
-	int rc = pem_read_file(dirfd, name, &text, err);
+	int rc = pem_read_file(dirfd, name, &text, &why);
 
 	if (rc == ERR_NOT_FOUND)
 		return 0;
 	if (rc < 0)
-		return rc;
-	rc = pem_certificates_parse(&text, name, true, &chain, &why);
+		return err_set(err, why.code, "%s", why.text);
+	rc = pem_certificates_parse(&text, name, &chain, &why);
 	if (rc == 0)
 		rc = pem_key_parse(&text, name, &key, &why);
 	if (rc == 0 && (!names_is_selfsigned(chain.list[0]) || !pem_key_belongs_to(key, chain.list[0])))

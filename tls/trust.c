@@ -28,7 +28,7 @@ struct tls_trust *tls_trust_new_file(const char *path, struct err *err)
 
 	if (pem_read_file(AT_FDCWD, path, &text, err) < 0)
 		return NULL;
-	if (pem_certificates_parse(&text, path, false, &authorities, err) == 0) {
+	if (pem_certificates_parse(&text, path, &authorities, err) == 0) {
 		trust = tls_trust_new_system();
 		BUG_ON(gnutls_x509_trust_list_init(&trust->list, 0) < 0);
 		/* The list takes the certificates over, the array stays ours. */
