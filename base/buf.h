@@ -44,7 +44,7 @@ int buf_append(struct buf *buf, struct slice bytes);
 int buf_append_str(struct buf *buf, const char *str);
 int buf_append_byte(struct buf *buf, char byte);
 int buf_printf(struct buf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));
-int buf_vprintf(struct buf *buf, const char *format, va_list args);
+int buf_vprintf(struct buf *buf, const char *format, va_list args) __attribute__((format(printf, 2, 0)));
 /* Drops `len` bytes (at most all) from the front. */
 void buf_consume(struct buf *buf, size_t len);
 /* Cuts to the first `len` bytes. */
