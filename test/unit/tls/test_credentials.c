@@ -175,17 +175,19 @@ static void client_credentials_know_their_own_certificate(void **state)
 static void trust_from_a_file_is_checked_at_once(void **state)
 {
 	struct err err = {0};
-	struct tls_trust *trust = tls_trust_new_file(in_dir("leaf.key"), &err);
+	struct tls_trust *second, *trust = tls_trust_new_file(in_dir("leaf.key"), &err);
 
 	(void)state;
 	assert_null(trust);
 	assert_non_null(strstr(err.text, "has no certificate in PEM form"));
 	trust = tls_trust_new_file(in_dir("leaf.pem"), &err);
 	assert_non_null(trust);
-	assert_ptr_equal(tls_trust_ref(trust), trust);
+	second = tls_trust_ref(trust);
+	assert_ptr_equal(second, trust);
 	tls_trust_unref(&trust);
 	assert_null(trust);
 	tls_trust_unref(&trust);
+	tls_trust_unref(&second);
 }
 
 #define PLAIN "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
