@@ -54,5 +54,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	    matched >= record_count)
 		__builtin_trap();
 	sum += touch(slice_of_str(why.text));
-	return 0;
+	return (int)(sum & 0);
 }
