@@ -49,6 +49,19 @@ static bool is_ascii(struct slice text)
 	return true;
 }
 
+/* The mapping drops blanks, ";" and "=" silently: a broken address must not end up with somebody's key. */
+static bool may_be_u_labels(struct slice domain)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+
+	if (domain.len > U_DOMAIN_MAX_BYTES)
+		return false;
+	for (size_t i = 0; i < domain.len; i++)
+		if ((unsigned char)domain.ptr[i] < 0x80 && !memchr(letters, domain.ptr[i], sizeof(letters) - 1))
+			return false;
+	return true;
+}
+
 static int copy_lower(struct slice domain, char out[DKIM_DOMAIN_MAX_BYTES + 1])
 {
 	if (!dkim_is_domain(domain))
@@ -69,7 +82,7 @@ int dkim_domain_to_ascii(struct slice domain, char out[DKIM_DOMAIN_MAX_BYTES + 1
 		domain.len--;
 	if (is_ascii(domain))
 		return copy_lower(domain, out);
-	if (domain.len > U_DOMAIN_MAX_BYTES || slice_find(domain, '\0') >= 0)
+	if (!may_be_u_labels(domain))
 		return ERR_SYNTAX;
 	if (gnutls_idna_map(domain.ptr, (unsigned)domain.len, &mapped, 0) < 0)
 		return ERR_SYNTAX;
