@@ -35,7 +35,8 @@ enum { NAMES = ARRAY_LEN(signed_fields) - 1, NAME_FROM = 0 };
 struct chosen {
 	struct slice raw[DKIM_INSTANCES_MAX];
 	size_t count;
-	bool is_left_out;
+	bool has_more;	  /* above those: naming one more would make the receiver hash it */
+	bool is_left_out; /* as the caller wishes */
 };
 
 const char *const *dkim_signed_fields(void)
@@ -72,8 +73,12 @@ static void choose(struct chosen chosen[NAMES], const struct dkim_message *messa
 	for (size_t i = message->field_count; i-- > 0;) {
 		struct slice raw = message->fields[i].raw;
 		int index = name_index(field_name(raw));
-		if (index >= 0 && !chosen[index].is_left_out && chosen[index].count < DKIM_INSTANCES_MAX)
+		if (index < 0 || chosen[index].is_left_out)
+			continue;
+		if (chosen[index].count < DKIM_INSTANCES_MAX)
 			chosen[index].raw[chosen[index].count++] = raw;
+		else
+			chosen[index].has_more = true;
 	}
 }
 
@@ -124,23 +129,28 @@ static void put_tag(struct writer *writer, const char *format, ...)
 	put(writer, " ", tag);
 }
 
+/* How often a name stands in h=: once more than it is signed. */
+static size_t times_named(const struct chosen *chosen)
+{
+	if (chosen->is_left_out)
+		return 0;
+	return chosen->has_more ? chosen->count : chosen->count + 1;
+}
+
 static void put_names(struct writer *writer, const struct chosen chosen[NAMES])
 {
-	const char *separator = " ";
+	const char *separator = " ", *before = "h=";
+	size_t left = 0;
 	char token[64];
-	const char *before = "h=";
-	int last = NAMES - 1;
 
-	while (chosen[last].is_left_out)
-		last--;
-	for (int i = 0; i <= last; i++) {
-		for (size_t k = 0; !chosen[i].is_left_out && k <= chosen[i].count; k++) {
-			bool is_end = i == last && k == chosen[i].count;
-			snprintf(token, sizeof(token), "%s%s%s", before, signed_fields[i], is_end ? ";" : ":");
+	for (int i = 0; i < NAMES; i++)
+		left += times_named(&chosen[i]);
+	for (int i = 0; i < NAMES; i++)
+		for (size_t k = 0; k < times_named(&chosen[i]); k++) {
+			snprintf(token, sizeof(token), "%s%s%s", before, signed_fields[i], --left > 0 ? ":" : ";");
 			put(writer, separator, token);
 			separator = before = "";
 		}
-	}
 }
 
 static void write_unsigned(struct buf *out, const struct dkim_signer *signer, const struct dkim_message *message,

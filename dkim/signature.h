@@ -9,15 +9,19 @@
  *	rc = dkim_signature_finish(&signatures[i], answer, &out);      // a whole field with CRLF
  *	dkim_signature_fini(&signatures[i]);
  *
- * WHAT IS SIGNED   relaxed/relaxed; the fields of dkim_signed_fields() and no others. Each is named once more than it
- *is present (RFC 6376 section 5.4 and 8.15), also when it is absent, so that nobody can add one without breaking the
- *	signature. Instances go from the bottom of the header upwards (section 5.4.2); a name without an instance left
- *	contributes nothing. Never Received, Return-Path, or l=.
- * LEFT OUT   names in `omit` are neither signed nor oversigned: the relayhost may rewrite or add them. From must be
- *signed (section 5.4) and stays even if named. LIMITS   of a name that stands more than DKIM_INSTANCES_MAX times, only
- *the lowest DKIM_INSTANCES_MAX are signed, and it is named that often plus once (RFC 5322 section 3.6 allows each
- *once). So the field stays under 6 KB, and the work is linear in the size of the header. FOLDING   lines of at most 78
- *octets, unless domain or selector alone are longer.
+ * What is signed: relaxed/relaxed, the fields of dkim_signed_fields() and no others. Each is named once more than it is
+ * present (RFC 6376 sections 5.4 and 8.15), also when it is absent, so that nobody can add one without breaking the
+ * signature. Instances go from the bottom of the header upwards (section 5.4.2); a name without an instance left
+ * contributes nothing. Never Received, Return-Path, or l=.
+ *
+ * Left out: names in `omit` are neither signed nor oversigned, for the relayhost may rewrite or add them. From must be
+ * signed (section 5.4) and stays even if named.
+ *
+ * Limits: of a name that stands more than DKIM_INSTANCES_MAX times (RFC 5322 section 3.6 allows each once), only the
+ * lowest DKIM_INSTANCES_MAX are signed, and that name is not oversigned: the receiver would hash one more than we did.
+ * So the field stays under 6 KB, and the work is linear in the size of the header.
+ *
+ * Folding: lines of at most 78 octets, unless domain or selector alone are longer.
  */
 #ifndef DKIM_SIGNATURE_H
 #define DKIM_SIGNATURE_H
