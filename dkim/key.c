@@ -6,6 +6,7 @@
 
 #include "base/base.h"
 #include "dkim/key_rsa.h"
+#include "dkim/record.h"
 
 #include <gnutls/abstract.h>
 #include <gnutls/x509.h>
@@ -147,10 +148,24 @@ static int check_rsa(gnutls_x509_privkey_t source, unsigned bits, struct err *er
 	if (bits < DKIM_RSA_MIN_BITS || bits > DKIM_RSA_MAX_BITS)
 		return err_set(err, ERR_LIMIT, "the RSA key has %u bits; DKIM takes %d to %d, 2048 is best", bits,
 			       DKIM_RSA_MIN_BITS, DKIM_RSA_MAX_BITS);
-	/* A key with a wrong prime would give itself away with its first signature. */
+	/* A wrong prime would give the others away with the first signature. */
 	if (gnutls_x509_privkey_verify_params(source) < 0)
 		return err_set(err, ERR_CRYPTO, "the RSA key is damaged: its numbers do not belong together");
 	return 0;
+}
+
+/* Parts that the parameters' check does not look at (the exponents) must fit as well, before anybody relies on the key.
+ */
+static bool verifies_its_own(struct dkim_key *key)
+{
+	static const unsigned char digest[DKIM_DIGEST_BYTES] = "no message has this as its hash";
+	unsigned char signature[DKIM_SIGNATURE_MAX_BYTES];
+	struct dkim_record record = {.algorithm = key->algorithm, .public_key_len = key->public_len};
+	size_t len;
+
+	memcpy(record.public_key, key->public_key, key->public_len);
+	return dkim_key_sign(key, digest, signature, &len) == 0 &&
+	       dkim_record_verify(&record, digest, slice_of(signature, len));
 }
 
 static int from_gnutls(gnutls_x509_privkey_t source, struct dkim_key **out, struct err *err)
@@ -171,9 +186,11 @@ static int from_gnutls(gnutls_x509_privkey_t source, struct dkim_key **out, stru
 	rc = keep_pkcs8(key, source);
 	if (rc == 0)
 		rc = type == GNUTLS_PK_RSA ? set_rsa(key, source) : set_ed25519(key, source);
+	if (rc == 0 && !verifies_its_own(key))
+		rc = ERR_CRYPTO;
 	if (rc < 0) {
 		dkim_key_free(&key);
-		return err_set(err, rc, "the key cannot be used for signing");
+		return err_set(err, rc, "the key is damaged: it does not sign what its public part verifies");
 	}
 	*out = key;
 	return 0;
