@@ -62,7 +62,8 @@ void destinations_free(struct destinations **destinations)
 
 	if (!*destinations)
 		return;
-	HASH_ITER(hh, (*destinations)->by_key, d, next) {
+	HASH_ITER(hh, (*destinations)->by_key, d, next)
+	{
 		hand_back_line(d, 0);
 		destination_free(d);
 	}
@@ -112,7 +113,8 @@ static void forget_some(struct destinations *destinations)
 	struct destination *d, *next;
 	int looked = 0;
 
-	HASH_ITER(hh, destinations->by_key, d, next) {
+	HASH_ITER(hh, destinations->by_key, d, next)
+	{
 		if (++looked > 4)
 			break;
 		if (is_forgettable(d, now_ms(destinations)))
@@ -183,7 +185,8 @@ static void quit_an_idle_one(struct destinations *destinations)
 {
 	struct destination *d, *next;
 
-	HASH_ITER(hh, destinations->by_key, d, next) {
+	HASH_ITER(hh, destinations->by_key, d, next)
+	{
 		if (list_is_empty(&d->idle))
 			continue;
 		destinations->options.driver.quit(CONTAINER_OF(d->idle.next, struct destination_slot, node));
@@ -265,14 +268,16 @@ static bool has_parked(const struct destination *d)
 	return false;
 }
 
-/* Without a running delivery nobody asks for the parked ones: they come back in portions, so that the loop never stalls. */
+/* Without a running delivery nobody asks for the parked ones: they come back in portions, so that the loop never
+ * stalls. */
 static void on_refill(void *ctx)
 {
 	struct destination *d = ctx;
 
 	unpark(d);
 	if (has_parked(d) && d->connections == 0)
-		timers_set(loop_timers(d->owner->options.loop), &d->refill_timer, now_ms(d->owner) + REFILL_EACH_MS, on_refill, d);
+		timers_set(loop_timers(d->owner->options.loop), &d->refill_timer, now_ms(d->owner) + REFILL_EACH_MS,
+			   on_refill, d);
 }
 
 static void on_backoff_over(void *ctx)
@@ -315,7 +320,8 @@ void destinations_stop(struct destinations *destinations)
 	int64_t now = clock_wall_ms(destinations->options.clock);
 
 	destinations->stopping = true;
-	HASH_ITER(hh, destinations->by_key, d, next) {
+	HASH_ITER(hh, destinations->by_key, d, next)
+	{
 		hand_back_line(d, now);
 		while (!list_is_empty(&d->idle)) {
 			struct list *node = list_pop(&d->idle);

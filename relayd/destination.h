@@ -1,15 +1,14 @@
 /*
  * relayd/destination.h - a next hop with everything that belongs to it alone: its lines, connections, window and health
  *
- * A destination is an MX domain or a relayhost. A slow or dead one takes nothing from the others: it has its own limit of
- * connections, which grows with quick successes and halves on trouble, and its own back-off, during which nothing is
+ * A destination is an MX domain or a relayhost. A slow or dead one takes nothing from the others: it has its own limit
+ * of connections, which grows with quick successes and halves on trouble, and its own back-off, during which nothing is
  * tried but one probe at its end.
  *
- * LINES      jobs in memory wait in `ready`, at most DESTINATION_READY_MAX; messages beyond that wait in `parked`, which
- *            costs no memory (queue/queue.h), and come back through the scheduler when there is room.
- * CLASSES    transactional, default and bulk are served 8 : 4 : 1, so that none starves.
- * BACK-OFF   after a connection or account failure: 5 s, doubling to 10 min (relayhosts: to 1 min); ended by a success,
- *            or by an operator's flush.
+ * LINES      jobs in memory wait in `ready`, at most DESTINATION_READY_MAX; messages beyond that wait in `parked`,
+ * which costs no memory (queue/queue.h), and come back through the scheduler when there is room. CLASSES transactional,
+ * default and bulk are served 8 : 4 : 1, so that none starves. BACK-OFF   after a connection or account failure: 5 s,
+ * doubling to 10 min (relayhosts: to 1 min); ended by a success, or by an operator's flush.
  */
 #ifndef RELAYD_DESTINATION_H
 #define RELAYD_DESTINATION_H
@@ -31,7 +30,7 @@ struct destinations;
 /* A destination's view of one connection; embedded in the driver's own object. */
 struct destination_slot {
 	struct list node; /* in `idle` */
-	bool busy;        /* connecting or in a transaction */
+	bool busy;	  /* connecting or in a transaction */
 };
 
 /* Read by status, metrics and the scheduler; changed in destination.c alone. */
@@ -47,7 +46,7 @@ struct destination {
 	unsigned turn; /* of the weighted round over the classes */
 	struct queue_list parked[MESSAGE_CLASS_COUNT];
 
-	struct list idle; /* deliveries without a job, the longest idle first */
+	struct list idle;	    /* deliveries without a job, the longest idle first */
 	unsigned connections, busy; /* busy: connecting or in a transaction */
 	unsigned window;
 
@@ -67,8 +66,8 @@ struct destination_events {
 	void (*on_job_begun)(void *ctx, struct job *job);
 	/* The outcome of recipient `i` of the job. */
 	void (*on_outcome)(void *ctx, struct job *job, uint32_t i, const struct outcome *outcome);
-	/* The attempt is over: recipients without an outcome wait again until `retry_wall` without having been tried. The
-	 * job is the scheduler's to free. */
+	/* The attempt is over: recipients without an outcome wait again until `retry_wall` without having been tried.
+	 * The job is the scheduler's to free. */
 	void (*on_job_done)(void *ctx, struct job *job, int64_t retry_wall);
 	/* Room in the line: a parked message may come back. */
 	void (*on_unparked)(void *ctx, uint64_t id);
@@ -93,7 +92,7 @@ struct destinations_options {
 	const struct clock *clock;
 	struct destination_events events;
 	struct destination_driver driver;
-	unsigned connections_max;      /* of all destinations together */
+	unsigned connections_max; /* of all destinations together */
 	unsigned per_destination_max;
 };
 
@@ -130,7 +129,8 @@ struct job *destination_next_job(struct destination *destination, struct destina
 /* A job goes back to the front of the line, untried: its reused connection had died. */
 void destination_return_job(struct destination *destination, struct job *job);
 /* See destination_events. `quick`: the transaction took less than two seconds. */
-void destination_on_outcome(struct destination *destination, struct job *job, uint32_t i, const struct outcome *outcome);
+void destination_on_outcome(struct destination *destination, struct job *job, uint32_t i,
+			    const struct outcome *outcome);
 void destination_on_job_done(struct destination *destination, struct job *job, bool quick);
 /* A session is established: trouble is over. */
 void destination_on_session(struct destination *destination);

@@ -52,8 +52,8 @@ const char *http_request_query(const struct http_request *request, const char *n
 {
 	const char *value = NULL;
 
-	if (MHD_lookup_connection_value_n(request->connection, MHD_GET_ARGUMENT_KIND, name, strlen(name), &value, NULL) !=
-	    MHD_YES)
+	if (MHD_lookup_connection_value_n(request->connection, MHD_GET_ARGUMENT_KIND, name, strlen(name), &value,
+					  NULL) != MHD_YES)
 		return NULL;
 	return value ? value : "";
 }
@@ -197,7 +197,8 @@ static void arm_timer(struct http_server *server)
 	MHD_UNSIGNED_LONG_LONG wait_ms;
 
 	if (MHD_get_timeout(server->daemon, &wait_ms) == MHD_YES)
-		timers_set(loop_timers(server->loop), &server->timer, loop_now_ms(server->loop) + (int64_t)wait_ms, run, server);
+		timers_set(loop_timers(server->loop), &server->timer, loop_now_ms(server->loop) + (int64_t)wait_ms, run,
+			   server);
 	else
 		timers_cancel(loop_timers(server->loop), &server->timer);
 }
@@ -233,11 +234,11 @@ struct http_server *http_server_new(struct loop *loop, int listen_fd, http_handl
 	server->ctx = ctx;
 	list_init(&server->streams);
 	server->daemon = MHD_start_daemon(
-	    MHD_USE_EPOLL | MHD_USE_NO_THREAD_SAFETY | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request,
-	    server, MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
-	    MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SEC, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-	    (size_t)CONNECTION_MEMORY_BYTES, MHD_OPTION_EXTERNAL_LOGGER, on_library_log, NULL, MHD_OPTION_NOTIFY_COMPLETED,
-	    on_completed, server, MHD_OPTION_END);
+	    MHD_USE_EPOLL | MHD_USE_NO_THREAD_SAFETY | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+	    on_request, server, MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_CONNECTION_LIMIT,
+	    (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SEC,
+	    MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY_BYTES, MHD_OPTION_EXTERNAL_LOGGER,
+	    on_library_log, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_END);
 	info = server->daemon ? MHD_get_daemon_info(server->daemon, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
 	if (!info) {
 		err_set(err, ERR_SYSTEM, "cannot start the HTTP server");
@@ -254,8 +255,7 @@ struct http_server *http_server_new(struct loop *loop, int listen_fd, http_handl
 static void end_streams(struct http_server *server)
 {
 	server->stopping = true;
-	LIST_FOREACH(node, &server->streams)
-	{
+	LIST_FOREACH (node, &server->streams) {
 		struct http_stream *stream = CONTAINER_OF(node, struct http_stream, node);
 		if (stream->suspended) {
 			stream->suspended = false;

@@ -42,7 +42,8 @@ struct http_response {
 typedef void http_handler(void *ctx, const struct http_request *request, struct http_response *response);
 
 /* Takes over the listening descriptor. */
-struct http_server *http_server_new(struct loop *loop, int listen_fd, http_handler *handler, void *ctx, struct err *err);
+struct http_server *http_server_new(struct loop *loop, int listen_fd, http_handler *handler, void *ctx,
+				    struct err *err);
 /* Ends streams, closes all connections. */
 void http_server_free(struct http_server **server);
 /* A waiting stream has more now. Harmless on one that does not wait. */

@@ -2,8 +2,8 @@
  * relayd/job.h - a message on its way out: what is read from the queue once and shared by the attempts of one round
  *
  * A ticket is one message, opened; a job is those of its recipients that go to one destination in one attempt. The
- * scheduler makes them, a destination lines jobs up, a delivery carries them out and reports each recipient's outcome to
- * the scheduler, which frees them.
+ * scheduler makes them, a destination lines jobs up, a delivery carries them out and reports each recipient's outcome
+ * to the scheduler, which frees them.
  */
 #ifndef RELAYD_JOB_H
 #define RELAYD_JOB_H
@@ -31,8 +31,8 @@ struct job {
 	struct destination *destination;
 	uint32_t *indexes; /* recipients of the message, `count` of them */
 	uint32_t count;
-	uint32_t reported;            /* recipients with an outcome in this attempt */
-	bool *has_outcome;            /* per entry of `indexes` */
+	uint32_t reported;	      /* recipients with an outcome in this attempt */
+	bool *has_outcome;	      /* per entry of `indexes` */
 	struct job_failure *failures; /* `failure_count` of them */
 	uint32_t failure_count;
 	int64_t started_ms; /* the attempt began */

@@ -37,7 +37,8 @@ void report_add_relayhost(struct report *report, const char *name)
 	for (size_t o = 0; o < ARRAY_LEN(operators); o++)
 		for (int kind = OUTCOME_DELIVERED; kind <= OUTCOME_EXPIRED; kind++)
 			if (direct || o == ARRAY_LEN(operators) - 1)
-				metrics_series(m, METRIC_DELIVERY_ATTEMPTS, name, operators[o], outcome_kind_name(kind));
+				metrics_series(m, METRIC_DELIVERY_ATTEMPTS, name, operators[o],
+					       outcome_kind_name(kind));
 	for (int class = CLASS_GREYLIST; class < CLASS_COUNT; class ++)
 		metrics_series(m, METRIC_DEFERRALS, name, failure_class_name(class), NULL);
 	for (size_t c = 0; c < ARRAY_LEN(bounce_classes); c++)
@@ -52,15 +53,16 @@ const char *report_operator(const char *host)
 {
 	static const struct {
 		const char *part, *operator;
-	} known[] = {{"google.com", "google"},	    {"googlemail.com", "google"}, {"outlook.com", "microsoft"},
-		     {"hotmail.com", "microsoft"},  {"yahoodns.net", "yahoo"},	  {"icloud.com", "apple"},
+	} known[] = {{"google.com", "google"},	   {"googlemail.com", "google"}, {"outlook.com", "microsoft"},
+		     {"hotmail.com", "microsoft"}, {"yahoodns.net", "yahoo"},	 {"icloud.com", "apple"},
 		     {"apple.com", "apple"}};
 	const char *end = strchr(host, '[');
 	size_t len = end ? (size_t)(end - host) : strlen(host);
 
 	for (size_t i = 0; i < ARRAY_LEN(known); i++) {
 		size_t part = strlen(known[i].part);
-		if (len > part && host[len - part - 1] == '.' && strncasecmp(host + len - part, known[i].part, part) == 0)
+		if (len > part && host[len - part - 1] == '.' &&
+		    strncasecmp(host + len - part, known[i].part, part) == 0)
 			return known[i].operator;
 	}
 	return "other";
@@ -80,7 +82,8 @@ static void count(struct report *report, const struct queue_message *message, co
 	double now = (double)clock_wall_ms(report->clock) / 1000;
 
 	series_add(metrics_series(m, METRIC_DELIVERY_ATTEMPTS, name, direct ? report_operator(outcome->host) : "other",
-				  outcome_kind_name(outcome->kind)), 1);
+				  outcome_kind_name(outcome->kind)),
+		   1);
 	switch (outcome->kind) {
 	case OUTCOME_DELIVERED:
 		series_observe(metrics_series(m, METRIC_DELIVERY_LATENCY, name, NULL, NULL),
@@ -108,17 +111,18 @@ void report_outcome(struct report *report, const struct queue_message *message, 
 	bool deferred = outcome->kind == OUTCOME_DEFERRED;
 
 	count(report, message, destination, outcome);
-	log_event(report->log, levels[outcome->kind], outcome_kind_name(outcome->kind), LOG_ID(message->id),
-		  LOG_TEXT_OF("user", envelope->user), LOG_ADDR("from", envelope->sender),
-		  LOG_ADDR("rcpt", envelope->recipients[recipient].address),
-		  LOG_STR("outcome", outcome_kind_name(outcome->kind)),
-		  LOG_STR("class", outcome->class == CLASS_NONE ? "" : failure_class_name(outcome->class)),
-		  LOG_INT("code", outcome->code), LOG_STR("host", outcome->host), LOG_STR("enhanced", outcome->enhanced),
-		  LOG_STR("stage", outcome->kind == OUTCOME_DELIVERED ? "" : delivery_stage_name(outcome->stage)),
-		  LOG_STR("relayhost", destination && destination->kind == DESTINATION_RELAYHOST ? destination->name : ""),
-		  LOG_INT("attempts", attempts), LOG_INT("age_ms", now - envelope->arrived_wall),
-		  LOG_TEXT_OF("tag", envelope->tag), LOG_STR("text", outcome->text),
-		  deferred ? LOG_INT("retry_sec", (next_wall - now + 500) / 1000) : (struct log_field){0});
+	log_event(
+	    report->log, levels[outcome->kind], outcome_kind_name(outcome->kind), LOG_ID(message->id),
+	    LOG_TEXT_OF("user", envelope->user), LOG_ADDR("from", envelope->sender),
+	    LOG_ADDR("rcpt", envelope->recipients[recipient].address),
+	    LOG_STR("outcome", outcome_kind_name(outcome->kind)),
+	    LOG_STR("class", outcome->class == CLASS_NONE ? "" : failure_class_name(outcome->class)),
+	    LOG_INT("code", outcome->code), LOG_STR("host", outcome->host), LOG_STR("enhanced", outcome->enhanced),
+	    LOG_STR("stage", outcome->kind == OUTCOME_DELIVERED ? "" : delivery_stage_name(outcome->stage)),
+	    LOG_STR("relayhost", destination && destination->kind == DESTINATION_RELAYHOST ? destination->name : ""),
+	    LOG_INT("attempts", attempts), LOG_INT("age_ms", now - envelope->arrived_wall),
+	    LOG_TEXT_OF("tag", envelope->tag), LOG_STR("text", outcome->text),
+	    deferred ? LOG_INT("retry_sec", (next_wall - now + 500) / 1000) : (struct log_field){0});
 }
 
 void report_health(struct report *report, const struct destination *destination)
@@ -128,14 +132,17 @@ void report_health(struct report *report, const struct destination *destination)
 	bool healthy = trouble->kind == OUTCOME_NONE;
 
 	if (is_relayhost)
-		series_set(metrics_series(report->metrics, METRIC_RELAYHOST_UP, destination->name, NULL, NULL), healthy);
+		series_set(metrics_series(report->metrics, METRIC_RELAYHOST_UP, destination->name, NULL, NULL),
+			   healthy);
 	if (is_relayhost && trouble->class == CLASS_AUTH)
-		series_add(metrics_series(report->metrics, METRIC_UPSTREAM_AUTH_FAILURES, destination->name, NULL, NULL), 1);
+		series_add(
+		    metrics_series(report->metrics, METRIC_UPSTREAM_AUTH_FAILURES, destination->name, NULL, NULL), 1);
 	if (healthy)
 		log_event(report->log, LOG_INFO, "destination_ok", LOG_STR("destination", destination->key));
 	else
-		log_event(report->log, is_relayhost && trouble->class == CLASS_AUTH ? LOG_ERROR : LOG_WARN, "destination_trouble",
-			  LOG_STR("class", failure_class_name(trouble->class)), LOG_INT("code", trouble->code),
-			  LOG_STR("host", trouble->host), LOG_STR("destination", destination->key),
+		log_event(report->log, is_relayhost && trouble->class == CLASS_AUTH ? LOG_ERROR : LOG_WARN,
+			  "destination_trouble", LOG_STR("class", failure_class_name(trouble->class)),
+			  LOG_INT("code", trouble->code), LOG_STR("host", trouble->host),
+			  LOG_STR("destination", destination->key),
 			  LOG_STR("stage", delivery_stage_name(trouble->stage)), LOG_STR("text", trouble->text));
 }

@@ -1,8 +1,8 @@
 /*
  * relayd/report.h - tells the world what became of messages: one log line and the metrics for each fact
  *
- * Every outcome passes here once. Labels come from a fixed set: configured relayhosts ("mx" for direct delivery), and the
- * operator behind an MX name as far as it is one of the large ones.
+ * Every outcome passes here once. Labels come from a fixed set: configured relayhosts ("mx" for direct delivery), and
+ * the operator behind an MX name as far as it is one of the large ones.
  */
 #ifndef RELAYD_REPORT_H
 #define RELAYD_REPORT_H

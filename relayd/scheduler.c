@@ -141,8 +141,7 @@ static void warn_of_delay(struct scheduler *s, struct job *job, uint32_t i, cons
 	struct job_failure delayed = {job->indexes[i], *outcome};
 	struct warning *warning;
 
-	if (s->warn_after_ms == 0 || message->warned ||
-	    now_wall(s) - message->envelope.arrived_wall < s->warn_after_ms)
+	if (s->warn_after_ms == 0 || message->warned || now_wall(s) - message->envelope.arrived_wall < s->warn_after_ms)
 		return;
 	message->warned = true;
 	warning = xmalloc(sizeof(*warning));
@@ -231,7 +230,8 @@ static void on_job_done(void *ctx, struct job *job, int64_t retry_wall)
 	}
 	giving_up = xmalloc(sizeof(*giving_up));
 	*giving_up = (struct giving_up){s, job};
-	s->options.bounce(s->options.ctx, &job->ticket->message, job->failures, job->failure_count, on_bounced, giving_up);
+	s->options.bounce(s->options.ctx, &job->ticket->message, job->failures, job->failure_count, on_bounced,
+			  giving_up);
 }
 
 static void on_job_begun(void *ctx, struct job *job)
@@ -407,7 +407,8 @@ static void dispatch(struct scheduler *s, uint64_t id)
 		free(ticket);
 		return;
 	}
-	if (now_wall(s) >= ticket->message.envelope.expires_wall) { /* once in its life: the last reply goes into the DSN */
+	if (now_wall(s) >=
+	    ticket->message.envelope.expires_wall) { /* once in its life: the last reply goes into the DSN */
 		queue_message_free(&ticket->message);
 		if (queue_read_envelope(s->options.queue, id, QUEUE_READ_OUTCOMES, &ticket->message) != 0) {
 			queue_push_back(s->options.queue, id, now_wall(s) + UNREADABLE_WAIT_MS);
@@ -417,7 +418,8 @@ static void dispatch(struct scheduler *s, uint64_t id)
 	}
 	ticket->jobs = 1; /* ours, until the end of this function */
 	make_plan(s, &ticket->message, &plan);
-	if (plan.count == 0 || now_wall(s) >= ticket->message.envelope.expires_wall || !is_put_off(s, &ticket->message, &plan))
+	if (plan.count == 0 || now_wall(s) >= ticket->message.envelope.expires_wall ||
+	    !is_put_off(s, &ticket->message, &plan))
 		begin(s, ticket, &plan);
 	plan_fini(&plan);
 	ticket_unref(ticket);
@@ -464,6 +466,6 @@ void scheduler_turn(struct scheduler *s)
 	if (due == INT64_MAX || !queue_may_deliver(s->options.queue))
 		timers_cancel(loop_timers(loop), &s->timer);
 	else
-		timers_set(loop_timers(loop), &s->timer, loop_now_ms(loop) + MIN(MAX(due - now, 0), (int64_t)WAIT_MAX_MS),
-			   on_timer, s);
+		timers_set(loop_timers(loop), &s->timer,
+			   loop_now_ms(loop) + MIN(MAX(due - now, 0), (int64_t)WAIT_MAX_MS), on_timer, s);
 }

@@ -1,5 +1,6 @@
 /*
- * relayd/scheduler.h - from "due in the queue" to "a job in a destination's line", and from an outcome back to the queue
+ * relayd/scheduler.h - from "due in the queue" to "a job in a destination's line", and from an outcome back to the
+ * queue
  *
  * It opens due messages (bounded work a turn), asks the router where each recipient goes, makes jobs, and turns every
  * outcome into a recorded result: delivered, deferred until a time that queue/retry.c gives, failed or expired. A
@@ -38,15 +39,17 @@ struct scheduler_options {
 	const struct clock *clock;
 	struct rng *rng;
 	void *ctx;
-	void (*route)(void *ctx, const struct queue_envelope *envelope, uint32_t recipient, struct scheduler_targets *out);
-	/* For log, metrics and events: once per outcome. `destination` NULL: none was reached. next_wall: deferred only. */
+	void (*route)(void *ctx, const struct queue_envelope *envelope, uint32_t recipient,
+		      struct scheduler_targets *out);
+	/* For log, metrics and events: once per outcome. `destination` NULL: none was reached. next_wall: deferred
+	 * only. */
 	void (*report)(void *ctx, const struct queue_message *message, uint32_t recipient,
 		       const struct destination *destination, const struct outcome *outcome, uint32_t attempts,
 		       int64_t next_wall);
-	/* Sends the DSN for recipients that are given up, or the delay warning (kind OUTCOME_DEFERRED). `done` comes once
-	 * when it is in the journal (true: 0 also when none is wanted), perhaps at once. */
-	void (*bounce)(void *ctx, const struct queue_message *message, const struct job_failure *failures, uint32_t count,
-		       void (*done)(void *done_ctx, enum err_code result), void *done_ctx);
+	/* Sends the DSN for recipients that are given up, or the delay warning (kind OUTCOME_DEFERRED). `done` comes
+	 * once when it is in the journal (true: 0 also when none is wanted), perhaps at once. */
+	void (*bounce)(void *ctx, const struct queue_message *message, const struct job_failure *failures,
+		       uint32_t count, void (*done)(void *done_ctx, enum err_code result), void *done_ctx);
 };
 
 struct scheduler *scheduler_new(const struct scheduler_options *options);

@@ -1,0 +1,193 @@
+#include "relayctl/ctl.h"
+
+#include "base/base.h"
+
+#include <curl/curl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { ANSWER_MAX_BYTES = 256 << 20, TIMEOUT_SEC = 30 };
+
+static void complain(const char *format, va_list args)
+{
+	fputs("relayctl: ", stderr);
+	vfprintf(stderr, format, args);
+	fputc('\n', stderr);
+}
+
+int ctl_usage(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	complain(format, args);
+	va_end(args);
+	return CTL_USAGE;
+}
+
+int ctl_failed(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	complain(format, args);
+	va_end(args);
+	return CTL_FAILED;
+}
+
+const struct config *ctl_config(struct ctl *ctl)
+{
+	extern char **environ;
+	struct config_source source = {
+	    .file = ctl->config_file, .file_is_named = ctl->config_file != NULL, .environ = environ};
+	struct config_errors errors;
+
+	if (ctl->config)
+		return ctl->config;
+	if (config_load(&source, &ctl->config, &errors) != 0)
+		for (size_t i = 0; i < errors.kept_count; i++)
+			if (!errors.items[i].is_warning)
+				fprintf(stderr, "relayctl: %s\n", errors.items[i].text);
+	return ctl->config;
+}
+
+const char *ctl_spool(struct ctl *ctl)
+{
+	const char *named = getenv("RELAYD_SPOOL");
+	const struct config *config;
+
+	if (!ctl->config_file && named && *named)
+		return named;
+	config = ctl_config(ctl);
+	return config ? config->spool : CONFIG_DEFAULT_SPOOL;
+}
+
+const char *ctl_socket(struct ctl *ctl)
+{
+	struct buf path;
+
+	if (ctl->socket)
+		return ctl->socket;
+	if (!ctl->socket_path) {
+		buf_init(&path, 4096);
+		buf_printf(&path, "%s/control.sock", ctl_spool(ctl));
+		ctl->socket_path = xmemdup(buf_slice(&path).ptr, buf_len(&path));
+		buf_fini(&path);
+	}
+	return ctl->socket_path;
+}
+
+static size_t on_body(char *bytes, size_t size, size_t count, void *ctx)
+{
+	return buf_append(ctx, slice_of(bytes, size * count)) == 0 ? size * count : 0;
+}
+
+static CURL *new_transfer(struct ctl *ctl, const char *path, const char *body, struct buf *answer)
+{
+	CURL *curl = curl_easy_init();
+	char url[4200];
+
+	BUG_ON(!curl);
+	snprintf(url, sizeof(url), "http://relayd/v1/%s", path);
+	curl_easy_setopt(curl, CURLOPT_URL, url);
+	curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, ctl_socket(ctl));
+	curl_easy_setopt(curl, CURLOPT_PROXY, "");
+	curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(curl, CURLOPT_TIMEOUT, (long)TIMEOUT_SEC);
+	curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
+	curl_easy_setopt(curl, CURLOPT_WRITEDATA, answer);
+	if (body)
+		curl_easy_setopt(curl, CURLOPT_COPYPOSTFIELDS, body);
+	return curl;
+}
+
+static int judge(struct ctl *ctl, CURLcode rc, long status, struct slice text, json_t **answer)
+{
+	json_t *document;
+
+	if (rc != CURLE_OK) {
+		ctl_failed("cannot reach relayd at %s: %s (is it running, and may you use it?)", ctl_socket(ctl),
+			   curl_easy_strerror(rc));
+		return CTL_UNREACHABLE;
+	}
+	document = json_loadb(text.ptr ? text.ptr : "", text.len, 0, NULL);
+	if (status == 200 || status == 503) { /* 503: an answer too, of health */
+		*answer = document;
+		return document ? CTL_OK : ctl_failed("relayd's answer makes no sense");
+	}
+	ctl_failed("%s", json_is_object(document) && json_string_value(json_object_get(document, "error"))
+			     ? json_string_value(json_object_get(document, "error"))
+			     : "the request was refused");
+	json_decref(document);
+	return status == 404 ? CTL_NO_MATCH : CTL_FAILED;
+}
+
+int ctl_request(struct ctl *ctl, const char *path, json_t *body, json_t **answer)
+{
+	struct buf text;
+	char *body_text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+	CURL *curl;
+	CURLcode rc;
+	long status = 0;
+	int result;
+
+	*answer = NULL;
+	buf_init(&text, ANSWER_MAX_BYTES);
+	curl = new_transfer(ctl, path, body_text, &text);
+	rc = curl_easy_perform(curl);
+	curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+	curl_easy_cleanup(curl);
+	result = judge(ctl, rc, status, buf_slice(&text), answer);
+	buf_fini(&text);
+	free(body_text);
+	return result;
+}
+
+void ctl_add_query(struct buf *path, const char *name, const char *value)
+{
+	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.@";
+
+	buf_printf(path, "%c%s=", slice_find(buf_slice(path), '?') < 0 ? '?' : '&', name);
+	for (; *value; value++) {
+		if (strchr(plain, *value))
+			buf_append_byte(path, *value);
+		else
+			buf_printf(path, "%%%02X", (unsigned char)*value);
+	}
+}
+
+void ctl_print_json(json_t *document)
+{
+	json_dumpf(document, stdout, JSON_INDENT(2));
+	fputc('\n', stdout);
+}
+
+const char *ctl_format_age(int64_t seconds, char *out, size_t size)
+{
+	if (seconds < 0)
+		seconds = 0;
+	if (seconds < 60)
+		snprintf(out, size, "%llds", (long long)seconds);
+	else if (seconds < 3600)
+		snprintf(out, size, "%lldm", (long long)seconds / 60);
+	else if (seconds < 2 * 86400)
+		snprintf(out, size, "%lldh", (long long)seconds / 3600);
+	else
+		snprintf(out, size, "%lldd", (long long)seconds / 86400);
+	return out;
+}
+
+const char *ctl_format_bytes(int64_t bytes, char *out, size_t size)
+{
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+	double value = (double)bytes;
+	size_t unit = 0;
+
+	while (value >= 1024 && unit + 1 < ARRAY_LEN(units)) {
+		value /= 1024;
+		unit++;
+	}
+	snprintf(out, size, unit == 0 ? "%.0f %s" : "%.1f %s", value, units[unit]);
+	return out;
+}

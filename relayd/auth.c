@@ -1,0 +1,305 @@
+#include "relayd/auth.h"
+
+#include "base/base.h"
+#include "base/list.h"
+
+#include <sodium.h>
+#include <stdlib.h>
+#include <uthash.h>
+
+enum {
+	REMEMBER_MS = 10 * 60 * 1000,
+	REMEMBERED_MAX = 1024,
+	ADDRESSES_MAX = 4096,
+	FORGIVE_MS = 10 * 60 * 1000, /* without a failure for so long an address starts afresh */
+	DELAY_FIRST_MS = 250,
+	DELAY_MAX_MS = 4000,
+	FAILURES_MAX = 10, /* then the address is shut out for FORGIVE_MS / 10 */
+	SHUT_OUT_MS = 60 * 1000,
+};
+
+struct credential {
+	UT_hash_handle hh;
+	unsigned char key[32];
+	int64_t until_ms;
+	char *options;
+};
+
+struct address {
+	UT_hash_handle hh;
+	unsigned char key[16];
+	unsigned failures;
+	int64_t last_ms, shut_until_ms;
+};
+
+struct request {
+	UT_hash_handle hh;
+	uint64_t id;
+	struct auth *auth;
+	unsigned char credential[32];
+	unsigned char address[16];
+	auth_cb *cb; /* NULL: cancelled */
+	void *ctx;
+	enum auth_verdict verdict;
+	char *options;
+	timer_id timer;
+	bool in_backend;
+};
+
+struct auth {
+	struct loop *loop;
+	struct auth_backend backend;
+	unsigned char hash_key[crypto_generichash_KEYBYTES];
+	struct credential *credentials;
+	struct address *addresses;
+	struct request *requests;
+	uint64_t last_id;
+};
+
+const char *auth_verdict_name(enum auth_verdict verdict)
+{
+	static const char *const names[] = {"ok", "failed", "error", "blocked"};
+	return names[verdict];
+}
+
+struct auth *auth_new(struct loop *loop, struct rng *rng, const struct auth_backend *backend)
+{
+	struct auth *auth = xcalloc(1, sizeof(*auth));
+
+	auth->loop = loop;
+	auth->backend = *backend;
+	rng->fill(rng, auth->hash_key, sizeof(auth->hash_key));
+	return auth;
+}
+
+static void credential_free(struct auth *auth, struct credential *credential)
+{
+	HASH_DEL(auth->credentials, credential);
+	free(credential->options);
+	free(credential);
+}
+
+void auth_forget(struct auth *auth)
+{
+	struct credential *credential, *next;
+	HASH_ITER(hh, auth->credentials, credential, next)
+	credential_free(auth, credential);
+}
+
+static void request_free(struct request *request)
+{
+	timers_cancel(loop_timers(request->auth->loop), &request->timer);
+	HASH_DEL(request->auth->requests, request);
+	free(request->options);
+	free(request);
+}
+
+void auth_free(struct auth **auth)
+{
+	struct address *address, *next_address;
+	struct request *request, *next_request;
+
+	if (!*auth)
+		return;
+	auth_forget(*auth);
+	HASH_ITER(hh, (*auth)->requests, request, next_request)
+	request_free(request);
+	HASH_ITER(hh, (*auth)->addresses, address, next_address)
+	{
+		HASH_DEL((*auth)->addresses, address);
+		free(address);
+	}
+	sodium_memzero((*auth)->hash_key, sizeof((*auth)->hash_key));
+	free(*auth);
+	*auth = NULL;
+}
+
+/* The lengths go in too, so that ("ab", "c") and ("a", "bc") differ. */
+static void credential_key(const struct auth *auth, struct slice user, struct slice password, unsigned char out[32])
+{
+	crypto_generichash_state state;
+	uint64_t lengths[2] = {user.len, password.len};
+
+	crypto_generichash_init(&state, auth->hash_key, sizeof(auth->hash_key), 32);
+	crypto_generichash_update(&state, (const unsigned char *)lengths, sizeof(lengths));
+	if (user.len)
+		crypto_generichash_update(&state, (const unsigned char *)user.ptr, user.len);
+	if (password.len)
+		crypto_generichash_update(&state, (const unsigned char *)password.ptr, password.len);
+	crypto_generichash_final(&state, out, 32);
+}
+
+/* An IPv6 client owns its /64 at least, so that counts as one address. */
+static void address_key(struct slice address, unsigned char out[16])
+{
+	memset(out, 0, 16);
+	memcpy(out, address.ptr, address.len == 16 ? 8 : MIN(address.len, (size_t)16));
+}
+
+static struct address *find_address(struct auth *auth, const unsigned char key[16])
+{
+	struct address *address;
+	HASH_FIND(hh, auth->addresses, key, 16, address);
+	return address;
+}
+
+static void note_failure(struct auth *auth, const unsigned char key[16])
+{
+	struct address *address = find_address(auth, key);
+	int64_t now = loop_now_ms(auth->loop);
+
+	if (!address) {
+		if (HASH_COUNT(auth->addresses) >= ADDRESSES_MAX) {
+			struct address *oldest = auth->addresses; /* uthash keeps the order of insertion */
+			HASH_DEL(auth->addresses, oldest);
+			free(oldest);
+		}
+		address = xcalloc(1, sizeof(*address));
+		memcpy(address->key, key, 16);
+		HASH_ADD(hh, auth->addresses, key, 16, address);
+	}
+	if (now - address->last_ms > FORGIVE_MS)
+		address->failures = 0;
+	address->failures++;
+	address->last_ms = now;
+	if (address->failures % FAILURES_MAX == 0)
+		address->shut_until_ms = now + SHUT_OUT_MS;
+}
+
+static void note_success(struct auth *auth, const unsigned char key[16])
+{
+	struct address *address = find_address(auth, key);
+
+	if (!address)
+		return;
+	HASH_DEL(auth->addresses, address);
+	free(address);
+}
+
+static int64_t delay_of(struct auth *auth, const unsigned char key[16])
+{
+	struct address *address = find_address(auth, key);
+
+	if (!address || address->failures == 0)
+		return 0;
+	return MIN((int64_t)DELAY_FIRST_MS << MIN(address->failures - 1, 10u), (int64_t)DELAY_MAX_MS);
+}
+
+static void remember(struct auth *auth, const unsigned char key[32], struct slice options)
+{
+	struct credential *credential;
+
+	HASH_FIND(hh, auth->credentials, key, 32, credential);
+	if (!credential) {
+		if (HASH_COUNT(auth->credentials) >= REMEMBERED_MAX)
+			credential_free(auth, auth->credentials);
+		credential = xcalloc(1, sizeof(*credential));
+		memcpy(credential->key, key, 32);
+		HASH_ADD(hh, auth->credentials, key, 32, credential);
+	}
+	free(credential->options);
+	credential->options = xmemdup(options.ptr, options.len);
+	credential->until_ms = loop_now_ms(auth->loop) + REMEMBER_MS;
+}
+
+static const char *recall(struct auth *auth, const unsigned char key[32])
+{
+	struct credential *credential;
+
+	HASH_FIND(hh, auth->credentials, key, 32, credential);
+	if (credential && credential->until_ms <= loop_now_ms(auth->loop)) {
+		credential_free(auth, credential);
+		credential = NULL;
+	}
+	return credential ? credential->options : NULL;
+}
+
+static void on_answer_due(void *ctx)
+{
+	struct request *request = ctx;
+	auth_cb *cb = request->cb;
+	void *cb_ctx = request->ctx;
+	enum auth_verdict verdict = request->verdict;
+	char *options = request->options;
+
+	request->options = NULL;
+	request_free(request);
+	if (cb)
+		cb(cb_ctx, verdict, slice_of_str(options));
+	free(options);
+}
+
+static void answer_in(struct request *request, enum auth_verdict verdict, struct slice options, int64_t delay_ms)
+{
+	struct loop *loop = request->auth->loop;
+
+	request->verdict = verdict;
+	request->options = xmemdup(options.ptr, options.len);
+	timers_set(loop_timers(loop), &request->timer, loop_now_ms(loop) + delay_ms, on_answer_due, request);
+}
+
+static void on_checked(void *ctx, enum auth_verdict verdict, struct slice options)
+{
+	struct request *request = ctx;
+	struct auth *auth = request->auth;
+	int64_t delay = 0;
+
+	request->in_backend = false;
+	if (verdict == AUTH_GOOD) {
+		note_success(auth, request->address);
+		remember(auth, request->credential, options);
+	} else if (verdict == AUTH_WRONG) {
+		note_failure(auth, request->address);
+		delay = delay_of(auth, request->address);
+	}
+	if (request->cb)
+		answer_in(request, verdict, options, delay);
+	else
+		request_free(request);
+}
+
+uint64_t auth_check(struct auth *auth, struct slice address, struct slice user, struct slice password, auth_cb *cb,
+		    void *ctx)
+{
+	struct request *request = xcalloc(1, sizeof(*request));
+	struct address *known;
+	const char *options;
+
+	request->id = ++auth->last_id;
+	request->auth = auth;
+	request->cb = cb;
+	request->ctx = ctx;
+	credential_key(auth, user, password, request->credential);
+	address_key(address, request->address);
+	HASH_ADD(hh, auth->requests, id, sizeof(request->id), request);
+
+	options = recall(auth, request->credential);
+	known = find_address(auth, request->address);
+	if (options) {
+		answer_in(request, AUTH_GOOD, slice_of_str(options), 0);
+	} else if (known && known->shut_until_ms > loop_now_ms(auth->loop)) {
+		answer_in(request, AUTH_SHUT_OUT, SLICE(""), 0);
+	} else {
+		request->in_backend = true;
+		auth->backend.verify(auth->backend.ctx, user, password, on_checked, request);
+	}
+	return request->id;
+}
+
+void auth_cancel(struct auth *auth, uint64_t *id)
+{
+	struct request *request;
+	uint64_t wanted = *id;
+
+	*id = 0;
+	if (wanted == 0)
+		return;
+	HASH_FIND(hh, auth->requests, &wanted, sizeof(wanted), request);
+	if (!request)
+		return;
+	/* The helper's answer still counts for the address: who hangs up on a wrong password has failed all the same.
+	 */
+	request->cb = NULL;
+	if (!request->in_backend)
+		request_free(request);
+}
