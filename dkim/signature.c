@@ -102,19 +102,22 @@ struct writer {
 	size_t column;
 };
 
-static void put(struct writer *writer, const char *separator, const char *token)
+/* The limits on names and instances keep the text under its ceiling. */
+static void put_text(struct writer *writer, struct slice text)
 {
-	size_t len = strlen(separator) + strlen(token);
-	int rc;
+	BUG_ON(buf_append(writer->out, text) < 0);
+	writer->column += text.len;
+}
 
-	if (writer->column + len > LINE_MAX_COLUMNS) {
-		rc = buf_printf(writer->out, "\r\n %s", token);
-		writer->column = 1 + strlen(token);
+static void put(struct writer *writer, struct slice separator, struct slice token)
+{
+	if (writer->column + separator.len + token.len > LINE_MAX_COLUMNS) {
+		put_text(writer, SLICE("\r\n "));
+		writer->column = 1;
 	} else {
-		rc = buf_printf(writer->out, "%s%s", separator, token);
-		writer->column += len;
+		put_text(writer, separator);
 	}
-	BUG_ON(rc < 0); /* the limits on names and instances keep it under DKIM_FIELD_MAX_BYTES */
+	put_text(writer, token);
 }
 
 static void put_tag(struct writer *writer, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -126,7 +129,7 @@ static void put_tag(struct writer *writer, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(tag, sizeof(tag), format, args);
 	va_end(args);
-	put(writer, " ", tag);
+	put(writer, SLICE(" "), slice_of_str(tag));
 }
 
 /* How often a name stands in h=: once more than it is signed. */
@@ -139,7 +142,7 @@ static size_t times_named(const struct chosen *chosen)
 
 static void put_names(struct writer *writer, const struct chosen chosen[NAMES])
 {
-	const char *separator = " ", *before = "h=";
+	struct slice separator = SLICE(" ");
 	size_t left = 0;
 	char token[64];
 
@@ -147,9 +150,10 @@ static void put_names(struct writer *writer, const struct chosen chosen[NAMES])
 		left += times_named(&chosen[i]);
 	for (int i = 0; i < NAMES; i++)
 		for (size_t k = 0; k < times_named(&chosen[i]); k++) {
-			snprintf(token, sizeof(token), "%s%s%s", before, signed_fields[i], --left > 0 ? ":" : ";");
-			put(writer, separator, token);
-			separator = before = "";
+			int len = snprintf(token, sizeof(token), "%s%s%s", separator.len ? "h=" : "", signed_fields[i],
+					   --left > 0 ? ":" : ";");
+			put(writer, separator, slice_of(token, (size_t)len));
+			separator = SLICE("");
 		}
 }
 
@@ -159,7 +163,7 @@ static void write_unsigned(struct buf *out, const struct dkim_signer *signer, co
 	struct writer writer = {out, 0};
 	char hash[sodium_base64_ENCODED_LEN(DKIM_DIGEST_BYTES, sodium_base64_VARIANT_ORIGINAL)];
 
-	put(&writer, "", "DKIM-Signature: v=1;");
+	put(&writer, SLICE(""), SLICE("DKIM-Signature: v=1;"));
 	put_tag(&writer, "a=%s;", dkim_algorithm_name(signer->algorithm));
 	put_tag(&writer, "c=relaxed/relaxed;");
 	put_tag(&writer, "d=%.*s;", SLICE_ARG(message->domain));
