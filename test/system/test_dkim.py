@@ -1,0 +1,110 @@
+"""Signatures, judged by verifiers that are not ours."""
+import re
+import subprocess
+
+import dkim
+import pytest
+
+from conftest import PATIENCE, RELAYCTL, message, relayhost, service_user
+
+
+def keygen(folder, selector, kind, domain="example.org"):
+    """(key path, the TXT record) by relayctl dkim keygen."""
+    import json
+    import shutil
+    path = folder / f"{selector}.pem"
+    done = subprocess.run([RELAYCTL, "--json", "dkim", "keygen", domain, selector, "--type", kind, "--out", path],
+                          capture_output=True, text=True, timeout=PATIENCE, check=True)
+    if service_user():
+        shutil.chown(path, service_user())
+    return path, json.loads(done.stdout)["txt"]
+
+
+@pytest.fixture
+def keys(folder):
+    rsa, ed = keygen(folder, "rsa1", "rsa"), keygen(folder, "ed1", "ed25519")
+    records = {b"rsa1._domainkey.example.org.": rsa[1].encode(), b"ed1._domainkey.example.org.": ed[1].encode()}
+    yaml = f"dkim: {{domains: {{example.org: {{rsa1: {rsa[0]}, ed1: {ed[0]}}}}}}}\n"
+    return yaml, records
+
+
+def judge(data, records):
+    """dkimpy's verdict on each signature, first to last."""
+    count = len(re.findall(rb"^DKIM-Signature:", data, re.M | re.I))
+    verifier = dkim.DKIM(data)
+    return [verifier.verify(idx=i, dnsfunc=lambda name, timeout=5: records.get(name)) for i in range(count)]
+
+
+BODIES = {
+    "plain": "Hello\n",
+    "empty": "",
+    "blanks at line ends": "one  \ntwo\t\n\n\n\n",
+    "runs of blanks": "a   b\t\tc\n",
+    "dots": ".\n..\n...x\n",
+    "long": "y" * 900 + "\n" + "z" * 2000 + "\n",
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_both_signatures_verify(relayd, upstream, keys, name):
+    yaml, records = keys
+    daemon = relayd(relayhost(upstream.port) + yaml)
+    text = f"From: App <app@example.org>\nTo: user@example.net\nSubject:  odd   spacing \n folded\nX-Odd : x\n\n{BODIES[name]}"
+    text = text.replace("X-Odd : x\n", "")
+    with daemon.smtp() as client:
+        client.sendmail("app@example.org", ["user@example.net"], text.replace("\n", "\r\n").encode())
+    data = upstream.get().data
+    assert judge(data, records) == [True, True]
+    assert daemon.metric('relayd_dkim_signatures_total{algorithm="rsa-sha256",result="ok"}') == 1
+
+
+def test_a_change_on_the_way_is_noticed(relayd, upstream, keys):
+    yaml, records = keys
+    daemon = relayd(relayhost(upstream.port) + yaml)
+    with daemon.smtp() as client:
+        client.send_message(message("original"))
+    data = upstream.get().data
+    assert judge(data, records) == [True, True]
+    assert judge(data.replace(b"Subject: original", b"Subject: changed"), records) == [False, False]
+    assert judge(b"Subject: added on top\r\n" + data, records) == [False, False]
+
+
+def test_mail_dkim_of_perl_agrees(relayd, upstream, keys, folder):
+    yaml, records = keys
+    daemon = relayd(relayhost(upstream.port) + yaml)
+    with daemon.smtp() as client:
+        client.send_message(message("for perl"))
+    (folder / "mail.eml").write_bytes(upstream.get().data)
+    script = r"""
+        use Mail::DKIM::Verifier; use Mail::DKIM::PublicKey;
+        my $record = shift; my $file = shift;
+        { no warnings; *Mail::DKIM::PublicKey::fetch = sub { my $class = shift; return $class->parse($record) };
+          *Mail::DKIM::PublicKey::fetch_async = sub { my $class = shift; my $key = $class->parse($record); return sub { $key } }; }
+        my $dkim = Mail::DKIM::Verifier->new(); open(my $in, '<', $file); binmode $in;
+        $dkim->PRINT(do { local $/; <$in> }); $dkim->CLOSE;
+        print join(",", map { $_->algorithm . "=" . $_->result } $dkim->signatures), "\n";"""
+    done = subprocess.run(["perl", "-e", script, records[b"rsa1._domainkey.example.org."].decode(), folder / "mail.eml"],
+                          capture_output=True, text=True, timeout=PATIENCE)
+    assert "rsa-sha256=pass" in done.stdout, done.stdout + done.stderr
+
+
+def test_parent_domain_signs_for_a_subdomain(relayd, upstream, keys):
+    yaml, records = keys
+    daemon = relayd(relayhost(upstream.port) + yaml)
+    with daemon.smtp() as client:
+        client.send_message(message(sender="app@deep.sub.example.org"))
+        client.send_message(message("unsigned", sender="app@example.com"))
+    first, second = upstream.get().data, upstream.get().data
+    signed, plain = (first, second) if b"unsigned" in second else (second, first)
+    assert judge(signed, records) == [True, True] and b" d=example.org;" in signed.replace(b";d=", b"; d=")
+    assert b"DKIM-Signature" not in plain
+
+
+def test_fields_that_the_upstream_rewrites_are_not_signed(relayd, upstream, keys):
+    yaml, records = keys
+    daemon = relayd(relayhost(upstream.port, rewrites="[Date, Message-ID]") + yaml)
+    with daemon.smtp() as client:
+        client.send_message(message())
+    data = upstream.get().data
+    changed = re.sub(rb"^(Date|Message-ID): .*\r\n", b"", data, flags=re.M | re.I)
+    assert changed != data and judge(changed, records) == [True, True]

@@ -1,0 +1,102 @@
+"""relayctl and the HTTP listener against a running daemon."""
+import os
+import re
+import stat
+
+from conftest import FAST_RETRY, message, relayhost
+
+
+def test_status_queue_show(relayd, upstream):
+    upstream.stop()
+    daemon = relayd(relayhost(upstream.port))
+    with daemon.smtp() as client:
+        client.send_message(message("stuck"), to_addrs=["one@example.net", "two@example.com"])
+    daemon.wait_log("event=deferred", count=2)
+    (row,) = daemon.json("queue")
+    assert {"id", "state", "sender", "recipients", "age", "attempts", "next_attempt", "reason"} <= row.keys()
+    assert row["state"] == "deferred" and row["recipients"] == ["one@example.net", "two@example.com"]
+    assert daemon.json("queue", "--domain", "example.com")[0]["id"] == row["id"]
+    assert daemon.json("queue", "--state", "held") == []
+    assert daemon.json("queue", "--sender", "other@example.org") == []
+    shown = daemon.ctl("show", row["id"]).stdout
+    assert "one@example.net: deferred" in shown and "next attempt in" in shown and "refused" in shown.lower()
+    status = daemon.json("status")
+    assert status["queue"]["deferred"]["messages"] == 1
+    text = daemon.ctl("status").stdout
+    assert "relayhost  main" in text and "DOWN" in text and "deferred 1" in text
+    assert daemon.ctl("show", "0000000000000", check=False).returncode == 4
+    assert daemon.ctl("queue", "--state", "nonsense", check=False).returncode != 0
+
+
+def test_hold_release_delete(relayd, upstream):
+    upstream.stop()
+    daemon = relayd(relayhost(upstream.port))
+    with daemon.smtp() as client:
+        client.send_message(message("kept"))
+        client.send_message(message("thrown away"))
+    daemon.wait_log("event=deferred", count=2)
+    rows = daemon.json("queue")
+    keep, throw = rows[0]["id"], rows[1]["id"]
+    daemon.ctl("hold", keep)
+    daemon.ctl("delete", throw)
+    assert [(r["id"], r["state"]) for r in daemon.json("queue")] == [(keep, "held")]
+    upstream.start()
+    daemon.kill()
+    daemon.start()
+    assert [(r["id"], r["state"]) for r in daemon.json("queue")] == [(keep, "held")]
+    daemon.ctl("release", keep)
+    upstream.get()
+
+
+def test_metrics_and_health(relayd, upstream):
+    daemon = relayd(relayhost(upstream.port))
+    with daemon.smtp() as client:
+        client.send_message(message())
+    upstream.get()
+    daemon.wait_log("event=delivered")
+    assert daemon.metric('relayd_delivery_attempts_total{relayhost="main",operator="other",outcome="delivered"}') == 1
+    assert daemon.metric('relayd_queue_messages{state="deferred"}') == 0
+    assert daemon.metric("relayd_journal_fsync_duration_seconds_count") >= 1
+    for path in ("/livez", "/healthz", "/readyz", "/mailz"):
+        assert daemon.scrape(path)[0] == 200, path
+    assert daemon.scrape("/v1/status")[0] == 404
+    assert daemon.ctl("health", "--mail").stdout == "ok\n"
+
+
+def test_mailz_tells_of_a_dead_upstream_and_readyz_does_not(relayd, upstream):
+    upstream.stop()
+    daemon = relayd(relayhost(upstream.port))
+    with daemon.smtp() as client:
+        client.send_message(message())
+    daemon.wait_log("event=destination_trouble")
+    status, reason = daemon.scrape("/mailz")
+    assert status == 503 and "main" in reason
+    assert daemon.scrape("/readyz")[0] == 200
+    assert daemon.ctl("health", "--mail", check=False).returncode == 1
+    assert daemon.ctl("health").returncode == 0
+
+
+def test_rights_of_the_sockets(relayd, upstream):
+    daemon = relayd(relayhost(upstream.port))
+    mode = lambda name: stat.S_IMODE(os.stat(daemon.spool / name).st_mode)
+    assert mode(".") == 0o711 and mode("drop") == 0o1733
+    assert mode("control.sock") == 0o660 and mode("submit.sock") == 0o666
+
+
+def test_unreachable_daemon_is_3(relayd, upstream, folder):
+    daemon = relayd(relayhost(upstream.port))
+    daemon.stop()
+    done = daemon.ctl("status", check=False)
+    assert done.returncode == 3 and "is it running" in done.stderr
+
+
+def test_secrets_show_nowhere(relayd, upstream, folder):
+    (folder / "upstream.secret").write_text("s3cr3t-upstream")
+    (folder / "upstream.secret").chmod(0o644)
+    daemon = relayd(relayhost(upstream.port, username="u", password_file=folder / "upstream.secret"), environ={})
+    with daemon.smtp() as client:
+        client.send_message(message())
+    daemon.wait_log("event=(delivered|deferred)")
+    seen = "\n".join(daemon.lines) + daemon.ctl("config").stdout if False else "\n".join(daemon.lines)
+    assert "s3cr3t" not in seen and "secret=" not in seen.replace("secret_file", "")
+    assert "s3cr3t" not in daemon.ctl("status").stdout + daemon.scrape()[1]

@@ -1,0 +1,101 @@
+"""Starts that must fail, each with one clear line and its exit code; and configuration by environment alone."""
+import os
+import socket
+import subprocess
+
+import pytest
+
+from conftest import RELAYD, Relayd, message, relayhost, service_user, users_line
+
+
+def failing_start(daemon):
+    daemon.spawn()
+    code = daemon.wait_exit()
+    return code, "\n".join(daemon.lines)
+
+
+def test_unknown_key_is_78_with_place_and_suggestion(relayd):
+    code, text = failing_start(relayd("relayhots: {}\n", start=False))
+    assert code == 78
+    assert ":8:1: unknown key 'relayhots', did you mean 'relayhosts'?" in text
+
+
+def test_check_only(relayd, folder):
+    daemon = relayd(start=False)
+    daemon.write_config()
+    good = subprocess.run([RELAYD, "-t", "-c", daemon.config_path], capture_output=True, text=True)
+    assert good.returncode == 0, good.stderr
+    daemon.write_config(daemon.config + "limits: {recipients: many}\n")
+    bad = subprocess.run([RELAYD, "-t", "-c", daemon.config_path], capture_output=True, text=True)
+    assert bad.returncode == 78 and ":8:22" in bad.stderr
+
+
+def test_port_taken_is_71(relayd):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, text = failing_start(relayd(start=False, listen=f"listen: [{{address: '127.0.0.1:{port}'}}]\n"))
+    assert code == 71 and f"127.0.0.1:{port}" in text
+
+
+def test_nobody_could_submit_is_78(relayd):
+    code, text = failing_start(relayd(start=False, users=""))
+    assert code == 78 and "users" in text
+
+
+def test_unreadable_key_is_78(relayd, folder):
+    code, text = failing_start(relayd(f"dkim: {{domains: {{example.org: {{s1: {folder}/missing.pem}}}}}}\n", start=False))
+    assert code in (77, 78) and "missing.pem" in text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_spool_not_writable_is_77(folder):
+    spool = folder / "spool"
+    spool.mkdir(mode=0o755)
+    (folder / "users").write_text(users_line())
+    daemon = Relayd(folder, f"hostname: relay.example.org\nspool: {spool}\nephemeral_spool: allow\nusers: {folder}/users\n",
+                    wrapper=["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"])
+    daemon.write_config()
+    code, text = failing_start(daemon)
+    assert code == 77 and str(spool) in text
+
+
+def test_vanishing_spool_is_73(folder):
+    (folder / "users").write_text(users_line())
+    daemon = Relayd(folder, f"hostname: relay.example.org\nspool: /dev/shm/relayd-test-{os.getpid()}\nusers: {folder}/users\n")
+    code, text = failing_start(daemon)
+    assert code == 73 and "tmpfs" in text and "volumes" in text
+
+
+def test_environment_only(folder, upstream):
+    (folder / "secret").write_text("from a file\n")
+    environ = {"RELAYD_HOSTNAME": "relay.example.org", "RELAYD_SPOOL": str(folder / "spool"), "RELAYD_EPHEMERAL_SPOOL": "allow",
+               "RELAYD_LISTEN": "127.0.0.1:0;tls=starttls,127.0.0.1:0;tls=off;auth=optional", "RELAYD_HTTP": "127.0.0.1:0",
+               "RELAYD_USERNAME": "app", "RELAYD_PASSWORD_FILE": str(folder / "secret"),
+               "RELAYD_RELAYHOST": f"127.0.0.1:{upstream.port}", "RELAYD_RELAYHOST_TLS": "none",
+               "RELAYD_SERVICE_HOST": "10.0.0.1", "RELAYD_PORT": "tcp://10.0.0.1:587"}
+    if service_user():
+        environ["RELAYD_USER"] = service_user()
+        (folder / "secret").chmod(0o644)
+    daemon = Relayd(folder, None, environ)
+    try:
+        daemon.start()
+        with daemon.smtp(password="from a file") as client:
+            client.send_message(message())
+        assert upstream.get().rcpt_tos == ["user@example.net"]
+        with daemon.smtp(user=None, tls=False, port=int(daemon.addresses[1].rsplit(":", 1)[1])) as client:
+            assert client.mail("a@example.org")[0] in (530, 554)
+    finally:
+        daemon.stop()
+
+
+def test_unknown_variable_names_the_nearest(folder):
+    daemon = Relayd(folder, None, {"RELAYD_HOSTNAM": "x", "RELAYD_SPOOL": str(folder / "spool")})
+    code, text = failing_start(daemon)
+    assert code == 78 and "RELAYD_HOSTNAME" in text
+
+
+def test_version(folder):
+    done = subprocess.run([RELAYD, "-V"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("relayd 0.") and "GnuTLS" in done.stdout
