@@ -23,6 +23,7 @@
 
 #define CONFIG_DEFAULT_FILE "/etc/relayd/relayd.yaml"
 #define CONFIG_DEFAULT_SPOOL "/var/spool/relayd"
+#define CONFIG_RETRY_STEPS_MAX 32
 
 /* ---- Words. Each enum has a _name() that gives the word of relayd.yaml, a static string. */
 
@@ -98,6 +99,7 @@ struct config_origin {
 	enum config_origin_kind kind;
 	uint32_t line, column; /* from 1; CONFIG_FROM_FILE only, in config->file */
 	const char *variable;  /* CONFIG_FROM_VARIABLE only */
+	bool is_refused;       /* while loading: its value is not in force, so do not judge by it */
 };
 
 /* ---- Lists. All have this shape: count and items. */
@@ -303,9 +305,12 @@ struct config_source {
 	const char *file;     /* NULL: RELAYD_CONFIG, else CONFIG_DEFAULT_FILE */
 	bool file_is_named;   /* by -c: it must exist (RELAYD_CONFIG's must too) */
 	char *const *environ; /* NULL: none */
-	/* For the daemon and -t: files can be read, somebody can submit, the host name suits MX delivery. relayctl
-	 * leaves it false to look at the text alone. */
+	/* For the daemon and -t: the files that are named can be read, somebody can submit, the host name suits MX
+	 * delivery. relayctl leaves it false to look at the text alone. */
 	bool check_files;
+	/* Beside check_files: reads the users file to the last line. Not in a process that takes bytes from the
+	 * network: a reload leaves it to the helper that will use the file. */
+	bool check_users;
 	/* Takes keys whose feature is not there yet. For tests. */
 	bool accept_unsupported;
 	/* NULL: gethostname() and /etc/hosts (config/hostname.h). For tests. */

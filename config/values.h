@@ -73,9 +73,8 @@ int config_network_parse(struct slice text, struct config_network *network, stru
 /* A name of letters, digits and hyphens in labels of at most 63, 253 in all (RFC 1123 section 2.1, RFC 1035 section
  * 2.3.4); no final dot. */
 bool config_is_host_name(struct slice text);
-/* At least two labels, the last not all digits, and neither localhost nor anything under .local, .internal,
- * .localdomain, .invalid, .test, .lan, .home.arpa or .example is required here: only "localhost" names and bare names
- * are refused. Twelve or 64 hexadecimal digits (a container's id) are a bare name. */
+/* A host name that can be a full one: at least two labels, the last not of digits alone (that would be an address), and
+ * not localhost nor localhost.localdomain. A bare name, and so a container's id, is none. */
 bool config_is_fqdn(struct slice text);
 
 /* `bytes`: 4 for AF_INET, 16 for AF_INET6 in network order; a mapped IPv4 address counts as IPv4. */

@@ -1,0 +1,90 @@
+/* The files that a configuration names: which they are, and whether they can be read. */
+#include "config/read.h"
+
+#include "base/base.h"
+#include "config/users.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+/* Folders, and files that others make. */
+static bool is_input(const struct config_key *key)
+{
+	return key->offset != offsetof(struct config, spool) && key->offset != offsetof(struct config, users_file);
+}
+
+static void take_file(struct config_reader *reader, const char *path, const struct config_origin *origin)
+{
+	struct config_texts *files = &reader->config->files;
+	struct config_place place = config_place_of(reader->config, origin);
+
+	files->items = config_memory_grow(reader->config->memory, files->items, files->count, sizeof(*files->items));
+	files->items[files->count++] = path;
+	if (reader->source->check_files && access(path, R_OK) < 0)
+		config_errors_add(reader->errors, &place, "cannot read %.300s: %s", path, strerror(errno));
+}
+
+static void take_secret(struct config_reader *reader, const struct config_secret *secret,
+			const struct config_origin *origin)
+{
+	if (secret->file)
+		take_file(reader, secret->file, origin);
+}
+
+static void take_target(struct config_reader *reader, const struct config_target *target)
+{
+	for (size_t i = 0; i < target->table->count; i++) {
+		const struct config_key *key = &target->table->keys[i];
+		const void *field = (const char *)target->object + key->offset;
+		bool is_root = target->table == &config_root_table;
+		if (target->origins[i].is_refused)
+			continue;
+		if (key->type == CONFIG_PATH && (!is_root || is_input(key)) && *(const char *const *)field)
+			take_file(reader, *(const char *const *)field, &target->origins[i]);
+		else if (key->type == CONFIG_SECRET)
+			take_secret(reader, field, &target->origins[i]);
+	}
+}
+
+/* The default users file may be missing. */
+static void take_users(struct config_reader *reader)
+{
+	struct config *config = reader->config;
+	struct config_target root = config_root_target(config);
+	const struct config_origin *origin = config_origin_at(&root, offsetof(struct config, users_file));
+	struct users *users;
+
+	if (!config->users_file || origin->is_refused)
+		return;
+	if (origin->kind == CONFIG_FROM_DEFAULT && access(config->users_file, F_OK) < 0 && errno == ENOENT) {
+		config->files.items = config_memory_grow(config->memory, config->files.items, config->files.count,
+							 sizeof(*config->files.items));
+		config->files.items[config->files.count++] = config->users_file;
+		return;
+	}
+	take_file(reader, config->users_file, origin);
+	if (!reader->source->check_files || !reader->source->check_users || access(config->users_file, R_OK) < 0)
+		return;
+	users = users_new();
+	users_load(users, config->users_file, reader->errors);
+	users_free(&users);
+}
+
+void config_check_files(struct config_reader *reader)
+{
+	struct config *config = reader->config;
+	struct config_target target = config_root_target(config);
+
+	take_target(reader, &target);
+	for (size_t i = 0; i < config->relayhost_count; i++) {
+		target = config_relayhost_target(&config->relayhosts[i]);
+		take_target(reader, &target);
+	}
+	for (size_t i = 0; i < config->dkim.domain_count; i++)
+		for (size_t j = 0; j < config->dkim.domains[i].key_count; j++)
+			take_secret(reader, &config->dkim.domains[i].keys[j].key,
+				    &config->dkim.domains[i].keys[j].place);
+	take_secret(reader, &config->account.password,
+		    &(struct config_origin){.kind = CONFIG_FROM_VARIABLE, .variable = "RELAYD_PASSWORD_FILE"});
+	take_users(reader);
+}

@@ -1,0 +1,22 @@
+/*
+ * config/nearest.h - "did you mean ...?"
+ *
+ * Private to config/.
+ */
+#ifndef CONFIG_NEAREST_H
+#define CONFIG_NEAREST_H
+
+#include "base/slice.h"
+
+/* Keeps the best of the candidates that are offered to it. */
+struct nearest {
+	struct slice wanted;
+	const char *best; /* NULL: nothing is near enough */
+	unsigned distance;
+};
+
+void nearest_init(struct nearest *nearest, struct slice wanted);
+/* `candidate` must live as long as the answer is used. */
+void nearest_offer(struct nearest *nearest, const char *candidate);
+
+#endif
