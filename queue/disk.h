@@ -61,6 +61,8 @@ struct disk {
 
 	/* fdatasync; asynchronous. The file stays open until it has ended. */
 	void (*sync)(struct disk *disk, int fd, uint64_t token);
+	/* The directory itself, to be handed to `sync`. */
+	int (*area_fd)(struct disk *disk, enum disk_area area);
 	/* Creates and allocates a file of the journal, syncs it and its directory; asynchronous. */
 	void (*prepare)(struct disk *disk, const char *name, uint64_t size, uint64_t token);
 	/* Unlinks a file of the journal and takes over and closes its descriptor (-1: none), in the background.

@@ -170,7 +170,6 @@ struct queue_envelope {
 	enum message_class class;
 	int64_t arrived_wall;
 	int64_t expires_wall; /* the recipients expire then */
-	int64_t by_ms;	      /* RFC 2852, or another host's own number: kept as it is */
 	const struct queue_recipient *recipients;
 	size_t recipient_count; /* 1 .. 65,000 */
 };

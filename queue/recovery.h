@@ -1,0 +1,79 @@
+/*
+ * queue/recovery.h - what a crash left: reads the whole journal, changes nothing
+ *
+ * Private to queue/. The scan fills a table of segments and an index; repair.c then makes a good journal of what was
+ * found, and verify.c only tells it. The rules stand in queue/journal.h under CRASH.
+ */
+#ifndef QUEUE_RECOVERY_H
+#define QUEUE_RECOVERY_H
+
+#include "queue/index.h"
+#include "queue/journal.h"
+#include "queue/payload.h"
+#include "queue/segment.h"
+
+/* A damaged place. */
+struct recovery_range {
+	char name[SEGMENT_NAME_MAX]; /* of the file */
+	int fd;			     /* borrowed from its segment or leftover */
+	uint32_t segment;
+	uint64_t offset, bytes;
+	uint64_t id; /* whose record stood there, if that can be told */
+	bool is_suspect;
+};
+
+/* A file of the journal that is in no use. */
+struct recovery_leftover {
+	char name[SEGMENT_NAME_MAX];
+	int fd;
+	uint64_t size;
+	bool has_content; /* without a header, yet not empty: evidence */
+};
+
+/* A message that cannot be sent. */
+struct recovery_broken {
+	uint64_t id;
+	struct record_place message;
+	uint32_t length;
+	bool is_suspect; /* its MESSAGE was not known to be synced */
+};
+
+/* Pieces whose MESSAGE has not come yet. */
+struct recovery_orphan;
+
+struct recovery {
+	struct disk *disk;
+	struct segments *segments; /* filled: the chain, oldest first, the newest last */
+	struct index *index;	   /* filled; slots are not marked as synced */
+	const struct queue_notify *notify;
+	const struct journal_rules *rules;
+	struct queue_report *report;
+	int64_t now_wall;
+
+	struct segment **found; /* sound headers, ascending; those in the chain have moved to `segments` */
+	uint32_t found_count;
+	struct recovery_leftover *leftovers;
+	uint32_t leftover_count;
+	struct recovery_range *ranges;
+	uint32_t range_count;
+	struct recovery_broken *broken;
+	uint32_t broken_count;
+	struct recovery_orphan *orphans;
+
+	uint32_t newest;   /* its number; 0: the journal is empty */
+	uint64_t tail_end; /* of the newest: good records end here; those from its `end` on are to be copied */
+	uint32_t first;
+	uint32_t highest;   /* number of all sound headers */
+	uint64_t next_name; /* not yet used */
+	uint64_t id_floor;
+	uint64_t spool; /* 0: no header was found */
+};
+
+/* 0; or the spool cannot be used: ERR_VERSION, ERR_IO, ERR_SYSTEM, ERR_PERMISSION. */
+int recovery_scan(struct recovery *recovery, struct err *err);
+void recovery_fini(struct recovery *recovery);
+
+/* repair.c: changes the disk. On success the table's last segment is the one to be appended to. */
+int repair_run(struct recovery *recovery, const struct queue_options *options, struct err *err);
+
+#endif
