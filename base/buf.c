@@ -23,26 +23,53 @@ void buf_reset(struct buf *buf)
 	buf_fini(buf);
 }
 
+static void move_to_front(struct buf *buf, char *block)
+{
+	size_t used = buf_len(buf);
+
+	if (used)
+		memmove(block, buf->data + buf->start, used);
+	buf->start = 0;
+	buf->end = used;
+}
+
+/* Twice the ceiling is enough: see buf_reserve(). */
+static void grow(struct buf *buf, size_t len)
+{
+	size_t used = buf_len(buf), cap = buf->cap ? buf->cap : 128;
+	char *block;
+
+	do
+		cap *= 2;
+	while (cap - used < len);
+	if (buf->max < SIZE_MAX / 2 && cap > 2 * buf->max)
+		cap = 2 * buf->max;
+	if (buf->start == 0) {
+		buf->data = xrealloc(buf->data, cap);
+	} else {
+		block = xmalloc(cap);
+		move_to_front(buf, block);
+		free(buf->data);
+		buf->data = block;
+	}
+	buf->cap = cap;
+}
+
+/* Bytes are moved to the front only when at least as many have been consumed since, so that moving stays in proportion
+ * to what passes through, however full the buffer is kept. With a block of twice the ceiling that is always so at its
+ * end. */
 char *buf_reserve(struct buf *buf, size_t len)
 {
 	size_t used = buf_len(buf);
 
 	if (len > buf->max - used)
 		return NULL;
-	if (buf->cap - buf->end >= len)
+	if (buf->data && buf->cap - buf->end >= len)
 		return buf->data + buf->end;
-	if (buf->start > 0) {
-		memmove(buf->data, buf->data + buf->start, used);
-		buf->start = 0;
-		buf->end = used;
-	}
-	if (buf->cap - used < len) {
-		size_t cap = buf->cap ? buf->cap : 256;
-		while (cap - used < len)
-			cap *= 2;
-		buf->data = xrealloc(buf->data, cap);
-		buf->cap = cap;
-	}
+	if (buf->data && buf->start >= used && buf->cap - used >= len)
+		move_to_front(buf, buf->data);
+	else
+		grow(buf, len);
 	return buf->data + buf->end;
 }
 
@@ -79,9 +106,8 @@ int buf_append_byte(struct buf *buf, char byte)
 int buf_vprintf(struct buf *buf, const char *format, va_list args)
 {
 	va_list again;
-	char small[512];
-	int len;
-	char *at;
+	char small[512], *large;
+	int len, rc;
 
 	va_copy(again, args);
 	len = vsnprintf(small, sizeof(small), format, args);
@@ -90,13 +116,12 @@ int buf_vprintf(struct buf *buf, const char *format, va_list args)
 		va_end(again);
 		return buf_append(buf, slice_of(small, (size_t)len));
 	}
-	at = buf_reserve(buf, (size_t)len + 1);
-	if (at) {
-		vsnprintf(at, (size_t)len + 1, format, again);
-		buf->end += (size_t)len;
-	}
+	large = xmalloc((size_t)len + 1);
+	vsnprintf(large, (size_t)len + 1, format, again);
 	va_end(again);
-	return at ? 0 : ERR_LIMIT;
+	rc = buf_append(buf, slice_of(large, (size_t)len));
+	free(large);
+	return rc;
 }
 
 int buf_printf(struct buf *buf, const char *format, ...)

@@ -23,7 +23,8 @@ void timers_cancel(struct timers *timers, timer_id *id);
 void timers_set(struct timers *timers, timer_id *id, int64_t at_ms, timer_cb *cb, void *ctx);
 /* When the first is due; INT64_MAX: none. */
 int64_t timers_next_at_ms(const struct timers *timers);
-/* Fires all that are due at `now_ms`; those added meanwhile wait for the next call. A callback may add and cancel. */
+/* Fires all that are due at `now_ms`, in the order of time; those added meanwhile wait for the next call. A callback
+ * may add and cancel, also others that are due; it may not call this. */
 void timers_run(struct timers *timers, int64_t now_ms);
 
 #endif
