@@ -30,6 +30,7 @@
 /* The fields by which sink and load know each other: a number that counts up, and CLOCK_MONOTONIC in ns. */
 #define BENCH_FIELD "X-Bench: "
 #define BENCH_VALUE_CHARS 41 /* 20 digits, blank, 20 digits */
+#define BENCH_NUMBERS_MAX (1u << 26)
 
 static inline _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 static inline _Noreturn void die(const char *format, ...)
@@ -124,6 +125,15 @@ static inline void samples_print(struct samples *samples, const char *name)
 
 		printf("%s_%s=%u\n", name, percentiles[i].name, samples->us[at]);
 	}
+}
+
+/* A bit per number, for whoever compares what was accepted with what arrived. */
+static inline void write_numbers(const char *path, const unsigned char *bits)
+{
+	FILE *file = fopen(path, "w");
+
+	if (!file || fwrite(bits, 1, BENCH_NUMBERS_MAX / 8, file) != BENCH_NUMBERS_MAX / 8 || fclose(file) != 0)
+		die("cannot write %s: %s", path, strerror(errno));
 }
 
 /* ---- a connection ---- */

@@ -30,7 +30,8 @@ struct options {
 	unsigned sessions, per_connection, seconds;
 	uint64_t messages, first;
 	size_t size;
-	bool starttls, implicit_tls, pipelining;
+	bool starttls, implicit_tls, pipelining, stop_when_broken;
+	const char *accepted_file;
 	const char *user, *password, *from, *rcpt;
 	unsigned domains;
 };
@@ -59,6 +60,7 @@ struct load {
 	char first_refusal[300];
 	int64_t first_at, last_at;
 	struct samples latency;
+	unsigned char *numbers; /* a bit per accepted one, with --accepted */
 };
 
 /* ---- what is said ---- */
@@ -225,6 +227,8 @@ static void answered_dot(struct load *load, struct session *s, struct slice line
 
 	if (line.ptr[0] == '2') {
 		load->accepted++;
+		if (load->numbers && s->number < BENCH_NUMBERS_MAX)
+			load->numbers[s->number >> 3] |= (unsigned char)(1 << (s->number & 7));
 		samples_add(&load->latency, (now - s->sent_at) / 1000);
 	} else {
 		refuse(load, s, line);
@@ -297,7 +301,9 @@ static void on_end(struct load *load, struct session *s)
 {
 	bool expected = s->step == STEP_QUIT;
 
-	if (!expected) {
+	if (!expected && load->options.stop_when_broken) {
+		load->options.messages = load->next - load->options.first;
+	} else if (!expected) {
 		if (load->reconnects++ > 10000)
 			die("connections keep breaking in step %d", s->step);
 		if (s->step == STEP_ENVELOPE || s->step == STEP_DOT)
@@ -377,29 +383,43 @@ static void report(struct load *load)
 	printf("accepted=%llu\nrefused=%llu\nreconnects=%llu\nseconds=%.3f\naccepted_per_s=%.1f\n",
 	       (unsigned long long)load->accepted, (unsigned long long)load->refused,
 	       (unsigned long long)load->reconnects, seconds, seconds > 0 ? (double)load->accepted / seconds : 0);
+	printf("first_ns=%lld\nlast_ns=%lld\n", (long long)load->first_at, (long long)load->last_at);
 	printf("message_bytes=%zu\nload_cpu_us_per_message=%.1f\n", buf_len(&load->body) + 141,
 	       load->accepted ? (double)cpu_us() / (double)load->accepted : 0);
 	samples_print(&load->latency, "dot_to_250_us");
 	if (load->refused)
 		printf("first_refusal=%s\n", load->first_refusal);
+	if (load->numbers)
+		write_numbers(load->options.accepted_file, load->numbers);
 }
 
 static const char usage[] =
     "load --server ADDR:PORT [--sessions N] [--messages N] [--per-connection N (0: all)] [--size BYTES]\n"
     "     [--seconds N] [--first NUMBER] [--starttls | --tls] [--user NAME --password SECRET] [--no-pipelining]\n"
-    "     [--from ADDRESS] [--rcpt ADDRESS ('%' becomes 0 .. DOMAINS-1)] [--domains N]\n";
+    "     [--from ADDRESS] [--rcpt ADDRESS ('%' becomes 0 .. DOMAINS-1)] [--domains N]\n"
+    "     [--accepted FILE (a bit for each accepted number)] [--stop-when-broken]\n";
 
 static void parse_options(struct options *o, int argc, char **argv)
 {
 	static const struct option longs[] = {
-	    {"server", 1, NULL, 's'},	{"sessions", 1, NULL, 'n'},
-	    {"messages", 1, NULL, 'm'}, {"per-connection", 1, NULL, 'p'},
-	    {"size", 1, NULL, 'b'},	{"seconds", 1, NULL, 't'},
-	    {"first", 1, NULL, 'f'},	{"starttls", 0, NULL, 'S'},
-	    {"tls", 0, NULL, 'T'},	{"user", 1, NULL, 'u'},
-	    {"password", 1, NULL, 'w'}, {"no-pipelining", 0, NULL, 'P'},
-	    {"from", 1, NULL, 'F'},	{"rcpt", 1, NULL, 'R'},
-	    {"domains", 1, NULL, 'd'},	{NULL, 0, NULL, 0},
+	    {"server", 1, NULL, 's'},
+	    {"sessions", 1, NULL, 'n'},
+	    {"messages", 1, NULL, 'm'},
+	    {"per-connection", 1, NULL, 'p'},
+	    {"size", 1, NULL, 'b'},
+	    {"seconds", 1, NULL, 't'},
+	    {"first", 1, NULL, 'f'},
+	    {"starttls", 0, NULL, 'S'},
+	    {"tls", 0, NULL, 'T'},
+	    {"user", 1, NULL, 'u'},
+	    {"password", 1, NULL, 'w'},
+	    {"no-pipelining", 0, NULL, 'P'},
+	    {"from", 1, NULL, 'F'},
+	    {"rcpt", 1, NULL, 'R'},
+	    {"domains", 1, NULL, 'd'},
+	    {"accepted", 1, NULL, 'a'},
+	    {"stop-when-broken", 0, NULL, 'B'},
+	    {NULL, 0, NULL, 0},
 	};
 	int c;
 
@@ -419,6 +439,8 @@ static void parse_options(struct options *o, int argc, char **argv)
 		case 'P': o->pipelining = false; break;
 		case 'F': o->from = optarg; break;
 		case 'R': o->rcpt = optarg; break;
+		case 'a': o->accepted_file = optarg; break;
+		case 'B': o->stop_when_broken = true; break;
 		case 'd': o->domains = (unsigned)number_option("--domains", optarg); break;
 		default: die("%s", usage);
 		}
@@ -447,6 +469,8 @@ int main(int argc, char **argv)
 	load.epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (load.options.starttls || load.options.implicit_tls)
 		load.credentials = tls_credentials_new_client(NULL, &err);
+	if (load.options.accepted_file)
+		load.numbers = xcalloc(BENCH_NUMBERS_MAX / 8, 1);
 	make_body(&load);
 	run(&load);
 	report(&load);

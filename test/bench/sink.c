@@ -3,8 +3,8 @@
  *
  * Knows the field of test/bench/load.c: how many different messages came, how many twice, and how long each took from
  * submission to arrival. Prints "listening=ADDR:PORT" for each address at the start, and the figures as key=value lines
- * when --count different messages have come, on SIGTERM, and on SIGUSR1 (and goes on). With a delay after the address
- * it is a tarpit: each batch of commands is answered so many ms later.
+ * when --count different messages have come to addresses without delay, on SIGTERM, and on SIGUSR1 (and goes on). With
+ * a delay after the address it is a tarpit: each batch of commands is answered so many ms later.
  */
 #include "test/bench/bench.h"
 
@@ -17,7 +17,6 @@
 
 #define LISTENERS_MAX 256
 #define BUFFER_SIZE (64 * 1024)
-#define NUMBERS_MAX (1u << 26)
 
 enum kind { KIND_LISTENER, KIND_SESSION, KIND_SIGNAL };
 
@@ -25,7 +24,8 @@ struct listener {
 	enum kind kind;
 	int fd;
 	int delay_ms;
-	uint64_t messages;
+	uint64_t messages, distinct;
+	int64_t last_at;
 };
 
 struct session {
@@ -47,7 +47,8 @@ struct sink {
 	int epoll, signal;
 	struct listener listeners[LISTENERS_MAX];
 	size_t listener_count;
-	uint64_t count_wanted;
+	uint64_t count_wanted, counted; /* counted: different ones that came where there is no delay */
+	const char *seen_file;
 	bool chunking, starttls, no_pipelining, no_eightbit;
 	struct tls_credentials *credentials;
 	unsigned char *seen; /* a bit per number */
@@ -60,11 +61,11 @@ struct sink {
 
 /* ---- counting ---- */
 
-static void count_number(struct sink *sink, uint64_t number, int64_t sent_at, int64_t now)
+static void count_number(struct sink *sink, struct listener *listener, uint64_t number, int64_t sent_at, int64_t now)
 {
 	unsigned char bit = (unsigned char)(1 << (number & 7));
 
-	if (number >= NUMBERS_MAX) {
+	if (number >= BENCH_NUMBERS_MAX) {
 		sink->strangers++;
 		return;
 	}
@@ -74,6 +75,9 @@ static void count_number(struct sink *sink, uint64_t number, int64_t sent_at, in
 	}
 	sink->seen[number >> 3] |= bit;
 	sink->distinct++;
+	listener->distinct++;
+	listener->last_at = now;
+	sink->counted += !listener->delay_ms;
 	samples_add(&sink->arrival, (now - sent_at) / 1000);
 }
 
@@ -83,7 +87,7 @@ static void count_message(struct sink *sink, struct session *s)
 	s->listener->messages++;
 	if (!s->head_known)
 		sink->strangers++;
-	if (sink->count_wanted && sink->distinct >= sink->count_wanted)
+	if (sink->count_wanted && sink->counted >= sink->count_wanted)
 		sink->over = true;
 }
 
@@ -107,7 +111,7 @@ static void look_for_field(struct sink *sink, struct session *s, struct slice co
 	if (!sink->first_at)
 		sink->first_at = now;
 	sink->last_at = now;
-	count_number(sink, strtoull(at, NULL, 10), strtoll(at + 21, NULL, 10), now);
+	count_number(sink, s->listener, strtoull(at, NULL, 10), strtoll(at + 21, NULL, 10), now);
 }
 
 static void report(struct sink *sink)
@@ -124,7 +128,8 @@ static void report(struct sink *sink)
 	printf("sink_cpu_us_per_message=%.1f\n", sink->messages ? (double)cpu_us() / (double)sink->messages : 0);
 	samples_print(&sink->arrival, "arrival_us");
 	for (size_t i = 0; i < sink->listener_count && sink->listener_count > 1; i++)
-		printf("listener_%zu=%llu\n", i, (unsigned long long)sink->listeners[i].messages);
+		printf("listener_%zu_distinct=%llu\nlistener_%zu_last_ns=%lld\n", i,
+		       (unsigned long long)sink->listeners[i].distinct, i, (long long)sink->listeners[i].last_at);
 	printf("end=1\n");
 	fflush(stdout);
 }
@@ -525,14 +530,15 @@ static struct tls_credentials *make_credentials(void)
 }
 
 static const char usage[] = "sink --listen ADDR:PORT[,delay=MS] ... [--count N] [--starttls] [--chunking]\n"
-			    "     [--no-pipelining] [--no-8bitmime]\n";
+			    "     [--no-pipelining] [--no-8bitmime] [--seen FILE (a bit for each number)]\n";
 
 static void parse_options(struct sink *sink, int argc, char **argv)
 {
 	static const struct option longs[] = {
-	    {"listen", 1, NULL, 'l'},	{"count", 1, NULL, 'c'},	 {"starttls", 0, NULL, 'S'},
-	    {"chunking", 0, NULL, 'C'}, {"no-pipelining", 0, NULL, 'P'}, {"no-8bitmime", 0, NULL, '8'},
-	    {NULL, 0, NULL, 0},
+	    {"listen", 1, NULL, 'l'},	     {"count", 1, NULL, 'c'},
+	    {"starttls", 0, NULL, 'S'},	     {"chunking", 0, NULL, 'C'},
+	    {"no-pipelining", 0, NULL, 'P'}, {"no-8bitmime", 0, NULL, '8'},
+	    {"seen", 1, NULL, 's'},	     {NULL, 0, NULL, 0},
 	};
 	int c;
 
@@ -543,6 +549,7 @@ static void parse_options(struct sink *sink, int argc, char **argv)
 		case 'S': sink->starttls = true; break;
 		case 'C': sink->chunking = true; break;
 		case 'P': sink->no_pipelining = true; break;
+		case 's': sink->seen_file = optarg; break;
 		case '8': sink->no_eightbit = true; break;
 		default: die("%s", usage);
 		}
@@ -560,13 +567,15 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	list_init(&sink.delayed);
 	list_init(&sink.dead);
-	sink.seen = xcalloc(NUMBERS_MAX / 8, 1);
+	sink.seen = xcalloc(BENCH_NUMBERS_MAX / 8, 1);
 	sink.epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (sink.starttls)
 		sink.credentials = make_credentials();
 	start_signals(&sink, &signal_kind);
 	start_listeners(&sink);
 	run(&sink);
+	if (sink.seen_file)
+		write_numbers(sink.seen_file, sink.seen);
 	report(&sink);
 	return 0;
 }

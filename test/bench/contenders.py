@@ -1,0 +1,329 @@
+"""The relays that are compared, each as a private instance below one folder: own configuration, queue and log.
+
+A contender knows: start(), submit (ADDR:PORT), roots (pids whose families are the contender), flush() (attempt all that
+waits now), kill() (SIGKILL to every process at once), stop(). All take mail from loopback without TLS and AUTH and send
+everything to the given next hops.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+from meters import family
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+DOMAIN = "app.example.org"  # of the From field that load.c writes
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def is_listening(address):
+    """Without connecting: an idle relay is to stay as it is."""
+    port = f":{int(address.rsplit(':', 1)[1]):04X}"
+    with open("/proc/net/tcp") as f:
+        return any(line.split()[1].endswith(port) and line.split()[3] == "0A" for line in f if ":" in line)
+
+
+def wait_until_listening(relay, process, program):
+    until = time.monotonic() + 30
+    while not is_listening(relay.submit):
+        if process.poll() is not None:
+            raise SystemExit(f"{program} ended with status {process.returncode}: {relay.log_tail(program)}")
+        if time.monotonic() > until:
+            raise SystemExit(f"{program} does not listen on {relay.submit}: {relay.log_tail(program)}")
+        time.sleep(0.02)
+
+
+def make_key(path, algorithm):
+    options = ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"] if algorithm == "rsa" else \
+        ["-algorithm", "ED25519"]
+    subprocess.run(["openssl", "genpkey", *options, "-out", path], check=True, capture_output=True)
+    os.chmod(path, 0o600)
+
+
+def end(process, patience=20):
+    if process is None:
+        return
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+class Contender:
+    signings = ()
+
+    def __init__(self, folder, next_hops, signing="none"):
+        """next_hops: recipient domain -> ADDR:PORT; "" is the default."""
+        self.folder, self.next_hops, self.signing = folder, next_hops, signing
+        self.processes = []
+        self.submit = f"127.0.0.1:{free_port()}"
+        os.makedirs(folder, mode=0o755)
+        self.configure()
+
+    def spawn(self, command, **more):
+        log = open(f"{self.folder}/{os.path.basename(command[0])}.log", "ab")
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **more)
+        log.close()
+        self.processes.append(process)
+        return process
+
+    def log_tail(self, name):
+        with open(f"{self.folder}/{name}.log", errors="replace") as f:
+            return f.read()[-1000:]
+
+    @property
+    def roots(self):
+        return [process.pid for process in self.processes]
+
+    def kill(self):
+        pids = [pid for root in self.roots for pid in family(root)]
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        for process in self.processes:
+            process.wait()
+        while any(os.path.exists(f"/proc/{pid}") for pid in pids):
+            time.sleep(0.01)
+        self.processes = []
+
+    def stop(self):
+        for process in reversed(self.processes):
+            end(process)
+        self.processes = []
+
+    def remove(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+MAIN_CF = """\
+compatibility_level = 3.6
+queue_directory = {folder}/queue
+data_directory = {folder}/data
+command_directory = /usr/sbin
+daemon_directory = /usr/lib/postfix/sbin
+sendmail_path = /usr/sbin/sendmail
+mailq_path = /usr/bin/mailq
+newaliases_path = /usr/bin/newaliases
+setgid_group = postdrop
+mail_owner = postfix
+maillog_file = {folder}/maillog
+maillog_file_prefixes = {folder}
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+myhostname = relay.example.org
+mydestination =
+alias_maps =
+alias_database =
+mynetworks = 127.0.0.0/8
+smtpd_relay_restrictions = permit_mynetworks, reject
+relayhost = {default}
+transport_maps = {transports}
+smtp_dns_support_level = disabled
+smtp_host_lookup = native
+smtpd_peername_lookup = no
+smtp_tls_security_level = none
+smtpd_tls_security_level = none
+in_flow_delay = 0
+default_process_limit = 200
+initial_destination_concurrency = 20
+default_destination_concurrency_limit = 100
+default_destination_concurrency_failed_cohort_limit = 100
+smtpd_client_connection_count_limit = 0
+smtpd_client_connection_rate_limit = 0
+smtpd_client_message_rate_limit = 0
+smtpd_client_recipient_rate_limit = 0
+qmgr_message_active_limit = 40000
+qmgr_message_recipient_limit = 40000
+default_recipient_limit = 40000
+{milter}
+"""
+
+MASTER_CF = """\
+{listen} inet n - n - 200 smtpd
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+verify unix - - n - 1 verify
+flush unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+proxywrite unix - - n - 1 proxymap
+smtp unix - - n - 200 smtp
+relay unix - - n - 200 smtp
+showq unix n - n - - showq
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+tlsmgr unix - - n 1000? 1 tlsmgr
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+OPENDKIM_CONF = """\
+Socket local:{folder}/milter/sock
+UserID postfix
+UMask 000
+Mode s
+Domain {domain}
+Selector s1
+KeyFile {folder}/rsa.pem
+Canonicalization relaxed/relaxed
+SignatureAlgorithm rsa-sha256
+InternalHosts 127.0.0.0/8
+RequireSafeKeys no
+Syslog no
+"""
+
+
+class Postfix(Contender):
+    """Debian's Postfix, tuned: no chroot, no flow delay, as many processes and connections as are useful; logs to a file.
+    Signs rsa-2048 through OpenDKIM, a milter on a unix socket."""
+
+    name = "Postfix"
+    signings = ("none", "rsa")
+
+    def configure(self):
+        if os.geteuid() != 0:
+            raise SystemExit("Postfix needs root to be started")
+        folder = self.folder
+        for name in ("etc", "queue", "data"):
+            os.mkdir(f"{folder}/{name}", 0o755)
+        account = pwd.getpwnam("postfix")
+        os.chown(f"{folder}/data", account.pw_uid, -1)
+        milter = ""
+        if self.signing == "rsa":
+            make_key(f"{folder}/rsa.pem", "rsa")
+            os.mkdir(f"{folder}/milter", 0o700)
+            os.chown(f"{folder}/rsa.pem", account.pw_uid, -1)
+            os.chown(f"{folder}/milter", account.pw_uid, -1)
+            with open(f"{folder}/opendkim.conf", "w") as f:
+                f.write(OPENDKIM_CONF.format(folder=folder, domain=DOMAIN))
+            milter = f"smtpd_milters = unix:{folder}/milter/sock\nmilter_default_action = tempfail"
+        transports = ", ".join(f"{{ {domain} = smtp:{self._hop(hop)} }}" for domain, hop in self.next_hops.items()
+                               if domain)
+        with open(f"{folder}/etc/main.cf", "w") as f:
+            f.write(MAIN_CF.format(folder=folder, default=self._hop(self.next_hops[""]), milter=milter,
+                                   transports=f"inline:{{ {transports} }}" if transports else ""))
+        with open(f"{folder}/etc/master.cf", "w") as f:
+            f.write(MASTER_CF.format(listen=self.submit))
+
+    @staticmethod
+    def _hop(address):
+        host, port = address.rsplit(":", 1)
+        return f"[{host}]:{port}"
+
+    def start(self):
+        if self.signing == "rsa":
+            milter = self.spawn(["/usr/sbin/opendkim", "-f", "-x", f"{self.folder}/opendkim.conf"])
+            while not os.path.exists(f"{self.folder}/milter/sock"):
+                if milter.poll() is not None:
+                    raise SystemExit(f"OpenDKIM does not start: {self.log_tail('opendkim')}")
+                time.sleep(0.05)
+        check = subprocess.run(["/usr/sbin/postfix", "-c", f"{self.folder}/etc", "check"], capture_output=True, text=True)
+        if check.returncode:
+            raise SystemExit(f"postfix check: {check.stderr or check.stdout or self.maillog()}")
+        process = self.spawn(["/usr/lib/postfix/sbin/master", "-c", f"{self.folder}/etc", "-s"])
+        wait_until_listening(self, process, "master")
+
+    def maillog(self):
+        with open(f"{self.folder}/maillog", errors="replace") as f:
+            return f.read()[-1000:]
+
+    def kill(self):
+        super().kill()
+        # postsuper, which tidies up at the next start, drops its rights and logs here while postlogd is away.
+        os.chmod(f"{self.folder}/maillog", 0o666)
+        # A hard kill of the machine would have taken the lock with it.
+        try:
+            os.unlink(f"{self.folder}/queue/pid/master.pid")
+        except FileNotFoundError:
+            pass
+
+    def flush(self):
+        subprocess.run(["/usr/sbin/postqueue", "-c", f"{self.folder}/etc", "-f"], check=True)
+
+
+RELAYD_YAML = """\
+hostname: relay.example.org
+spool: {folder}/spool
+{user}
+users: {folder}/users
+listen:
+  - {{address: "{submit}", tls: "off", auth: optional, trusted: [127.0.0.0/8]}}
+http: "{http}"
+limits: {{connections: 2000, connections_per_address: 2000, messages_per_connection: 1000000}}
+dkim:
+  unsigned: {unsigned}
+{keys}
+relayhosts:
+{relayhosts}
+routes: {routes}
+delivery: {{allow_loopback: true, connections: 200, per_destination: 20}}
+"""
+
+
+class Relayd(Contender):
+    """relayd as it comes: two helpers, sync after each batch."""
+
+    name = "relayd"
+    signings = ("none", "ed25519", "rsa")
+    build = os.environ.get("B", "build/release")
+
+    def configure(self):
+        folder = self.folder
+        self.http = f"127.0.0.1:{free_port()}"
+        keys = "  domains: {}"
+        if self.signing != "none":
+            make_key(f"{folder}/key.pem", self.signing)
+            keys = f"  domains:\n    {DOMAIN}: {{s1: {folder}/key.pem}}"
+        user = ""
+        if os.geteuid() == 0:
+            account = pwd.getpwnam("nobody")
+            user = "user: nobody"
+            if self.signing != "none":
+                os.chown(f"{folder}/key.pem", account.pw_uid, -1)
+        open(f"{folder}/users", "w").close()
+        os.chmod(f"{folder}/users", 0o644)
+        relayhosts, routes = "", []
+        for domain, hop in self.next_hops.items():
+            name = f"to-{domain.replace('.', '-') or 'sink'}"
+            relayhosts += f"  {name}: {{address: \"{hop}\", tls: none, auth: none, default: {str(not domain).lower()}}}\n"
+            if domain:
+                routes.append(f"{{name: {name}, to: [\"{domain}\"], via: [{name}]}}")
+        with open(f"{folder}/relayd.yaml", "w") as f:
+            f.write(RELAYD_YAML.format(folder=folder, user=user, submit=self.submit, http=self.http,
+                                       unsigned="allow" if self.signing == "none" else "refuse", keys=keys,
+                                       relayhosts=relayhosts, routes=f"[{', '.join(routes)}]"))
+
+    def program(self, name):
+        return os.path.join(ROOT, self.build, name, name)
+
+    def start(self):
+        process = self.spawn([self.program("relayd"), "-c", f"{self.folder}/relayd.yaml"])
+        wait_until_listening(self, process, "relayd")
+
+    def flush(self):
+        subprocess.run([self.program("relayctl"), "-c", f"{self.folder}/relayd.yaml", "flush"], check=False,
+                       capture_output=True)
+
+
+CONTENDERS = {"relayd": Relayd, "postfix": Postfix}
