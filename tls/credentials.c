@@ -17,7 +17,7 @@
 /* Old receiving servers may know nothing but finite-field DH. */
 #define PRIORITY_CLIENT ":+GROUP-FFDHE2048:+GROUP-FFDHE3072"
 
-static void set_priority(struct tls_credentials *credentials, enum tls_version min_version)
+static int set_priority(struct tls_credentials *credentials, enum tls_version min_version, struct err *err)
 {
 	static const char *const versions[] = {
 	    [TLS_VERSION_1_2] = ":+VERS-TLS1.2",
@@ -25,15 +25,20 @@ static void set_priority(struct tls_credentials *credentials, enum tls_version m
 	    [TLS_VERSION_LEGACY] = ":+VERS-TLS1.2:+VERS-TLS1.1:+VERS-TLS1.0:%COMPAT",
 	};
 	char text[300];
+	int rc;
 
 	BUG_ON(credentials->is_server && min_version == TLS_VERSION_LEGACY);
 	snprintf(text, sizeof(text), "%s%s%s", PRIORITY_BASE, versions[min_version],
 		 credentials->is_server ? PRIORITY_SERVER : PRIORITY_CLIENT);
-	BUG_ON(gnutls_priority_init2(&credentials->priority, text, NULL, 0) < 0);
+	rc = gnutls_priority_init2(&credentials->priority, text, NULL, 0);
+	if (rc < 0) /* the system-wide configuration of GnuTLS may forbid too much */
+		return err_set(err, ERR_CRYPTO, "GnuTLS on this system allows no TLS %s: %s",
+			       tls_version_name(min_version), gnutls_strerror(rc));
 	credentials->min_version = min_version;
+	return 0;
 }
 
-static struct tls_credentials *credentials_new(bool is_server, enum tls_version min_version)
+static struct tls_credentials *credentials_new(bool is_server, enum tls_version min_version, struct err *err)
 {
 	struct tls_credentials *credentials = xcalloc(1, sizeof(*credentials));
 
@@ -41,7 +46,8 @@ static struct tls_credentials *credentials_new(bool is_server, enum tls_version 
 	credentials->is_server = is_server;
 	credentials->expires_at_wall = INT64_MAX;
 	BUG_ON(gnutls_certificate_allocate_credentials(&credentials->x509) < 0);
-	set_priority(credentials, min_version);
+	if (set_priority(credentials, min_version, err) < 0)
+		tls_credentials_unref(&credentials);
 	return credentials;
 }
 
@@ -109,8 +115,10 @@ static int load_pair(struct tls_credentials *credentials, const char *certificat
 struct tls_credentials *tls_credentials_new_server(const struct tls_server_credentials_options *options,
 						   struct err *err)
 {
-	struct tls_credentials *credentials = credentials_new(true, options->min_version);
+	struct tls_credentials *credentials = credentials_new(true, options->min_version, err);
 
+	if (!credentials)
+		return NULL;
 	if (load_pair(credentials, options->certificate_file, options->key_file, err) < 0) {
 		tls_credentials_unref(&credentials);
 		return NULL;
@@ -135,7 +143,9 @@ struct tls_credentials *tls_credentials_new_client(const struct tls_client_crede
 
 	if (!options)
 		options = &none;
-	credentials = credentials_new(false, options->min_version);
+	credentials = credentials_new(false, options->min_version, err);
+	if (!credentials)
+		return NULL;
 	if (options->trust)
 		credentials->trust = tls_trust_ref(options->trust);
 	if (options->certificate_file) {
@@ -160,7 +170,8 @@ void tls_credentials_unref(struct tls_credentials **credentials)
 	if (!gone || --gone->refs)
 		return;
 	gnutls_certificate_free_credentials(gone->x509);
-	gnutls_priority_deinit(gone->priority);
+	if (gone->priority)
+		gnutls_priority_deinit(gone->priority);
 	if (gone->ticket_key.data)
 		gnutls_memset(gone->ticket_key.data, 0, gone->ticket_key.size);
 	gnutls_free(gone->ticket_key.data);

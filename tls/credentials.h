@@ -36,7 +36,7 @@ struct tls_client_credentials_options {
 	enum tls_version min_version;
 };
 
-/* NULL on failure; cannot fail without certificate_file. `options` may be NULL. */
+/* NULL on failure: a bad file, or a system whose GnuTLS configuration forbids what we need. `options` may be NULL. */
 struct tls_credentials *tls_credentials_new_client(const struct tls_client_credentials_options *options,
 						   struct err *err);
 
