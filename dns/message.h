@@ -5,16 +5,13 @@
  * backwards, and keeps names and records below the ceilings given here; all work is linear in the packet's length. It
  * walks the records itself because c-ares 1.18 gives neither the TTL of an MX record nor TLSA at all, and no version
  * older than 1.28 gives both beside the AD bit.
- *
- * NAMES are in presentation form (RFC 1035 section 5.1), lower case, without the trailing dot; the root is "". Octets
- * other than letters, digits, "-" and "_" are escaped: "\." "\\" and "\ddd". So a name is always printable, two equal
- * names are equal strings, and one with a backslash is no host.
+ * Names: dns/name.h.
  */
 #ifndef DNS_MESSAGE_H
 #define DNS_MESSAGE_H
 
-#include "base/slice.h"
 #include "dns/address.h"
+#include "dns/name.h"
 
 /* Those whose data is understood; any other type can be asked for, but gives no records. */
 enum dns_type {
@@ -29,11 +26,10 @@ enum dns_type {
 };
 
 enum {
-	DNS_NAME_WIRE_MAX = 255, /* RFC 1035 section 2.3.4 */
-	DNS_NAME_MAX = 1016,	 /* characters of a name in presentation form with everything escaped */
-	DNS_LABEL_MAX = 63,
 	DNS_CNAME_MAX = 16,		    /* aliases in one answer */
 	DNS_ANSWER_BYTES_MAX = 1024 * 1024, /* memory of one parsed answer */
+	DNS_EDNS_SIZE = 1232, /* what we take by UDP: fits every path without fragments (DNS flag day 2020) */
+	DNS_QUERY_MAX = 288,  /* header, longest name, type and class, OPT */
 };
 
 enum dns_status {
@@ -88,16 +84,11 @@ const char *dns_status_name(enum dns_status status);
 const char *dns_type_name(uint16_t type, char out[16]);
 
 /*
- * Brings a name given by people or by other layers to the form above: lower case, no trailing dot, escapes checked.
- * `out` has room for DNS_NAME_MAX + 1. False: not a possible name (empty label, label over 63, name over 255 octets,
- * 8-bit octets not escaped). "" and "." are the root.
+ * A question for a recursive resolver: RD, and AD to be told whether the answer is authenticated (RFC 6840
+ * section 5.7). `name` is normalized; `out` has room for DNS_QUERY_MAX. Returns its length. `edns`: with an OPT record,
+ * the last one.
  */
-bool dns_name_normalize(struct slice text, char *out);
-/*
- * A name that may be connected to: letters, digits, "-", "_" (some providers' MX hosts begin with it), no label that
- * begins or ends with "-", at most 253 characters, and the last label not all digits, so that it is no IPv4 address.
- */
-bool dns_name_is_host(const char *name);
+size_t dns_message_build_query(uint16_t id, const char *name, uint16_t type, bool edns, uint8_t *out);
 
 /*
  * Parses an answer to the question (name, type); `name` is normalized. Never NULL: garbage, an answer to another
