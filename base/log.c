@@ -50,6 +50,7 @@ void log_free(struct log **log)
 	if (!*log)
 		return;
 	log_flush(*log);
+	log_flush(*log); /* what the first has told about dropped lines */
 	buf_fini(&(*log)->pending);
 	free(*log);
 	*log = NULL;
@@ -88,6 +89,8 @@ size_t log_sink_fd(void *ctx, struct slice bytes)
 	return sent;
 }
 
+static void write_line(struct log *log, enum log_level level, const char *event, const struct log_field *fields);
+
 void log_flush(struct log *log)
 {
 	if (buf_len(&log->pending) > 0)
@@ -95,7 +98,9 @@ void log_flush(struct log *log)
 	if (buf_len(&log->pending) == 0 && log->dropped > log->dropped_told) {
 		uint64_t count = log->dropped - log->dropped_told;
 		log->dropped_told = log->dropped;
-		log_event(log, LOG_WARN, "log_lines_dropped", LOG_INT("count", count));
+		/* At every level: also those who want errors alone have lost some. */
+		write_line(log, LOG_WARN, "log_lines_dropped",
+			   (const struct log_field[]){LOG_INT("count", count), {0}});
 	}
 }
 
@@ -235,17 +240,11 @@ static void append_time(struct log *log, struct buf *out)
 	buf_printf(out, "%s.%03dZ", log->stamp, (int)(now % 1000));
 }
 
-void log_write(struct log *log, enum log_level level, const char *event, const struct log_field *fields)
+static void write_line(struct log *log, enum log_level level, const char *event, const struct log_field *fields)
 {
 	struct buf *out = &log->pending;
 	size_t before = buf_len(out);
 
-	if (!log_is_enabled(log, level))
-		return;
-	if (buf_room(out) < 32 * 1024) {
-		log->dropped++;
-		return;
-	}
 	if (log->options.journald)
 		buf_append_str(out, journald_prefixes[level]);
 	if (log->options.format == LOG_JSON)
@@ -262,4 +261,14 @@ void log_write(struct log *log, enum log_level level, const char *event, const s
 	if (log->options.format == LOG_JSON)
 		buf_append_byte(out, '}');
 	buf_append_byte(out, '\n');
+}
+
+void log_write(struct log *log, enum log_level level, const char *event, const struct log_field *fields)
+{
+	if (!log_is_enabled(log, level))
+		return;
+	if (buf_room(&log->pending) < 32 * 1024)
+		log->dropped++;
+	else
+		write_line(log, level, event, fields);
 }

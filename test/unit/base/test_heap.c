@@ -59,7 +59,7 @@ static void forget(struct model *model, uint32_t id)
 static void one_step(struct heap *heap, struct model *model, struct rng *random, uint64_t key_range)
 {
 	uint32_t id = (uint32_t)rng_below(random, IDS);
-	int64_t key = (int64_t)rng_below(random, key_range) - (int64_t)(key_range / 2);
+	int64_t key = (int64_t)(rng_below(random, key_range) - key_range / 2);
 
 	if (!model->is_in[id]) {
 		model->is_in[id] = true;
