@@ -14,8 +14,8 @@
 #define PRIORITY_BASE "NORMAL:-GROUP-ALL:+GROUP-X25519:+GROUP-SECP256R1:+GROUP-SECP384R1:-VERS-ALL:+VERS-TLS1.3"
 /* A server chooses: only key exchanges with forward secrecy, and none that need a slow DH group (RFC 9325 §4.1). */
 #define PRIORITY_SERVER ":-RSA:-DHE-RSA"
-/* Old receiving servers may know nothing but finite-field DH. */
-#define PRIORITY_CLIENT ":+GROUP-FFDHE2048:+GROUP-FFDHE3072"
+/* Receiving servers may know nothing but P-521, or, old ones, finite-field DH. */
+#define PRIORITY_CLIENT ":+GROUP-SECP521R1:+GROUP-FFDHE2048:+GROUP-FFDHE3072"
 
 static int set_priority(struct tls_credentials *credentials, enum tls_version min_version, struct err *err)
 {
