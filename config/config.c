@@ -170,7 +170,7 @@ static int load(struct config_reader *reader, struct slice text, struct config *
 
 int config_load(const struct config_source *source, struct config **out, struct config_errors *errors)
 {
-	struct config_reader reader = {.config = config_new(), .errors = errors, .source = source};
+	struct config_reader reader = {.config = config_new(), .errors = errors, .source = source, .user_count = -1};
 	const char *variable = config_environment_get(source->environ, "RELAYD_CONFIG");
 	const char *path = source->file ? source->file : variable ? variable : CONFIG_DEFAULT_FILE;
 	bool is_named = source->file ? source->file_is_named : variable != NULL;
@@ -193,7 +193,7 @@ int config_load(const struct config_source *source, struct config **out, struct 
 int config_load_text(const struct config_source *source, struct slice text, struct config **out,
 		     struct config_errors *errors)
 {
-	struct config_reader reader = {.config = config_new(), .errors = errors, .source = source};
+	struct config_reader reader = {.config = config_new(), .errors = errors, .source = source, .user_count = -1};
 	const char *name = source->file ? source->file : "relayd.yaml";
 
 	*out = NULL;

@@ -162,10 +162,11 @@ static const struct config_key route_keys[] = {
 
 /* clang-format on */
 
-const struct config_table config_root_table = {"", root_keys, ARRAY_LEN(root_keys)};
-const struct config_table config_listener_table = {"listen", listener_keys, ARRAY_LEN(listener_keys)};
-const struct config_table config_relayhost_table = {"relayhosts", relayhost_keys, ARRAY_LEN(relayhost_keys)};
-const struct config_table config_route_table = {"routes", route_keys, ARRAY_LEN(route_keys)};
+const struct config_table config_root_table = {"", "", root_keys, ARRAY_LEN(root_keys)};
+const struct config_table config_listener_table = {"listen", "a listener", listener_keys, ARRAY_LEN(listener_keys)};
+const struct config_table config_relayhost_table = {"relayhosts", "a relayhost", relayhost_keys,
+						    ARRAY_LEN(relayhost_keys)};
+const struct config_table config_route_table = {"routes", "a route", route_keys, ARRAY_LEN(route_keys)};
 
 const struct config_key *config_key_find(const struct config_table *table, struct slice path)
 {

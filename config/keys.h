@@ -63,6 +63,7 @@ struct config_key {
 
 struct config_table {
 	const char *name; /* "" for the root, "listen", "relayhosts", "routes": stands before the path in messages */
+	const char *one;  /* "a listener" */
 	const struct config_key *keys;
 	size_t count;
 };

@@ -17,6 +17,7 @@ struct config_reader {
 	const struct config_source *source;
 	const char *file_folder;    /* for relative paths in the file */
 	const char *working_folder; /* for those in the environment */
+	ptrdiff_t user_count;	    /* lines of the users file; -1: it was not read */
 };
 
 /* The object that a table describes: struct config, config_listener, ... */

@@ -193,7 +193,7 @@ static void require_keys(struct config_reader *reader, const struct config_targe
 {
 	for (size_t i = 0; i < target->table->count; i++)
 		if ((target->table->keys[i].flags & KEY_REQUIRED) && target->origins[i].kind == CONFIG_FROM_DEFAULT)
-			config_errors_add(reader->errors, place, "%s needs '%s'", target->table->name,
+			config_errors_add(reader->errors, place, "%s needs '%s'", target->table->one,
 					  target->table->keys[i].path);
 }
 
