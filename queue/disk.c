@@ -24,7 +24,7 @@ struct done_node {
 struct disk_real {
 	struct disk disk; /* first */
 	int dir_fd[DISK_AREA_COUNT];
-	bool has_async;
+	bool has_async, read_only;
 	struct disk_async async;
 	struct done_node *first, **last; /* inline: what has ended and was not yet asked for */
 };
@@ -62,7 +62,8 @@ static int real_list(struct disk *disk, enum disk_area area, disk_list_cb *cb, v
 /* O_NONBLOCK: opening a FIFO must not wait for its other end. */
 static int real_open(struct disk *disk, enum disk_area area, const char *name, int *fd, uint64_t *size)
 {
-	int opened = openat(real_of(disk)->dir_fd[area], name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	int mode = real_of(disk)->read_only ? O_RDONLY : O_RDWR;
+	int opened = openat(real_of(disk)->dir_fd[area], name, mode | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 	struct stat st;
 	int rc = 0;
 
@@ -296,15 +297,38 @@ static const struct disk real_operations = {
     .next_done = real_next_done,
 };
 
-struct disk *disk_real_new(int spool_fd, const struct disk_async *async, struct err *err)
+static struct disk_real *real_alloc(void)
 {
 	struct disk_real *real = xcalloc(1, sizeof(*real));
-	struct disk *disk = &real->disk;
 
 	real->disk = real_operations;
 	real->last = &real->first;
 	for (int area = 0; area < DISK_AREA_COUNT; area++)
 		real->dir_fd[area] = -1;
+	return real;
+}
+
+struct disk *disk_real_new_readonly(int spool_fd, struct err *err)
+{
+	struct disk_real *real = real_alloc();
+	struct disk *disk = &real->disk;
+
+	real->read_only = true;
+	for (int area = 0; area < DISK_AREA_COUNT; area++)
+		real->dir_fd[area] =
+		    openat(spool_fd, area_names[area], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (real->dir_fd[DISK_JOURNAL] < 0) {
+		err_set_errno(err, "cannot open journal in the spool");
+		disk_real_free(&disk);
+	}
+	return disk;
+}
+
+struct disk *disk_real_new(int spool_fd, const struct disk_async *async, struct err *err)
+{
+	struct disk_real *real = real_alloc();
+	struct disk *disk = &real->disk;
+
 	if (async) {
 		real->has_async = true;
 		real->async = *async;

@@ -86,6 +86,8 @@ struct disk_async {
 /* The real one. Opens (and creates, 0700) journal/ and quarantine/ below `spool_fd`, which is borrowed for the call
  * alone. `async` NULL: inline. */
 struct disk *disk_real_new(int spool_fd, const struct disk_async *async, struct err *err);
+/* For looking only: creates and changes nothing; writes fail with -EBADF. The quarantine may be missing. */
+struct disk *disk_real_new_readonly(int spool_fd, struct err *err);
 void disk_real_free(struct disk **disk);
 /* For a helper: the directory of the journal; owned by the disk. */
 int disk_real_journal_fd(const struct disk *disk);

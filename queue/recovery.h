@@ -49,7 +49,9 @@ struct recovery {
 	const struct journal_rules *rules;
 	struct queue_report *report;
 	int64_t now_wall;
+	bool check_bodies; /* check the pieces of older segments too */
 
+	uint64_t records;	/* that were sound */
 	struct segment **found; /* sound headers, ascending; those in the chain have moved to `segments` */
 	uint32_t found_count;
 	struct recovery_leftover *leftovers;
@@ -69,6 +71,8 @@ struct recovery {
 	uint64_t spool; /* 0: no header was found */
 };
 
+/* The first step alone: fills `found` and `leftovers`. */
+int recovery_find_files(struct recovery *recovery, struct err *err);
 /* 0; or the spool cannot be used: ERR_VERSION, ERR_IO, ERR_SYSTEM, ERR_PERMISSION. */
 int recovery_scan(struct recovery *recovery, struct err *err);
 void recovery_fini(struct recovery *recovery);
