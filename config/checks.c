@@ -396,17 +396,26 @@ static void check_hostname(struct config_reader *reader)
 		 config->hostname);
 }
 
-static bool somebody_could_submit(const struct config *config)
+static bool has_users(const struct config_reader *reader)
 {
+	const struct config *config = reader->config;
 	struct stat st;
-	bool has_users =
-	    config->account.name || (config->users_file && stat(config->users_file, &st) == 0 && st.st_size > 0);
+
+	if (config->account.name || reader->user_count >= 0)
+		return config->account.name || reader->user_count > 0;
+	return config->users_file && stat(config->users_file, &st) == 0 && st.st_size > 0;
+}
+
+static bool somebody_could_submit(const struct config_reader *reader)
+{
+	const struct config *config = reader->config;
+	bool users_are_there = has_users(reader);
 
 	for (size_t i = 0; i < config->listener_count; i++) {
 		const struct config_listener *listener = &config->listeners[i];
 		if (listener->trusted.count > 0)
 			return true;
-		if (has_users && (listener->tls != CONFIG_LISTEN_OFF || listener->allow_plaintext_auth))
+		if (users_are_there && (listener->tls != CONFIG_LISTEN_OFF || listener->allow_plaintext_auth))
 			return true;
 	}
 	return false;
@@ -428,10 +437,10 @@ void config_check(struct config_reader *reader)
 	if (!reader->source->check_files || reader->errors->error_count > 0)
 		return;
 	check_hostname(reader);
-	if (!somebody_could_submit(reader->config))
+	if (!somebody_could_submit(reader))
 		config_errors_add(
 		    reader->errors, &whole,
-		    "nobody could submit mail: add a user (relayctl user add NAME, or RELAYD_USERNAME and "
-		    "RELAYD_PASSWORD), or trust addresses (listen: trusted with auth: optional, or "
-		    "RELAYD_TRUSTED)");
+		    "nobody could submit mail: there are no users (add one with relayctl user add NAME, or "
+		    "RELAYD_USERNAME and RELAYD_PASSWORD), and no address is trusted (listen: trusted with "
+		    "auth: optional, or RELAYD_TRUSTED)");
 }

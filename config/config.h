@@ -24,6 +24,8 @@
 #define CONFIG_DEFAULT_FILE "/etc/relayd/relayd.yaml"
 #define CONFIG_DEFAULT_SPOOL "/var/spool/relayd"
 #define CONFIG_RETRY_STEPS_MAX 32
+#define CONFIG_RELAYHOSTS_MAX 256
+#define CONFIG_ITEMS_MAX 1000 /* listeners, routes, domains with DKIM keys */
 
 /* ---- Words. Each enum has a _name() that gives the word of relayd.yaml, a static string. */
 

@@ -10,7 +10,6 @@
 
 #define PATH_MAX_CHARS 128
 #define NAME_MAX_CHARS 32
-#define ITEMS_MAX 1000
 
 static struct config_place place_of_key(const struct config_reader *reader, const struct yaml_node *node)
 {
@@ -199,28 +198,29 @@ static void require_keys(struct config_reader *reader, const struct config_targe
 
 /* ---- Lists and maps of settings. */
 
-static bool has_kind(struct config_reader *reader, const struct yaml_node *node, enum yaml_kind kind, const char *key,
-		     const char *wanted)
+static bool has_kind(struct config_reader *reader, const struct yaml_node *node, enum yaml_kind kind, size_t max,
+		     const char *key, const char *wanted)
 {
+	struct config_place place = place_of_value(reader, node);
 	size_t count = 0;
 
-	if (node->kind == kind) {
-		for (const struct yaml_node *child = node->first; child; child = child->next)
-			count++;
-		if (count <= ITEMS_MAX)
-			return true;
-		refuse_kind(reader, node, key, "at most 1000 entries");
-	} else if (!is_blank(node)) {
-		refuse_kind(reader, node, key, wanted);
+	if (node->kind != kind) {
+		if (!is_blank(node))
+			refuse_kind(reader, node, key, wanted);
+		return false;
 	}
-	return false;
+	for (const struct yaml_node *child = node->first; child; child = child->next)
+		count++;
+	if (count > max)
+		config_errors_add(reader->errors, &place, "%s has %zu entries: at most %zu", key, count, max);
+	return count <= max;
 }
 
 static void read_listeners(struct config_reader *reader, const struct yaml_node *node)
 {
 	static const char *const wanted = "a list: - {address: ADDRESS:PORT, ...}";
 
-	if (!has_kind(reader, node, YAML_LIST, "listen", wanted))
+	if (!has_kind(reader, node, YAML_LIST, CONFIG_ITEMS_MAX, "listen", wanted))
 		return;
 	for (const struct yaml_node *item = node->first; item; item = item->next) {
 		struct config_place place = place_of_value(reader, item);
@@ -247,7 +247,7 @@ static void read_relayhosts(struct config_reader *reader, const struct yaml_node
 {
 	static const char *const wanted = "names with settings: NAME: {address: HOST:PORT, ...}";
 
-	if (!has_kind(reader, node, YAML_MAP, "relayhosts", wanted))
+	if (!has_kind(reader, node, YAML_MAP, CONFIG_RELAYHOSTS_MAX, "relayhosts", wanted))
 		return;
 	for (const struct yaml_node *item = node->first; item; item = item->next) {
 		struct config_place place = place_of_key(reader, item);
@@ -273,7 +273,7 @@ static void read_routes(struct config_reader *reader, const struct yaml_node *no
 {
 	static const char *const wanted = "a list: - {to: [...], via: [...]}";
 
-	if (!has_kind(reader, node, YAML_LIST, "routes", wanted))
+	if (!has_kind(reader, node, YAML_LIST, CONFIG_ITEMS_MAX, "routes", wanted))
 		return;
 	for (const struct yaml_node *item = node->first; item; item = item->next) {
 		struct config_place place = place_of_value(reader, item);
@@ -321,7 +321,7 @@ static void read_dkim_domains(struct config_reader *reader, const struct yaml_no
 	static const struct config_key domain_key = {.path = "dkim.domains", .type = CONFIG_DOMAIN};
 	struct config_type_context context = {.memory = reader->config->memory};
 
-	if (!has_kind(reader, node, YAML_MAP, "dkim.domains", wanted))
+	if (!has_kind(reader, node, YAML_MAP, CONFIG_ITEMS_MAX, "dkim.domains", wanted))
 		return;
 	for (const struct yaml_node *item = node->first; item; item = item->next) {
 		struct config_place place = place_of_key(reader, item);
