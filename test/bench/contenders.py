@@ -201,6 +201,10 @@ class Postfix(Contender):
     name = "Postfix"
     signings = ("none", "rsa")
 
+    @staticmethod
+    def programs():
+        return ["/usr/lib/postfix/sbin/master", "/usr/sbin/opendkim"]
+
     def configure(self):
         if os.geteuid() != 0:
             raise SystemExit("Postfix needs root to be started")
@@ -314,8 +318,13 @@ class Relayd(Contender):
                                        unsigned="allow" if self.signing == "none" else "refuse", keys=keys,
                                        relayhosts=relayhosts, routes=f"[{', '.join(routes)}]"))
 
-    def program(self, name):
-        return os.path.join(ROOT, self.build, name, name)
+    @classmethod
+    def program(cls, name):
+        return os.path.join(ROOT, cls.build, name, name)
+
+    @classmethod
+    def programs(cls):
+        return [cls.program("relayd"), cls.program("relayctl")]
 
     def start(self):
         process = self.spawn([self.program("relayd"), "-c", f"{self.folder}/relayd.yaml"])
