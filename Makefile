@@ -17,7 +17,7 @@ LIBS := gnutls libcurl libcares libsodium yaml-0.1 libmicrohttpd jansson libxxha
 LIBS += $(if $(filter 1,$(LIBCRYPTO)),libcrypto)
 
 RELAYD_CFLAGS := -std=gnu11 -I. -Ibuild/include -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
-	-Wvla -Wformat=2 -Wno-unknown-warning-option -fno-strict-aliasing -fstack-protector-strong -fPIE -D_GNU_SOURCE \
+	-Wvla -Wformat=2 -fno-strict-aliasing -fstack-protector-strong -fPIE -D_GNU_SOURCE \
 	-DRELAYD_VERSION='"$(VERSION)"' -DLIBCRYPTO=$(LIBCRYPTO) -DSYSCONFDIR='"$(SYSCONFDIR)"'
 RELAYD_LDFLAGS := -pie -Wl,-z,relro,-z,now
 

@@ -77,20 +77,11 @@ void destinations_set_limits(struct destinations *destinations, unsigned connect
 	destinations->options.per_destination_max = per_destination_max;
 }
 
-static void make_key(char *out, size_t size, enum destination_kind kind, const char *name)
+static void make_key(char *out, size_t size, const struct destination_id *id)
 {
-	snprintf(out, size, "%s:%s", kind == DESTINATION_MX ? "mx" : "relayhost", name);
-}
-
-struct destination *destinations_find(const struct destinations *destinations, enum destination_kind kind,
-				      const char *name)
-{
-	char key[DESTINATION_NAME_MAX + 16];
-	struct destination *d;
-
-	make_key(key, sizeof(key), kind, name);
-	HASH_FIND_STR(destinations->by_key, key, d);
-	return d;
+	snprintf(out, size, "%s:%s%s%s", id->kind == DESTINATION_MX ? "mx" : "relayhost", id->name,
+		 id->tls == CONFIG_TLS_UNSET ? "" : "/",
+		 id->tls == CONFIG_TLS_UNSET ? "" : config_tls_level_name(id->tls));
 }
 
 static int64_t now_ms(const struct destinations *destinations)
@@ -122,17 +113,19 @@ static void forget_some(struct destinations *destinations)
 	}
 }
 
-struct destination *destinations_get(struct destinations *destinations, enum destination_kind kind, const char *name)
+struct destination *destinations_get(struct destinations *destinations, const struct destination_id *id)
 {
-	struct destination *d = destinations_find(destinations, kind, name);
+	char key[sizeof((struct destination){0}.key)];
+	struct destination *d;
 
+	make_key(key, sizeof(key), id);
+	HASH_FIND_STR(destinations->by_key, key, d);
 	if (!d) {
 		forget_some(destinations);
 		d = xcalloc(1, sizeof(*d));
 		d->owner = destinations;
-		d->kind = kind;
-		slice_to_cstr(slice_of_str(name), d->name, sizeof(d->name));
-		make_key(d->key, sizeof(d->key), kind, d->name);
+		d->id = *id;
+		memcpy(d->key, key, sizeof(key));
 		for (int class = 0; class < MESSAGE_CLASS_COUNT; class ++) {
 			list_init(&d->ready[class]);
 			queue_list_init(&d->parked[class], destinations->options.queue);
@@ -373,7 +366,7 @@ struct job *destination_next_job(struct destination *d, struct destination_slot 
 
 static void back_off(struct destination *d)
 {
-	int64_t max = d->kind == DESTINATION_MX ? BACKOFF_MX_MAX_MS : BACKOFF_RELAYHOST_MAX_MS;
+	int64_t max = d->id.kind == DESTINATION_MX ? BACKOFF_MX_MAX_MS : BACKOFF_RELAYHOST_MAX_MS;
 	int64_t wait = BACKOFF_FIRST_MS << MIN(d->failures, 12u);
 
 	if (d->backoff_until_ms > now_ms(d->owner))
@@ -404,7 +397,7 @@ void destination_on_outcome(struct destination *d, struct job *job, uint32_t i, 
 		d->last_success_wall = clock_wall_ms(d->owner->options.clock);
 	if (outcome->class == CLASS_THROTTLE)
 		d->window = MAX(d->window / 2, 1u);
-	if (d->kind == DESTINATION_RELAYHOST && outcome_is_account_trouble(outcome)) {
+	if (d->id.kind == DESTINATION_RELAYHOST && outcome_is_account_trouble(outcome)) {
 		back_off(d);
 		note_trouble(d, outcome);
 	}

@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/outcome.h"
+#include "config/config.h"
 #include "queue/queue.h"
 #include "relayd/job.h"
 #include "relayd/loop.h"
@@ -24,6 +25,13 @@
 enum { DESTINATION_READY_MAX = 64, DESTINATION_NAME_MAX = 256 };
 
 enum destination_kind { DESTINATION_MX, DESTINATION_RELAYHOST };
+
+/* Which next hop, and how it must be reached: what makes two destinations the same. */
+struct destination_id {
+	enum destination_kind kind;
+	enum config_tls_level tls;	 /* of the route; CONFIG_TLS_UNSET: as usual for that kind */
+	char name[DESTINATION_NAME_MAX]; /* the domain as A-labels, or the relayhost's name */
+};
 
 struct destinations;
 
@@ -37,9 +45,8 @@ struct destination_slot {
 struct destination {
 	UT_hash_handle hh;
 	struct destinations *owner;
-	char key[DESTINATION_NAME_MAX + 16]; /* "mx:example.net", "relayhost:main" */
-	enum destination_kind kind;
-	char name[DESTINATION_NAME_MAX]; /* the domain as an A-label, or the relayhost's name */
+	char key[DESTINATION_NAME_MAX + 32]; /* "mx:example.net", "relayhost:main", "mx:example.net/verify" */
+	struct destination_id id;
 
 	struct list ready[MESSAGE_CLASS_COUNT];
 	unsigned ready_count;
@@ -101,10 +108,7 @@ struct destinations *destinations_new(const struct destinations_options *options
 void destinations_free(struct destinations **destinations);
 void destinations_set_limits(struct destinations *destinations, unsigned connections_max, unsigned per_destination_max);
 /* Finds or makes it; lives as long as it has work, or trouble, or was used within the last ten minutes. */
-struct destination *destinations_get(struct destinations *destinations, enum destination_kind kind, const char *name);
-/* NULL: there is none. */
-struct destination *destinations_find(const struct destinations *destinations, enum destination_kind kind,
-				      const char *name);
+struct destination *destinations_get(struct destinations *destinations, const struct destination_id *id);
 /* Next one after `previous` (NULL: the first), in any order; NULL at the end. */
 struct destination *destinations_next(struct destinations *destinations, struct destination *previous);
 unsigned destinations_connection_count(const struct destinations *destinations);

@@ -70,7 +70,7 @@ const char *report_operator(const char *host)
 
 static const char *relayhost_label(const struct destination *destination)
 {
-	return destination && destination->kind == DESTINATION_RELAYHOST ? destination->name : "mx";
+	return destination && destination->id.kind == DESTINATION_RELAYHOST ? destination->id.name : "mx";
 }
 
 static void count(struct report *report, const struct queue_message *message, const struct destination *destination,
@@ -78,7 +78,7 @@ static void count(struct report *report, const struct queue_message *message, co
 {
 	struct metrics *m = report->metrics;
 	const char *name = relayhost_label(destination);
-	bool direct = destination && destination->kind == DESTINATION_MX;
+	bool direct = destination && destination->id.kind == DESTINATION_MX;
 	double now = (double)clock_wall_ms(report->clock) / 1000;
 
 	series_add(metrics_series(m, METRIC_DELIVERY_ATTEMPTS, name, direct ? report_operator(outcome->host) : "other",
@@ -111,32 +111,34 @@ void report_outcome(struct report *report, const struct queue_message *message, 
 	bool deferred = outcome->kind == OUTCOME_DEFERRED;
 
 	count(report, message, destination, outcome);
-	log_event(
-	    report->log, levels[outcome->kind], outcome_kind_name(outcome->kind), LOG_ID(message->id),
-	    LOG_TEXT_OF("user", envelope->user), LOG_ADDR("from", envelope->sender),
-	    LOG_ADDR("rcpt", envelope->recipients[recipient].address),
-	    LOG_STR("outcome", outcome_kind_name(outcome->kind)),
-	    LOG_STR("class", outcome->class == CLASS_NONE ? "" : failure_class_name(outcome->class)),
-	    LOG_INT("code", outcome->code), LOG_STR("host", outcome->host), LOG_STR("enhanced", outcome->enhanced),
-	    LOG_STR("stage", outcome->kind == OUTCOME_DELIVERED ? "" : delivery_stage_name(outcome->stage)),
-	    LOG_STR("relayhost", destination && destination->kind == DESTINATION_RELAYHOST ? destination->name : ""),
-	    LOG_INT("attempts", attempts), LOG_INT("age_ms", now - envelope->arrived_wall),
-	    LOG_TEXT_OF("tag", envelope->tag), LOG_STR("text", outcome->text),
-	    deferred ? LOG_INT("retry_sec", (next_wall - now + 500) / 1000) : (struct log_field){0});
+	log_event(report->log, levels[outcome->kind], outcome_kind_name(outcome->kind), LOG_ID(message->id),
+		  LOG_TEXT_OF("user", envelope->user), LOG_ADDR("from", envelope->sender),
+		  LOG_ADDR("rcpt", envelope->recipients[recipient].address),
+		  LOG_STR("outcome", outcome_kind_name(outcome->kind)),
+		  LOG_STR("class", outcome->class == CLASS_NONE ? "" : failure_class_name(outcome->class)),
+		  LOG_INT("code", outcome->code), LOG_STR("host", outcome->host),
+		  LOG_STR("enhanced", outcome->enhanced),
+		  LOG_STR("stage", outcome->kind == OUTCOME_DELIVERED ? "" : delivery_stage_name(outcome->stage)),
+		  LOG_STR("relayhost",
+			  destination && destination->id.kind == DESTINATION_RELAYHOST ? destination->id.name : ""),
+		  LOG_INT("attempts", attempts), LOG_INT("age_ms", now - envelope->arrived_wall),
+		  LOG_TEXT_OF("tag", envelope->tag), LOG_STR("text", outcome->text),
+		  deferred ? LOG_INT("retry_sec", (next_wall - now + 500) / 1000) : (struct log_field){0});
 }
 
 void report_health(struct report *report, const struct destination *destination)
 {
 	const struct outcome *trouble = &destination->trouble;
-	bool is_relayhost = destination->kind == DESTINATION_RELAYHOST;
+	bool is_relayhost = destination->id.kind == DESTINATION_RELAYHOST;
 	bool healthy = trouble->kind == OUTCOME_NONE;
 
 	if (is_relayhost)
-		series_set(metrics_series(report->metrics, METRIC_RELAYHOST_UP, destination->name, NULL, NULL),
+		series_set(metrics_series(report->metrics, METRIC_RELAYHOST_UP, destination->id.name, NULL, NULL),
 			   healthy);
 	if (is_relayhost && trouble->class == CLASS_AUTH)
 		series_add(
-		    metrics_series(report->metrics, METRIC_UPSTREAM_AUTH_FAILURES, destination->name, NULL, NULL), 1);
+		    metrics_series(report->metrics, METRIC_UPSTREAM_AUTH_FAILURES, destination->id.name, NULL, NULL),
+		    1);
 	if (healthy)
 		log_event(report->log, LOG_INFO, "destination_ok", LOG_STR("destination", destination->key));
 	else

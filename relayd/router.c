@@ -60,24 +60,26 @@ static bool route_matches(const struct config_route *route, const struct router_
 	       (route->user.count == 0 || names_user(&route->user, question->user));
 }
 
-static void add_target(struct scheduler_targets *out, enum destination_kind kind, const char *name)
+static void add_target(struct scheduler_targets *out, enum destination_kind kind, enum config_tls_level tls,
+		       const char *name)
 {
-	struct scheduler_target *target;
+	struct destination_id *target;
 
 	if (out->count == SCHEDULER_TARGETS_MAX)
 		return;
 	target = &out->targets[out->count++];
 	target->kind = kind;
+	target->tls = tls;
 	snprintf(target->name, sizeof(target->name), "%s", name);
 }
 
-static void add_mx(struct scheduler_targets *out, struct slice recipient)
+static void add_mx(struct scheduler_targets *out, enum config_tls_level tls, struct slice recipient)
 {
 	struct outcome_place place = {STAGE_ROUTE, "", false, 0};
 	char domain[DESTINATION_NAME_MAX];
 
 	if (router_domain_of(recipient, domain, sizeof(domain)) == 0)
-		add_target(out, DESTINATION_MX, domain);
+		add_target(out, DESTINATION_MX, tls, domain);
 	else if (out->count == 0)
 		outcome_of_fault(&out->failure, &place, OUTCOME_FAILED, CLASS_DNS, "5.1.2",
 				 "the recipient's domain is not a valid domain name");
@@ -88,9 +90,9 @@ static void follow_route(const struct config_route *route, struct slice recipien
 	for (size_t i = 0; i < route->via.count; i++) {
 		const struct config_via *via = &route->via.items[i];
 		if (via->kind == CONFIG_VIA_MX)
-			add_mx(out, recipient);
+			add_mx(out, route->tls, recipient);
 		else if (via->kind == CONFIG_VIA_RELAYHOST)
-			add_target(out, DESTINATION_RELAYHOST, via->name);
+			add_target(out, DESTINATION_RELAYHOST, route->tls, via->name);
 	}
 }
 
@@ -128,10 +130,10 @@ static void follow_default(const struct config *config, struct rng *rng, struct 
 	if (config->relayhost_count <= RELAYHOSTS_MAX)
 		while (out->count < SCHEDULER_TARGETS_MAX && (drawn = draw_relayhost(config, rng, used)) >= 0) {
 			used[drawn] = true;
-			add_target(out, DESTINATION_RELAYHOST, config->relayhosts[drawn].name);
+			add_target(out, DESTINATION_RELAYHOST, CONFIG_TLS_UNSET, config->relayhosts[drawn].name);
 		}
 	if (out->count == 0)
-		add_mx(out, recipient);
+		add_mx(out, CONFIG_TLS_UNSET, recipient);
 }
 
 void router_decide(const struct config *config, struct rng *rng, const struct router_question *question,

@@ -281,8 +281,7 @@ static struct destination *choose(struct scheduler *s, const struct scheduler_ta
 
 	for (size_t i = 0; i < targets->count; i++) {
 		int64_t until;
-		struct destination *d =
-		    destinations_get(s->options.destinations, targets->targets[i].kind, targets->targets[i].name);
+		struct destination *d = destinations_get(s->options.destinations, &targets->targets[i]);
 		if (destination_is_open(d, &until))
 			return d;
 		if (until < best_until) {

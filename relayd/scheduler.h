@@ -21,13 +21,9 @@ struct scheduler;
 
 /* Where a recipient may go, in order of preference; or the outcome when it may go nowhere. */
 enum { SCHEDULER_TARGETS_MAX = 16 };
-struct scheduler_target {
-	enum destination_kind kind;
-	char name[DESTINATION_NAME_MAX];
-};
 struct scheduler_targets {
 	size_t count; /* 0: `failure` says why */
-	struct scheduler_target targets[SCHEDULER_TARGETS_MAX];
+	struct destination_id targets[SCHEDULER_TARGETS_MAX];
 	struct outcome failure;
 };
 

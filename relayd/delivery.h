@@ -1,0 +1,46 @@
+/*
+ * relayd/delivery.h - one connection to a next hop: finds its hosts, connects, runs the SMTP client, reports outcomes
+ *
+ * The driver of a destination (relayd/destination.h). It pulls jobs as long as there are any, then idles a little for
+ * the next one, then quits.
+ *
+ *     RESOLVING ──▶ CONNECTING ──▶ SESSION ──READY──▶ TRANSACTION ⇄ IDLE ──▶ gone
+ *                     ▲   │ refused, or the session could not be had
+ *                     └───┘ next address, next MX host; none left: destination_on_failed()
+ */
+#ifndef RELAYD_DELIVERY_H
+#define RELAYD_DELIVERY_H
+
+#include "config/config.h"
+#include "dns/mx.h"
+#include "queue/queue.h"
+#include "relayd/destination.h"
+#include "relayd/metrics.h"
+#include "relayd/stream.h"
+#include "relayd/tls_policy.h"
+
+struct deliveries;
+
+/* All borrowed. */
+struct deliveries_options {
+	struct loop *loop;
+	struct net *net;
+	struct queue *queue;
+	struct metrics *metrics;
+	struct resolver *resolver;
+	struct mx *mx;
+};
+
+struct deliveries *deliveries_new(const struct deliveries_options *options);
+/* Closes what is left at once: recipients under way wait again, untried. */
+void deliveries_free(struct deliveries **deliveries);
+/* For connections that begin from now on; takes a reference to the configuration, borrows the policy, which is used
+ * only while one begins. */
+void deliveries_configure(struct deliveries *deliveries, struct config *config, const struct tls_policy *policy);
+struct destination_driver deliveries_driver(struct deliveries *deliveries);
+/* Connections that exist. */
+unsigned deliveries_count(const struct deliveries *deliveries);
+/* Breaks all off: what was not answered waits again. */
+void deliveries_abort(struct deliveries *deliveries);
+
+#endif

@@ -1,0 +1,172 @@
+#include "relayd/health.h"
+
+#include "base/base.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+	NO_DELIVERY_MS = 15 * 60 * 1000,
+	OLDEST_MS = 30 * 60 * 1000,
+	DISK_FLOOR_PERCENT = 10,
+};
+
+struct state {
+	bool is_active;
+	int64_t since_wall;
+	char text[256];
+};
+
+struct health {
+	struct log *log;
+	struct metrics *metrics;
+	const struct clock *clock;
+	struct queue *queue;
+	struct destinations *destinations;
+	struct state alerts[ALERT_COUNT];
+	int64_t last_delivery_wall, started_wall;
+};
+
+const char *alert_name(enum alert alert)
+{
+	static const char *const names[ALERT_COUNT] = {"journal", "corruption", "relayhost",   "no_delivery",
+						       "oldest",  "disk",	"certificate", "signing"};
+	return names[alert];
+}
+
+struct health *health_new(struct log *log, struct metrics *metrics, const struct clock *clock, struct queue *queue,
+			  struct destinations *destinations)
+{
+	struct health *health = xcalloc(1, sizeof(*health));
+
+	*health = (struct health){log, metrics, clock, queue, destinations, {{0}}, 0, clock_wall_ms(clock)};
+	for (int alert = 0; alert < ALERT_COUNT; alert++)
+		metrics_series(metrics, METRIC_ALERT_ACTIVE, alert_name(alert), NULL, NULL);
+	return health;
+}
+
+void health_free(struct health **health)
+{
+	free(*health);
+	*health = NULL;
+}
+
+void health_raise(struct health *health, enum alert alert, const char *text)
+{
+	struct state *state = &health->alerts[alert];
+	bool is_new = !state->is_active;
+
+	if (is_new)
+		state->since_wall = clock_wall_ms(health->clock);
+	state->is_active = true;
+	snprintf(state->text, sizeof(state->text), "%s", text);
+	if (!is_new)
+		return;
+	series_set(metrics_series(health->metrics, METRIC_ALERT_ACTIVE, alert_name(alert), NULL, NULL), 1);
+	log_event(health->log, LOG_ERROR, "alert", LOG_STR("alert", alert_name(alert)), LOG_STR("state", "active"),
+		  LOG_STR("text", text));
+}
+
+void health_end(struct health *health, enum alert alert)
+{
+	struct state *state = &health->alerts[alert];
+
+	if (!state->is_active)
+		return;
+	state->is_active = false;
+	series_set(metrics_series(health->metrics, METRIC_ALERT_ACTIVE, alert_name(alert), NULL, NULL), 0);
+	log_event(health->log, LOG_INFO, "alert", LOG_STR("alert", alert_name(alert)), LOG_STR("state", "over"),
+		  LOG_INT("seconds", (clock_wall_ms(health->clock) - state->since_wall) / 1000));
+}
+
+void health_note_delivery(struct health *health)
+{
+	health->last_delivery_wall = clock_wall_ms(health->clock);
+	health_end(health, ALERT_NO_DELIVERY);
+}
+
+static void look_at_relayhosts(struct health *health)
+{
+	char text[sizeof(health->alerts[0].text)];
+
+	for (struct destination *d = destinations_next(health->destinations, NULL); d;
+	     d = destinations_next(health->destinations, d)) {
+		if (d->id.kind != DESTINATION_RELAYHOST || d->trouble.kind == OUTCOME_NONE)
+			continue;
+		snprintf(text, sizeof(text), "relayhost %.64s: %s: %.150s", d->id.name,
+			 failure_class_name(d->trouble.class), d->trouble.text);
+		health_raise(health, ALERT_RELAYHOST, text);
+		return;
+	}
+	health_end(health, ALERT_RELAYHOST);
+}
+
+static void look_at_queue(struct health *health, const struct queue_stats *stats)
+{
+	int64_t now = clock_wall_ms(health->clock), oldest = 0;
+	uint64_t waiting =
+	    stats->messages[STATE_READY] + stats->messages[STATE_INFLIGHT] + stats->messages[STATE_DEFERRED];
+	int64_t last = MAX(health->last_delivery_wall, health->started_wall);
+	char text[sizeof(health->alerts[0].text)];
+
+	for (int state = STATE_READY; state <= STATE_DEFERRED; state++)
+		if (stats->oldest_arrived_wall[state] > 0 &&
+		    (oldest == 0 || stats->oldest_arrived_wall[state] < oldest))
+			oldest = stats->oldest_arrived_wall[state];
+	snprintf(text, sizeof(text), "the oldest of %llu messages waits for %lld minutes", (unsigned long long)waiting,
+		 (long long)(now - oldest) / 60000);
+	if (oldest > 0 && now - oldest > OLDEST_MS)
+		health_raise(health, ALERT_OLDEST, text);
+	else
+		health_end(health, ALERT_OLDEST);
+	snprintf(text, sizeof(text), "%llu messages wait, nothing delivered for %lld minutes",
+		 (unsigned long long)waiting, (long long)(now - last) / 60000);
+	if (waiting > 0 && now - MAX(last, oldest) > NO_DELIVERY_MS)
+		health_raise(health, ALERT_NO_DELIVERY, text);
+	else
+		health_end(health, ALERT_NO_DELIVERY);
+}
+
+void health_look(struct health *health)
+{
+	struct queue_stats stats;
+
+	queue_stats(health->queue, &stats);
+	look_at_relayhosts(health);
+	look_at_queue(health, &stats);
+}
+
+bool health_is_ready(const struct health *health, char *reason, size_t size)
+{
+	int rc = queue_may_accept(health->queue);
+
+	if (rc == 0 || rc == ERR_LIMIT)
+		return true;
+	snprintf(reason, size, "the journal takes no mail: %s", rc == ERR_CLOSED ? "stopping" : err_code_name(rc));
+	return false;
+}
+
+bool health_mail_flows(const struct health *health, char *reason, size_t size)
+{
+	static const enum alert stops[] = {ALERT_RELAYHOST, ALERT_NO_DELIVERY, ALERT_OLDEST, ALERT_SIGNING};
+
+	if (!health_is_ready(health, reason, size))
+		return false;
+	for (size_t i = 0; i < ARRAY_LEN(stops); i++)
+		if (health->alerts[stops[i]].is_active) {
+			snprintf(reason, size, "%s", health->alerts[stops[i]].text);
+			return false;
+		}
+	return true;
+}
+
+size_t health_alerts(const struct health *health, struct health_alert out[ALERT_COUNT])
+{
+	size_t count = 0;
+
+	for (int alert = 0; alert < ALERT_COUNT; alert++)
+		if (health->alerts[alert].is_active)
+			out[count++] =
+			    (struct health_alert){alert, health->alerts[alert].text, health->alerts[alert].since_wall};
+	return count;
+}

@@ -1,0 +1,55 @@
+/*
+ * relayd/health.h - does it work? For /livez, /readyz, /mailz, `relayctl health` and `status`, and the alerts
+ *
+ * Ready: the journal takes mail; it says nothing of upstreams, for an unready sidecar would refuse what it could keep.
+ * Mail flows: ready, no relayhost is in trouble, and mail that waits is not stuck. Each reason is also an alert with a
+ * begin and an end, in the log and in relayd_alert_active.
+ */
+#ifndef RELAYD_HEALTH_H
+#define RELAYD_HEALTH_H
+
+#include "base/buf.h"
+#include "base/log.h"
+#include "queue/queue.h"
+#include "relayd/destination.h"
+#include "relayd/metrics.h"
+
+enum alert {
+	ALERT_JOURNAL,	   /* the journal does not take mail */
+	ALERT_CORRUPTION,  /* stored bytes are damaged */
+	ALERT_RELAYHOST,   /* a relayhost is in trouble */
+	ALERT_NO_DELIVERY, /* mail waits, and nothing has been delivered for 15 minutes */
+	ALERT_OLDEST,	   /* the oldest message waits for more than 30 minutes */
+	ALERT_DISK,	   /* less than 10 % of the spool's file system is free */
+	ALERT_CERTIFICATE, /* expires within 14 days */
+	ALERT_SIGNING,	   /* messages are refused because they cannot be signed */
+	ALERT_COUNT,
+};
+const char *alert_name(enum alert alert);
+
+struct health;
+
+struct health *health_new(struct log *log, struct metrics *metrics, const struct clock *clock, struct queue *queue,
+			  struct destinations *destinations);
+void health_free(struct health **health);
+
+/* Facts that others know. An alert that is set again with another text is told again. */
+void health_raise(struct health *health, enum alert alert, const char *text);
+void health_end(struct health *health, enum alert alert);
+/* Looks at queue and destinations; call it every few seconds, and after a destination's health has changed. */
+void health_look(struct health *health);
+void health_note_delivery(struct health *health);
+
+/* 0, or why not: words into `reason`. */
+bool health_is_ready(const struct health *health, char *reason, size_t size);
+bool health_mail_flows(const struct health *health, char *reason, size_t size);
+
+struct health_alert {
+	enum alert alert;
+	const char *text;
+	int64_t since_wall;
+};
+/* The active ones; returns how many were filled in. */
+size_t health_alerts(const struct health *health, struct health_alert out[ALERT_COUNT]);
+
+#endif
