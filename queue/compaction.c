@@ -18,33 +18,43 @@
 
 /* ---- When ---- */
 
+/* Bytes of the files beyond `tenths` / 10 of what is needed. */
+static uint64_t excess(const struct queue *queue, uint64_t tenths)
+{
+	uint64_t needed = queue->segments.live_bytes / 10 * tenths, disk;
+	struct journal_counts counts;
+
+	journal_counts(queue->journal, &counts);
+	disk = segments_bytes(&queue->segments) + counts.spare_bytes;
+	return disk > needed ? disk - needed : 0;
+}
+
 static bool is_wanted(const struct queue *queue)
 {
 	const struct segments *segments = &queue->segments;
-	uint64_t size = queue->options.segment_bytes, live = segments->live_bytes;
-	struct journal_counts counts;
-	uint64_t disk;
+	uint64_t size = queue->options.segment_bytes;
 
 	if (segments->count < 2)
 		return false;
-	journal_counts(queue->journal, &counts);
-	disk = segments_bytes(segments) + counts.spare_bytes;
-	return disk > live + live / 2 + 2 * size || segments->count > SEGMENTS_SLACK + 2 * (live / size);
+	return excess(queue, 15) > 2 * size || segments->count > SEGMENTS_SLACK + 2 * (segments->live_bytes / size);
 }
 
 static void earn_budget(struct queue *queue)
 {
 	struct compaction *c = &queue->compaction;
 	struct journal_counts counts;
-	uint64_t appended, released;
+	uint64_t appended, released, size = queue->options.segment_bytes;
 
 	journal_counts(queue->journal, &counts);
 	appended = counts.appended_bytes - c->own_appended;
 	released = queue->segments.released_bytes - c->own_released;
 	c->budget += 4 * (appended - c->seen_appended + released - c->seen_released);
-	c->budget = MIN(c->budget, BUDGET_SEGMENTS * queue->options.segment_bytes);
 	c->seen_appended = appended;
 	c->seen_released = released;
+	/* Restarts and failures leave segments that nobody paid for. */
+	if (c->budget == 0 && excess(queue, 20) > 3 * size)
+		c->budget = size;
+	c->budget = MIN(c->budget, BUDGET_SEGMENTS * size);
 }
 
 void compaction_on_copied(struct queue *queue, const struct journal_item *item, bool took_place)

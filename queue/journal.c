@@ -803,6 +803,8 @@ void journal_counts(const struct journal *journal, struct journal_counts *counts
 	*counts = journal->counts;
 	counts->free_bytes = journal->free_bytes;
 	counts->spare_bytes = journal->spare ? journal->spare->bytes : 0;
+	for (uint32_t i = 0; i < journal->condemned_count; i++)
+		counts->spare_bytes += journal->condemned[i]->bytes;
 }
 
 uint64_t journal_token(struct journal *journal)

@@ -186,7 +186,8 @@ uint64_t journal_unsynced_bytes(const struct journal *journal);
 uint32_t journal_current(const struct journal *journal);
 
 struct journal_counts {
-	uint64_t syncs, errors, written_bytes, appended_bytes, free_bytes, spare_bytes;
+	uint64_t syncs, errors, written_bytes, appended_bytes, free_bytes;
+	uint64_t spare_bytes; /* of files that are not in the table: made ahead, or about to go */
 };
 void journal_counts(const struct journal *journal, struct journal_counts *counts);
 /* A token for an operation of the disk that is not the journal's own. */

@@ -254,12 +254,11 @@ void queue_close(struct queue **queue)
 
 	if (!old)
 		return;
-	if (old->journal) {
+	if (old->journal)
 		sync_rest(old);
-		aside_free_all(old);
-		BUG_ON(old->uploads != NULL);
-		journal_free(&old->journal);
-	}
+	aside_free_all(old);
+	BUG_ON(old->uploads != NULL);
+	journal_free(&old->journal);
 	compaction_fini(old);
 	segments_fini(&old->segments);
 	index_free(&old->index);

@@ -167,12 +167,15 @@ static int save_evidence(struct repair *repair)
 
 /* ---- The new segment ---- */
 
-/* Ids that are given out from now on and never written down are skipped by the next start, whatever the clock says. */
+/* Ids that are given out from now on and never written down are skipped by the next start, though the clock stand
+ * still.
+ */
 static uint64_t floor_with_gap(const struct recovery *recovery)
 {
 	struct id_source ids;
 
 	id_source_init(&ids, recovery->spool, recovery->id_floor);
+	id_next(&ids, recovery->now_wall);
 	return id_floor(&ids);
 }
 

@@ -1,0 +1,114 @@
+/*
+ * The journal under fire: random histories on the fault disk against the model of support_history.c.
+ *
+ * SEED=n runs that one history alone and says what happens in it. LONG=1 runs many more. A history that ends in a
+ * violation is shrunk and printed.
+ */
+#include "support_history.h"
+
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+struct totals {
+	uint64_t histories, ops, faults, crashes, acked, compacted;
+};
+
+static uint64_t env_number(const char *name, uint64_t otherwise)
+{
+	const char *value = getenv(name);
+
+	return value && *value ? strtoull(value, NULL, 0) : otherwise;
+}
+
+static uint64_t scaled(uint64_t count)
+{
+	return env_number("HISTORIES", env_number("LONG", 0) ? count * 20 : count);
+}
+
+static void add(struct totals *totals, const struct history_result *result)
+{
+	totals->histories++;
+	totals->ops += result->ops;
+	totals->faults += result->faults;
+	totals->crashes += result->crashes;
+	totals->acked += result->acked;
+	totals->compacted += result->compacted;
+}
+
+static void fail_with(struct history *history)
+{
+	struct history_result result;
+
+	history_shrink(history, NULL);
+	history_print(history);
+	history_run(history, NULL, true, &result);
+	fail_msg("%s", result.text);
+}
+
+static void run_histories(uint64_t first, uint64_t count, uint32_t steps, bool faults)
+{
+	struct totals totals = {0};
+	static struct history history;
+	struct history_result result;
+
+	for (uint64_t seed = first; seed < first + count; seed++) {
+		history_random(&history, seed, steps, faults);
+		history_run(&history, NULL, false, &result);
+		add(&totals, &result);
+		if (result.violated)
+			fail_with(&history);
+	}
+	print_message("# %" PRIu64 " histories: %" PRIu64 " disk operations, %" PRIu64 " faults, %" PRIu64
+		      " recoveries checked, %" PRIu64 " messages accepted, %" PRIu64 " with compaction\n",
+		      totals.histories, totals.ops, totals.faults, totals.crashes, totals.acked, totals.compacted);
+}
+
+static void one_history(uint64_t seed)
+{
+	static struct history history;
+	struct history_result result;
+
+	history_random(&history, seed, (uint32_t)env_number("STEPS", 60), !env_number("NOFAULTS", 0));
+	if (env_number("SHRINK", 0))
+		history_shrink(&history, NULL);
+	history_run(&history, NULL, true, &result);
+	if (result.violated)
+		fail_msg("%s", result.text);
+}
+
+static void long_quiet_histories_keep_everything(void **state)
+{
+	(void)state;
+	run_histories(1, scaled(100), 400, false);
+}
+
+static void short_histories_with_faults_keep_everything(void **state)
+{
+	(void)state;
+	if (env_number("SEED", 0))
+		one_history(env_number("SEED", 0));
+	else
+		run_histories(1000000, scaled(2000), 60, true);
+}
+
+static void long_histories_with_faults_keep_everything(void **state)
+{
+	(void)state;
+	run_histories(2000000, scaled(200), 400, true);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(long_quiet_histories_keep_everything),
+	    cmocka_unit_test(short_histories_with_faults_keep_everything),
+	    cmocka_unit_test(long_histories_with_faults_keep_everything),
+	};
+	return cmocka_run_group_tests_name("faults", tests, NULL, NULL);
+}
