@@ -47,6 +47,7 @@
 #include "base/outcome.h"
 #include "smtp/reply.h"
 #include "smtp/sasl_client.h"
+#include "smtp/syntax.h"
 
 enum {
 	SMTP_CLIENT_ONE_FLIGHT_MAX = 64 * 1024,
@@ -198,20 +199,11 @@ uint32_t smtp_client_transaction_count(const struct smtp_client *client);
 
 /* ---- Sending a message ------------------------------------------------------------------------------------------ */
 
-/* NOTIFY of RFC 3461 §4.1; 0: not given. The same numbers as in queue/queue.h. */
-enum smtp_notify {
-	SMTP_NOTIFY_NEVER = 1,
-	SMTP_NOTIFY_SUCCESS = 2,
-	SMTP_NOTIFY_FAILURE = 4,
-	SMTP_NOTIFY_DELAY = 8,
-};
-enum smtp_ret { SMTP_RET_NONE = 0, SMTP_RET_FULL = 1, SMTP_RET_HDRS = 2 };
-
 /* Addresses stand as they stood in MAIL and RCPT, without the angle brackets: quoted local parts keep their quotes. */
 struct smtp_client_recipient {
 	struct slice address;
 	struct slice orcpt; /* xtext, as it came: "rfc822;joe@example.com"; empty: none */
-	unsigned notify;    /* enum smtp_notify */
+	unsigned notify;    /* SMTP_DSN_... of smtp/syntax.h; 0: not given */
 };
 
 /* Borrowed until TRANSACTION_DONE. Parameters go out only where the server offers them. */
@@ -225,7 +217,7 @@ struct smtp_transaction {
 	bool needs_smtputf8; /* the header has UTF-8 that cannot do without; addresses are looked at here. When only
 			      * some recipients need it and it is not offered, only they are undeliverable */
 	bool requiretls;     /* RFC 8689; the host has checked who it talks to */
-	enum smtp_ret ret;
+	enum smtp_dsn_ret ret;
 	struct slice envid; /* xtext, as it came */
 	struct slice auth;  /* MAIL's AUTH=, xtext or "<>"; sent where we are authenticated; empty: none */
 };

@@ -32,14 +32,13 @@ struct smtp_reply {
 };
 
 struct smtp_reply_parser {
-	struct buf raw;				       /* the lines so far, without codes and line ends */
-	uint32_t line_ends[SMTP_REPLY_LINES_MAX];      /* offsets into raw */
-	uint32_t line_count;			       /* complete ones */
-	uint32_t bytes;				       /* of this reply, as they came */
-	uint32_t line_bytes;			       /* of the line under way */
-	uint16_t code;				       /* of the first line */
-	char head[4];				       /* the first octets of the line under way */
-	bool is_done, is_broken, is_last, has_held_cr; /* is_done: the next byte begins a new reply */
+	struct buf raw;				  /* the lines so far, without line ends */
+	uint32_t line_ends[SMTP_REPLY_LINES_MAX]; /* offsets into raw */
+	uint32_t line_count;			  /* complete ones */
+	uint32_t bytes;				  /* of this reply, as they came */
+	int code;				  /* of the first line */
+	bool is_done;				  /* the next byte begins a new reply */
+	const char *broken;			  /* why the stream is broken; static */
 };
 
 void smtp_reply_parser_init(struct smtp_reply_parser *parser);
