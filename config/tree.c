@@ -187,9 +187,12 @@ static void read_settings(struct config_reader *reader, const struct config_targ
 	}
 }
 
+/* `mistakes`: how many there were before this item. One of its own may well be the key that seems missing. */
 static void require_keys(struct config_reader *reader, const struct config_target *target,
-			 const struct config_place *place)
+			 const struct config_place *place, size_t mistakes)
 {
+	if (reader->errors->error_count > mistakes)
+		return;
 	for (size_t i = 0; i < target->table->count; i++)
 		if ((target->table->keys[i].flags & KEY_REQUIRED) && target->origins[i].kind == CONFIG_FROM_DEFAULT)
 			config_errors_add(reader->errors, place, "%s needs '%s'", target->table->one,
@@ -224,6 +227,7 @@ static void read_listeners(struct config_reader *reader, const struct yaml_node 
 		return;
 	for (const struct yaml_node *item = node->first; item; item = item->next) {
 		struct config_place place = place_of_value(reader, item);
+		size_t mistakes = reader->errors->error_count;
 		struct config_target target;
 		if (item->kind != YAML_MAP) {
 			refuse_kind(reader, item, "listen", wanted);
@@ -231,7 +235,7 @@ static void read_listeners(struct config_reader *reader, const struct yaml_node 
 		}
 		target = config_listener_target(config_add_listener(reader));
 		read_settings(reader, &target, SLICE(""), item);
-		require_keys(reader, &target, &place);
+		require_keys(reader, &target, &place, mistakes);
 	}
 }
 
@@ -252,6 +256,7 @@ static void read_relayhosts(struct config_reader *reader, const struct yaml_node
 	for (const struct yaml_node *item = node->first; item; item = item->next) {
 		struct config_place place = place_of_key(reader, item);
 		struct config_origin origin = origin_of_key(item);
+		size_t mistakes = reader->errors->error_count;
 		struct config_target target;
 		if (!is_plain_name(item->key) || slice_eq(item->key, SLICE("mx")) ||
 		    slice_eq(item->key, SLICE("discard")) || slice_eq(item->key, SLICE("capture")))
@@ -265,7 +270,7 @@ static void read_relayhosts(struct config_reader *reader, const struct yaml_node
 		}
 		target = config_relayhost_target(config_add_relayhost(reader, item->key, &origin));
 		read_settings(reader, &target, SLICE(""), item);
-		require_keys(reader, &target, &place);
+		require_keys(reader, &target, &place, mistakes);
 	}
 }
 
@@ -278,6 +283,7 @@ static void read_routes(struct config_reader *reader, const struct yaml_node *no
 	for (const struct yaml_node *item = node->first; item; item = item->next) {
 		struct config_place place = place_of_value(reader, item);
 		struct config_origin origin = origin_of(item);
+		size_t mistakes = reader->errors->error_count;
 		struct config_target target;
 		if (item->kind != YAML_MAP) {
 			refuse_kind(reader, item, "routes", wanted);
@@ -285,7 +291,7 @@ static void read_routes(struct config_reader *reader, const struct yaml_node *no
 		}
 		target = config_route_target(config_add_route(reader, &origin));
 		read_settings(reader, &target, SLICE(""), item);
-		require_keys(reader, &target, &place);
+		require_keys(reader, &target, &place, mistakes);
 	}
 }
 
