@@ -1,7 +1,6 @@
 #include "dns/channel.h"
 
 #include "base/base.h"
-#include "base/buf.h"
 #include "base/list.h"
 
 #include <ares.h>
@@ -35,7 +34,7 @@ struct channels {
 	struct rng *rng;
 	channels_cb *cb;
 	void *ctx;
-	char *given_servers; /* comma-separated; NULL: resolv.conf */
+	struct ares_addr_port_node *given_servers; /* NULL: resolv.conf */
 	char *resolv_conf;
 	enum dns_trust trust;
 	int timeout_ms, tries;
@@ -191,10 +190,8 @@ static int start(struct channels *channels, bool is_first, struct err *err)
 	channel = create_channel(channels, err);
 	if (!channel)
 		return ERR_SYSTEM;
-	if (channels->given_servers &&
-	    ares_set_servers_ports_csv(channel->ares, channels->given_servers) != ARES_SUCCESS)
-		result = err_set(err, ERR_SYNTAX, "DNS: '%s' is no list of addresses (ADDRESS:PORT, [ADDRESS]:PORT)",
-				 channels->given_servers);
+	if (channels->given_servers && ares_set_servers_ports(channel->ares, channels->given_servers) != ARES_SUCCESS)
+		result = err_set(err, ERR_SYSTEM, "DNS: c-ares refuses the servers");
 	if (result == 0)
 		result = learn(channels, channel, err);
 	if (result < 0)
@@ -204,19 +201,62 @@ static int start(struct channels *channels, bool is_first, struct err *err)
 	return result;
 }
 
-static char *join_servers(const struct dns_options *options)
+/* "ADDRESS", "ADDRESS:PORT", "[ADDRESS]:PORT"; an IPv6 address without a port may stand without brackets. */
+static bool parse_server(struct slice text, struct dns_address *address, int *port)
 {
-	struct buf list;
-	char *out;
+	ptrdiff_t colon = slice_find_last(text, ':');
+	struct slice digits;
 
-	if (options->server_count == 0)
-		return NULL;
-	buf_init(&list, 65536);
-	for (size_t i = 0; i < options->server_count; i++)
-		buf_printf(&list, "%s%s", i ? "," : "", options->servers[i]);
-	out = xmemdup(buf_slice(&list).ptr, buf_len(&list));
-	buf_fini(&list);
-	return out;
+	*port = 0;
+	if (dns_address_parse(text, address))
+		return true;
+	if (text.len && text.ptr[text.len - 1] == ']')
+		colon = -1;
+	if (colon >= 0) {
+		digits = slice_from(text, (size_t)colon + 1);
+		if (digits.len == 0 || digits.len > 5)
+			return false;
+		for (size_t i = 0; i < digits.len; i++) {
+			if (digits.ptr[i] < '0' || digits.ptr[i] > '9')
+				return false;
+			*port = *port * 10 + (digits.ptr[i] - '0');
+		}
+		text = slice_to(text, (size_t)colon);
+	}
+	if (text.len > 2 && text.ptr[0] == '[' && text.ptr[text.len - 1] == ']')
+		return dns_address_parse(slice_of(text.ptr + 1, text.len - 2), address) &&
+		       address->family == DNS_IPV6 && *port <= 65535;
+	return dns_address_parse(text, address) && address->family == DNS_IPV4 && *port <= 65535;
+}
+
+static void free_given_servers(struct channels *channels)
+{
+	while (channels->given_servers) {
+		struct ares_addr_port_node *next = channels->given_servers->next;
+
+		free(channels->given_servers);
+		channels->given_servers = next;
+	}
+}
+
+static int take_given_servers(struct channels *channels, const struct dns_options *options, struct err *err)
+{
+	struct ares_addr_port_node **end = &channels->given_servers;
+
+	for (size_t i = 0; i < options->server_count; i++) {
+		struct dns_address address;
+		int port;
+
+		if (!parse_server(slice_of_str(options->servers[i]), &address, &port))
+			return err_set(err, ERR_SYNTAX, "DNS: '%s' is no ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT",
+				       options->servers[i]);
+		*end = xcalloc(1, sizeof(**end));
+		(*end)->family = address.family == DNS_IPV4 ? AF_INET : AF_INET6;
+		memcpy(&(*end)->addr, address.bytes, address.family == DNS_IPV4 ? 4 : 16);
+		(*end)->udp_port = (*end)->tcp_port = port;
+		end = &(*end)->next;
+	}
+	return 0;
 }
 
 struct channels *channels_new(const struct dns_options *options, const struct dns_host *host, struct rng *rng,
@@ -229,13 +269,12 @@ struct channels *channels_new(const struct dns_options *options, const struct dn
 	channels->rng = rng;
 	channels->cb = cb;
 	channels->ctx = ctx;
-	channels->given_servers = join_servers(options);
 	channels->resolv_conf = options->resolv_conf ? xstrdup(options->resolv_conf) : NULL;
 	channels->trust = options->trust;
 	channels->timeout_ms = options->timeout_ms > 0 ? options->timeout_ms : DEFAULT_TIMEOUT_MS;
 	channels->tries = options->tries > 0 ? options->tries : DEFAULT_TRIES;
 	list_init(&channels->all);
-	if (start(channels, true, err) < 0)
+	if (take_given_servers(channels, options, err) < 0 || start(channels, true, err) < 0)
 		channels_free(&channels);
 	return channels;
 }
@@ -248,7 +287,7 @@ void channels_free(struct channels **channels)
 	LIST_FOREACH (node, &(*channels)->all)
 		destroy_channel(CONTAINER_OF(node, struct channel, node));
 	forget_learnt(*channels);
-	free((*channels)->given_servers);
+	free_given_servers(*channels);
 	free((*channels)->resolv_conf);
 	free(*channels);
 	*channels = NULL;
