@@ -191,24 +191,40 @@ static bool is_injected(struct slice name, struct slice value)
 		memmem(name.ptr, name.len, "_TCP", 4) || memmem(name.ptr, name.len, "_UDP", 4));
 }
 
+/* RELAYD_MESSAGE_SIZE for RELAYD_LIMITS_MESSAGE_SIZE: the section was forgotten. */
+static bool is_end_of(struct slice wanted, struct slice name)
+{
+	return name.len > wanted.len && name.ptr[name.len - wanted.len - 1] == '_' &&
+	       slice_eq(slice_from(name, name.len - wanted.len), wanted);
+}
+
 static void refuse_unknown(struct config_reader *reader, const char *name)
 {
 	static const struct config_table *const tables[] = {&config_root_table, &config_relayhost_table};
 	struct config_memory *memory = reader->config->memory;
+	/* Behind the common prefix, so that it does not make everything look near. */
+	struct slice wanted = slice_of_str(name + strlen(PREFIX));
 	struct nearest nearest;
 	char full[NAME_CHARS];
 
-	/* Behind the common prefix, so that it does not make everything look near. */
-	nearest_init(&nearest, slice_of_str(name + strlen(PREFIX)));
+	nearest_init(&nearest, wanted);
 	for (size_t i = 0; i < ARRAY_LEN(specials); i++)
 		nearest_offer(&nearest, specials[i].name + strlen(PREFIX));
-	for (size_t t = 0; t < ARRAY_LEN(tables); t++)
-		for (size_t i = 0; i < tables[t]->count; i++)
-			if (config_variable_name(tables[t], &tables[t]->keys[i], full))
-				nearest_offer(&nearest,
-					      config_memory_copy(memory, slice_of_str(full + strlen(PREFIX))));
+	for (size_t t = 0; t < ARRAY_LEN(tables); t++) {
+		for (size_t i = 0; i < tables[t]->count; i++) {
+			const char *known;
+			if (!config_variable_name(tables[t], &tables[t]->keys[i], full))
+				continue;
+			known = config_memory_copy(memory, slice_of_str(full + strlen(PREFIX)));
+			nearest_offer(&nearest, known);
+			if (!nearest.best && is_end_of(wanted, slice_of_str(known)))
+				nearest.best = known;
+		}
+	}
 	if (nearest.best)
 		complain(reader, name, "unknown variable, did you mean " PREFIX "%s?", nearest.best);
+	else if (nearest.any)
+		complain(reader, name, "unknown variable, the nearest is " PREFIX "%s", nearest.any);
 	else
 		complain(reader, name, "unknown variable");
 }

@@ -37,7 +37,7 @@ static unsigned distance_of(struct slice a, struct slice b)
 
 void nearest_init(struct nearest *nearest, struct slice wanted)
 {
-	*nearest = (struct nearest){.wanted = wanted};
+	*nearest = (struct nearest){.wanted = wanted, .any_distance = UINT32_MAX};
 	/* A third of the letters may be wrong, at least one. */
 	nearest->distance = (unsigned)MAX(wanted.len / 3, 1) + 1;
 }
@@ -50,6 +50,10 @@ void nearest_offer(struct nearest *nearest, const char *candidate)
 	if (nearest->wanted.len > LENGTH_MAX || text.len > LENGTH_MAX)
 		return;
 	distance = distance_of(nearest->wanted, text);
+	if (distance < nearest->any_distance) {
+		nearest->any_distance = distance;
+		nearest->any = candidate;
+	}
 	if (distance < nearest->distance) {
 		nearest->distance = distance;
 		nearest->best = candidate;

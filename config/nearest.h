@@ -12,7 +12,8 @@
 struct nearest {
 	struct slice wanted;
 	const char *best; /* NULL: nothing is near enough */
-	unsigned distance;
+	const char *any;  /* the nearest, however far; NULL: nothing was offered */
+	unsigned distance, any_distance;
 };
 
 void nearest_init(struct nearest *nearest, struct slice wanted);
