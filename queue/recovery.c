@@ -108,14 +108,14 @@ static bool has_content(struct recovery *recovery, int fd, uint64_t size)
 	return any;
 }
 
-static void add_leftover(struct recovery *recovery, const char *name, int fd, uint64_t size, bool content)
+static void add_leftover(struct recovery *recovery, const char *name, int fd, uint64_t size, bool header, bool content)
 {
 	struct recovery_leftover *leftover;
 
 	recovery->leftovers =
 	    xreallocarray(recovery->leftovers, recovery->leftover_count + 1, sizeof(recovery->leftovers[0]));
 	leftover = &recovery->leftovers[recovery->leftover_count++];
-	*leftover = (struct recovery_leftover){.fd = fd, .size = size, .has_content = content};
+	*leftover = (struct recovery_leftover){.fd = fd, .size = size, .has_header = header, .has_content = content};
 	snprintf(leftover->name, sizeof(leftover->name), "%s", name);
 	recovery->report->leftovers++;
 }
@@ -160,7 +160,7 @@ static int look_at_file(struct recovery *recovery, const char *name, struct err 
 			if (rc == 1)
 				add_found(recovery, name, fd, size, &header);
 			else if (rc == 0)
-				add_leftover(recovery, name, fd, size,
+				add_leftover(recovery, name, fd, size, false,
 					     strncmp(name, "seg-", 4) == 0 && has_content(recovery, fd, size));
 			else
 				recovery->disk->close(recovery->disk, fd);
@@ -365,7 +365,7 @@ static void drop_unchained(struct recovery *recovery)
 			tell_corruption(recovery, 0, text);
 			continue;
 		}
-		add_leftover(recovery, segment->name, segment->fd, segment->bytes, false);
+		add_leftover(recovery, segment->name, segment->fd, segment->bytes, true, false);
 		segment->fd = -1;
 	}
 }

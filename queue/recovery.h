@@ -27,6 +27,7 @@ struct recovery_leftover {
 	char name[SEGMENT_NAME_MAX];
 	int fd;
 	uint64_t size;
+	bool has_header;
 	bool has_content; /* without a header, yet not empty: evidence */
 };
 

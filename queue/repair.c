@@ -203,19 +203,41 @@ static void new_header(struct repair *repair)
 	}
 }
 
-static int make_file(struct repair *repair)
+/* Room for all that may have to be copied, with a little for what follows. */
+static uint64_t least_bytes(const struct repair *repair)
+{
+	const struct recovery *recovery = repair->recovery;
+	uint64_t tail = repair->old ? recovery->tail_end - MAX(repair->old->end, (uint64_t)SEGMENT_DATA_START) : 0;
+
+	return record_block_up(SEGMENT_DATA_START + tail + recovery->broken_count * (uint64_t)RECORD_HEADER_BYTES) +
+	       2 * RECORD_BLOCK;
+}
+
+/* On a full disk a start must not fail for want of a whole segment: a small one will do. */
+static int create_file(struct repair *repair, struct segment *segment)
 {
 	struct recovery *recovery = repair->recovery;
+	uint64_t least = least_bytes(repair), bytes = MAX(repair->options->segment_bytes, least);
+	int rc;
+
+	for (;;) {
+		snprintf(segment->name, sizeof(segment->name), "new-%016" PRIx64, recovery->next_name++);
+		segment->bytes = bytes;
+		rc = recovery->disk->create(recovery->disk, DISK_JOURNAL, segment->name, bytes, &segment->fd);
+		if (rc == 0 || err_code_of_errno(-rc) != ERR_NO_SPACE || bytes == least)
+			return rc;
+		bytes = MAX(record_block_up(bytes / 4), least);
+	}
+}
+
+static int make_file(struct repair *repair)
+{
 	struct segment *segment = xcalloc(1, sizeof(*segment));
-	uint64_t tail = repair->old ? repair->old->bytes : 0;
 	int rc;
 
 	repair->segment = segment;
 	segment->fd = -1;
-	/* The old segment may have been larger than those of today's configuration. */
-	segment->bytes = MAX(repair->options->segment_bytes, record_block_up(tail));
-	snprintf(segment->name, sizeof(segment->name), "new-%016" PRIx64, recovery->next_name++);
-	rc = recovery->disk->create(recovery->disk, DISK_JOURNAL, segment->name, segment->bytes, &segment->fd);
+	rc = create_file(repair, segment);
 	if (rc < 0)
 		return disk_error(repair, rc, "a new segment cannot be made in the journal");
 	new_header(repair);
@@ -449,6 +471,22 @@ static void unlink_file(struct repair *repair, const char *name)
 	repair->recovery->disk->unlink(repair->recovery->disk, DISK_JOURNAL, name);
 }
 
+/* What was made ahead of need, and files of recoveries that were cut short: nothing is lost with them, and on a full
+ * disk their room is the one that was kept for this start. */
+static void unlink_headless(struct repair *repair)
+{
+	struct recovery *recovery = repair->recovery;
+
+	for (uint32_t i = 0; i < recovery->leftover_count; i++) {
+		struct recovery_leftover *leftover = &recovery->leftovers[i];
+		if (leftover->has_header)
+			continue;
+		unlink_file(repair, leftover->name);
+		recovery->disk->close(recovery->disk, leftover->fd);
+		leftover->fd = -1;
+	}
+}
+
 static void clean(struct repair *repair)
 {
 	struct recovery *recovery = repair->recovery;
@@ -456,7 +494,8 @@ static void clean(struct repair *repair)
 	struct segment *old = repair->old;
 
 	for (uint32_t i = 0; i < recovery->leftover_count; i++)
-		unlink_file(repair, recovery->leftovers[i].name);
+		if (recovery->leftovers[i].has_header)
+			unlink_file(repair, recovery->leftovers[i].name);
 	if (repair->old_is_out) {
 		unlink_file(repair, old->name);
 	} else if (old && old->bytes > old->end && recovery->disk->truncate(recovery->disk, old->fd, old->end) == 0) {
@@ -509,6 +548,8 @@ int repair_run(struct recovery *recovery, const struct queue_options *options, s
 		return append_to_old(&repair);
 	if (recovery->spool == 0)
 		recovery->spool = rng_u64(options->rng);
+	if (rc == 0)
+		unlink_headless(&repair);
 	if (rc == 0)
 		rc = make_file(&repair);
 	if (rc == 0)

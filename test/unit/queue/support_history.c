@@ -81,6 +81,7 @@ struct run {
 	bool rotten; /* bits have been flipped in this history */
 	bool had_power_cut;
 	uint32_t step;
+	enum err_code error; /* of the last start */
 };
 
 /* ---- Reporting ---- */
@@ -533,10 +534,11 @@ static void open_queue(struct run *run)
 	    .notify = {run, .on_corruption = on_corruption, .on_note = on_note, .on_state = on_state},
 	    .rules = &run->rules,
 	};
-	struct err err;
+	struct err err = {0};
 
 	run->told = 0;
 	run->queue = queue_open(&options, &run->report, &err);
+	run->error = err.code;
 	if (!run->queue)
 		say(run, "        recovery: %s\n", run->disk.is_dead ? "cut" : err.text);
 	else
@@ -564,6 +566,9 @@ static void recover(struct run *run, uint64_t seed, uint32_t faults)
 			run->disk.fault_at = 0;
 			return;
 		}
+		/* A small disk may be full to the brim: the start says so, and somebody makes room. */
+		if (!run->disk.is_dead && run->error == ERR_NO_SPACE && tries >= faults)
+			run->disk.capacity += 2 * SEGMENT_BYTES;
 		power = run->disk.is_dead && run->disk.died_by_power;
 		run->had_power_cut |= power;
 		forget_queue(run);
