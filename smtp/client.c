@@ -244,7 +244,8 @@ static const char *doing(const struct smtp_client *c)
 /* The server would still understand it, and no content is under way. */
 static bool may_say_quit(const struct smtp_client *c)
 {
-	return !c->is_eof && c->phase != PHASE_TLS && !c->tx.is_body_wanted && buf_room(&c->out) > 16;
+	return !c->is_eof && c->phase != PHASE_TLS && c->phase != PHASE_QUIT && !c->tx.is_body_wanted &&
+	       buf_room(&c->out) > 16;
 }
 
 /* Once: the first reason stands. */

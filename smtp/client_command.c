@@ -18,18 +18,18 @@ static bool is_value(struct slice value, size_t max, bool may_be_utf8)
 	return true;
 }
 
-static bool parse(struct slice address, unsigned flags, struct smtp_mailbox *out)
+static bool parse(struct slice address, struct smtp_mailbox *out)
 {
-	return smtp_parse_mailbox(address, flags | SMTP_MAY_BE_UTF8 | SMTP_MAY_BE_BARE, out, NULL) == 0;
+	return smtp_parse_mailbox(address, SMTP_MAY_BE_UTF8 | SMTP_MAY_BE_BARE, out, NULL) == 0;
 }
 
 bool command_check_message(struct smtp_client *c, struct smtp_reply *out)
 {
 	const struct smtp_transaction *what = c->tx.what;
 	const struct smtp_client_capabilities *offered = &c->offered;
-	struct smtp_mailbox sender;
+	struct smtp_mailbox sender = {0};
 
-	if (!parse(what->sender, SMTP_MAY_BE_EMPTY, &sender))
+	if (what->sender.len && !parse(what->sender, &sender))
 		smtp_reply_set(out, 0, "5.1.7", "the sender's address cannot be sent");
 	else if ((what->needs_smtputf8 || sender.is_utf8) && !offered->smtputf8)
 		smtp_reply_set(out, 0, "5.6.7", "the message needs SMTPUTF8, which the next host does not offer");
@@ -50,7 +50,7 @@ enum rcpt_state command_check_recipient(const struct smtp_client *c, const struc
 {
 	struct smtp_mailbox mailbox;
 
-	if (!parse(recipient->address, 0, &mailbox))
+	if (!parse(recipient->address, &mailbox))
 		return RCPT_BAD_ADDRESS;
 	return mailbox.is_utf8 && !c->offered.smtputf8 ? RCPT_NEEDS_UTF8 : RCPT_OPEN;
 }
