@@ -1,7 +1,10 @@
+/*
+ * Each event carries the address of its watch. A watch that is taken away is marked dead and freed only when no event
+ * of this turn can name it any more; that is the generation check, and it costs no map.
+ */
 #include "relayd/loop.h"
 
 #include "base/base.h"
-#include "base/list.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -30,7 +33,8 @@ struct loop {
 	struct timers *timers;
 	int epoll_fd;
 	int64_t now_ms, wake_at_ms;
-	bool stopping;
+	uint64_t turn_number;
+	bool stopping, in_turn;
 	struct watch *dead; /* freed when no event of this turn can name them any more */
 	struct post hooks[HOOKS_MAX];
 	size_t hook_count;
@@ -78,9 +82,12 @@ void loop_free(struct loop **loop)
 
 	if (!l)
 		return;
+	BUG_ON(l->in_turn);
 	loop_unwatch(l, &l->signal_watch);
-	if (l->signal_fd >= 0)
+	if (l->signal_fd >= 0) {
 		close(l->signal_fd);
+		sigprocmask(SIG_UNBLOCK, &l->signal_set, NULL);
+	}
 	bury_dead(l);
 	timers_free(&l->timers);
 	free(l->posts);
@@ -97,6 +104,11 @@ struct timers *loop_timers(struct loop *loop)
 int64_t loop_now_ms(const struct loop *loop)
 {
 	return loop->now_ms;
+}
+
+uint64_t loop_turn_number(const struct loop *loop)
+{
+	return loop->turn_number;
 }
 
 struct watch *loop_watch(struct loop *loop, int fd, uint32_t events, watch_cb *cb, void *ctx)
@@ -179,24 +191,34 @@ void loop_wake_at(struct loop *loop, int64_t at_ms)
 		loop->wake_at_ms = at_ms;
 }
 
-static int wait_ms(const struct loop *loop, int max_wait_ms)
+int64_t loop_next_at_ms(const struct loop *loop)
 {
-	int64_t until = MIN(timers_next_at_ms(loop->timers), loop->wake_at_ms);
-	int64_t wait = until == INT64_MAX ? INT32_MAX : MAX(until - clock_mono_ms(loop->clock), 0);
-
-	if (max_wait_ms >= 0)
-		wait = MIN(wait, max_wait_ms);
-	return wait == INT32_MAX ? -1 : (int)MIN(wait, (int64_t)INT32_MAX);
+	if (loop->post_count > 0)
+		return loop->now_ms;
+	return MIN(timers_next_at_ms(loop->timers), loop->wake_at_ms);
 }
 
-static void run_posts(struct loop *loop)
+static int wait_ms(const struct loop *loop, int max_wait_ms)
 {
-	/* Those posted meanwhile run too: they free what the first ones let go. */
-	for (size_t i = 0; i < loop->post_count; i++) {
+	int64_t until = loop_next_at_ms(loop), wait;
+
+	if (until == INT64_MAX)
+		return max_wait_ms;
+	wait = MIN(MAX(until - clock_mono_ms(loop->clock), 0), (int64_t)INT32_MAX);
+	return (int)(max_wait_ms >= 0 ? MIN(wait, (int64_t)max_wait_ms) : wait);
+}
+
+static unsigned run_posts(struct loop *loop)
+{
+	size_t i;
+
+	/* Those posted meanwhile run too: they free what the first ones let go. The array may move under our feet. */
+	for (i = 0; i < loop->post_count; i++) {
 		struct post post = loop->posts[i];
 		post.cb(post.ctx);
 	}
 	loop->post_count = 0;
+	return (unsigned)i;
 }
 
 static uint64_t now_us(void)
@@ -206,35 +228,52 @@ static uint64_t now_us(void)
 	return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
 }
 
-void loop_turn(struct loop *loop, int max_wait_ms)
+static unsigned dispatch(const struct epoll_event *events, int count)
+{
+	unsigned called = 0;
+
+	for (int i = 0; i < count; i++) {
+		struct watch *watch = events[i].data.ptr;
+		if (!watch->cb)
+			continue;
+		watch->cb(watch->ctx, events[i].events);
+		called++;
+	}
+	return called;
+}
+
+unsigned loop_turn(struct loop *loop, int max_wait_ms)
 {
 	struct epoll_event events[EVENTS_PER_TURN];
 	int count = epoll_wait(loop->epoll_fd, events, EVENTS_PER_TURN, wait_ms(loop, max_wait_ms));
 	uint64_t began = now_us(), took;
+	unsigned called;
 
 	BUG_ON(count < 0 && errno != EINTR);
+	BUG_ON(loop->in_turn);
+	loop->in_turn = true;
+	loop->turn_number++;
 	loop->now_ms = clock_mono_ms(loop->clock);
 	loop->wake_at_ms = INT64_MAX;
-	for (int i = 0; i < count; i++) {
-		struct watch *watch = events[i].data.ptr;
-		if (watch->cb)
-			watch->cb(watch->ctx, events[i].events);
-	}
+	called = dispatch(events, count);
 	bury_dead(loop);
+	called += timers_next_at_ms(loop->timers) <= loop->now_ms;
 	timers_run(loop->timers, loop->now_ms);
 	for (size_t i = 0; i < loop->hook_count; i++)
 		loop->hooks[i].cb(loop->hooks[i].ctx);
-	run_posts(loop);
+	called += run_posts(loop);
 	bury_dead(loop);
+	loop->in_turn = false;
 	took = now_us() - began;
 	loop->longest_turn_us = MAX(loop->longest_turn_us, took);
+	return called;
 }
 
 void loop_run(struct loop *loop)
 {
-	loop->stopping = false;
 	while (!loop->stopping)
 		loop_turn(loop, -1);
+	loop->stopping = false;
 }
 
 void loop_stop(struct loop *loop)
