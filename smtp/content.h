@@ -8,8 +8,9 @@
  * What it cannot decide yet (a CR, a dot or a dot and CR at the very end of the input) it does not take: the caller
  * keeps these at most two octets and hands them in again with what follows. So the state is small.
  *
- * NORMALIZE is for old programs that end lines with LF alone: a bare LF becomes CRLF, a CR before CRLF goes, any other
- * bare CR becomes a blank (never a line: a field value with a CR in it must not become two fields). Such a program
+ * NORMALIZE is for old programs that end lines with LF alone: a bare LF becomes CRLF, several CR count
+ * as one, and a CR that no LF follows becomes a blank (never a line: a field value with a CR in it must not become two
+ * fields). Such a program
  * doubles its dots after LF, so there a doubled dot is halved; a single one stays. The end is still CRLF.CRLF alone.
  */
 #ifndef SMTP_CONTENT_H

@@ -42,21 +42,19 @@ enum header_end {
 	HEADER_END_CONTENT,    /* the content ended: no body */
 };
 
-/* Embedded. */
+/* Embedded; all of it is private. */
 struct header_scanner {
 	struct buf block;
 	enum header_status status;
 	enum header_end end;
-	size_t line;	 /* where in `block` the line begins that is not judged yet */
-	size_t searched; /* up to where that line has no end */
-	size_t skip;	 /* length of the mbox line at the front */
-	size_t fields_end;
-	uint32_t field_count; /* fields, not lines */
+	size_t line;	 /* where in `block` the current line begins */
+	size_t examined; /* up to where it has been looked at without result */
+	bool is_judged;	 /* the current line belongs to the header */
+	bool had_mbox;	 /* one was set aside */
+	uint32_t field_count;
 };
 
 void header_scanner_init(struct header_scanner *scan, size_t max_bytes);
-/* For another message; keeps a small block of memory. */
-void header_scanner_reset(struct header_scanner *scan);
 void header_scanner_fini(struct header_scanner *scan);
 
 /* Takes from the front of `content` what belongs to the header; *taken is all of it while HEADER_MORE. */
@@ -69,6 +67,8 @@ enum header_status header_scanner_end(struct header_scanner *scan);
 struct slice header_scanner_block(const struct header_scanner *scan);
 /* Octets that were taken but belong to the front of the body. */
 struct slice header_scanner_leftover(const struct header_scanner *scan);
+
+uint32_t header_scanner_field_count(const struct header_scanner *scan);
 
 /* One field. Slices lie in the block. */
 struct header_field {

@@ -26,7 +26,7 @@
  *       │           STARTTLS└─────────────────────────────────────────────┘
  *       └─ TLS ◀─ 220 sent                          AUTH_LINE ◀─334─ AUTH       any ─▶ CLOSING ─▶ CLOSED
  *
- * TRUST    Who is neither authenticated nor `trusted` cannot get past MAIL (530 with `untrusted_text`). With
+ * TRUST    Who is neither authenticated nor `trusted` cannot get past MAIL, whatever else is set. With
  *          `tls_required` nothing but EHLO, HELO, NOOP, RSET, HELP, QUIT and STARTTLS works before TLS, except for the
  *          trusted.
  * CONTENT  The end of data is CRLF.CRLF and nothing else. NUL is never taken. A bare CR or LF is refused with
@@ -72,7 +72,9 @@ struct smtp_server_options {
 	bool trusted;		   /* this client needs neither AUTH nor TLS */
 	bool auth_required; /* of everybody who is not trusted; false: nobody is asked, never use it in the open */
 	bool bare_names;    /* "RCPT TO:<root>" is for the host to complete; otherwise only postmaster */
-	const char *untrusted_text; /* of the 530, NULL: "Authentication required: set user name and password" */
+	/* What others are told at MAIL: 530 5.7.0 if they could log in here (`auth`), else 554 5.7.1. NULL: a text that
+	 * says which of the two must be set up. */
+	const char *untrusted_text;
 	enum content_bare_newlines bare_newlines;
 	bool reject_long_lines;			 /* over 998 octets */
 	bool no_smtputf8, no_dsn, no_requiretls; /* leave it out of the offer */
@@ -249,6 +251,8 @@ struct smtp_server_status {
 	uint64_t content_bytes;			  /* of the message that arrives */
 };
 void smtp_server_status(const struct smtp_server *server, struct smtp_server_status *out);
+/* "READY", as in the picture above. For traces and tests. */
+const char *smtp_server_state_name(const struct smtp_server *server);
 /* What it occupies, for the ceiling over all sessions. */
 size_t smtp_server_memory_bytes(const struct smtp_server *server);
 

@@ -35,7 +35,6 @@ enum {
 	SMTP_AUTH_LINE_MAX_BYTES = 12288, /* RFC 4954 §4 */
 	SMTP_REPLY_LINE_MAX_BYTES = 512,
 	SMTP_TEXT_LINE_MAX_BYTES = 1000,
-	SMTP_PARAMETERS_MAX = 32, /* of one command; ours */
 	SMTP_ENVID_MAX_BYTES = 100,
 	SMTP_ORCPT_MAX_BYTES = 500,
 };
@@ -124,6 +123,8 @@ int smtp_parse_notify(struct slice text, unsigned *bits);
 int smtp_parse_ret(struct slice text, enum smtp_dsn_ret *ret);
 /* addr-type ";" xtext; for "utf-8" also utf-8-addr-xtext and -unitext (RFC 6533 §3). Is the form right? */
 bool smtp_is_orcpt(struct slice text, unsigned flags);
+/* xtext of printable ASCII and blanks alone, at most SMTP_ENVID_MAX_BYTES (RFC 3461 §4.4): it will stand in a DSN. */
+bool smtp_is_envid(struct slice text);
 
 /* ---- xtext (RFC 3461 §4) ---------------------------------------------------------------------------------------- */
 
