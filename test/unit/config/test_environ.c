@@ -328,7 +328,7 @@ static const struct {
     {"RELAYD_LIMIT_MESSAGE_SIZE=1M",
      "RELAYD_LIMIT_MESSAGE_SIZE: unknown variable, did you mean RELAYD_LIMITS_MESSAGE_SIZE?"},
     {"RELAYD_HOSTNAM_FILE=1M", "RELAYD_HOSTNAM_FILE: unknown variable, did you mean RELAYD_HOSTNAME?"},
-    {"RELAYD_HEADERS_SET=A: b", "RELAYD_HEADERS_SET: unknown variable, the nearest is RELAYD_HELPERS"},
+    {"RELAYD_HEADERS_SET=A: b", "RELAYD_HEADERS_SET: unknown variable, the nearest is RELAYD_HEADERS_REMOVE"},
     {"RELAYD_LIMITS_RECIPIENTS=many", "RELAYD_LIMITS_RECIPIENTS: 'many' is no whole number from 1 to 100000"},
     {"RELAYD_BCC=a@example.com", "RELAYD_BCC: 'bcc' is not supported yet"},
     {"RELAYD_TRUSTED=0.0.0.0/0",
