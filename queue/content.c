@@ -15,7 +15,6 @@ struct queue_content {
 	char *memory; /* a record: the MESSAGE with its body, or the present piece */
 	struct slice rest;
 	uint32_t next_piece;
-	uint64_t given;
 	XXH3_state_t *hash; /* with pieces only */
 };
 
@@ -263,6 +262,9 @@ static int next_piece(struct queue_content *content)
 		return ERR_NOT_FOUND;
 	if (slot->flags & SLOT_CORRUPT || content->next_piece >= slot_piece_count(slot))
 		return ERR_CORRUPT;
+	while (content->queue->rules->trust_pieces && content->next_piece + 1 < content->content.pieces &&
+	       slot->u.extra->pieces[content->next_piece].at.segment == 0)
+		content->next_piece++;
 	rc = read_piece(content, &slot->u.extra->pieces[content->next_piece]);
 	if (rc == ERR_CORRUPT) {
 		content->rest = (struct slice){0};
@@ -287,7 +289,6 @@ ssize_t queue_content_read(struct queue_content *content, void *out, size_t len)
 	n = MIN(len, content->rest.len);
 	memcpy(out, content->rest.ptr, n);
 	content->rest = slice_from(content->rest, n);
-	content->given += n;
 	return (ssize_t)n;
 }
 

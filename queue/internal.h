@@ -56,6 +56,9 @@ struct queue {
 int queue_append_simple(struct queue *queue, enum record_type type, uint64_t id);
 /* All recipients are final, or the message is deleted: DONE, and out of the index. */
 void queue_finish(struct queue *queue, struct slot *slot);
+/* A piece is needed, or no longer. */
+void queue_keep_piece(struct queue *queue, const struct index_place *piece);
+void queue_release_piece(struct queue *queue, const struct index_place *piece);
 void queue_release_places(struct queue *queue, struct record_place message, uint32_t length,
 			  const struct index_extra *extra);
 void queue_tell_corruption(struct queue *queue, uint64_t id, const char *text);

@@ -358,6 +358,17 @@ static void end_segment(struct journal *journal)
 		segment->end = segment->synced;
 }
 
+/* Only a broken rule asks for it: pieces left memory when they were written. */
+static void forget_pieces(struct batch *batch)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < batch->count; i++)
+		if (batch->items[i].type != RECORD_DATA)
+			batch->items[kept++] = batch->items[i];
+	batch->count = kept;
+}
+
 /* What was in flight comes first again, in its old order. */
 static void take_back_flight(struct journal *journal)
 {
@@ -367,9 +378,13 @@ static void take_back_flight(struct journal *journal)
 		batch_clear(&journal->flight);
 		return;
 	}
+	if (journal->rules->forget_unsynced)
+		forget_pieces(&journal->flight);
 	journal->gather = journal->flight;
-	buf_truncate(&journal->gather.bytes, journal->gather.items[journal->gather.count - 1].at +
-						 record_bytes(journal->gather.items[journal->gather.count - 1].length));
+	if (journal->gather.count > 0)
+		buf_truncate(&journal->gather.bytes,
+			     journal->gather.items[journal->gather.count - 1].at +
+				 record_bytes(journal->gather.items[journal->gather.count - 1].length));
 	batch_copy(&journal->gather, &later, 0, later.count, false);
 	batch_fini(&later);
 	batch_init(&journal->flight);
@@ -562,12 +577,34 @@ static void load_flight(struct journal *journal, uint32_t count)
 	batch_fini(&old);
 }
 
+/* Only a broken rule asks for it: what the batch in flight replaces counts as gone while it is being written. */
+static uint32_t oldest_needed_behind_flight(struct journal *journal)
+{
+	const struct segments *segments = journal->options.segments;
+	const struct batch *flight = &journal->flight;
+	uint32_t *live = xcalloc(segments->count, sizeof(*live)), first;
+
+	for (uint32_t i = 0; i < segments->count; i++)
+		live[i] = segments->items[i]->live;
+	for (uint32_t i = 0; i < flight->count; i++) {
+		struct segment *segment = segments_find(segments, flight->items[i].old.segment);
+		if (segment && segment->live > 0)
+			segment->live--;
+	}
+	first = oldest_needed(journal);
+	for (uint32_t i = 0; i < segments->count; i++)
+		segments->items[i]->live = live[i];
+	free(live);
+	return first;
+}
+
 static void append_mark(struct journal *journal)
 {
 	struct buf *bytes = &journal->flight.bytes;
 	uint64_t start = journal->current->end;
 	struct record_header header = {.length = MARK_BYTES, .type = RECORD_MARK};
-	struct payload_mark mark = {start, oldest_needed(journal)};
+	struct payload_mark mark = {start, journal->rules->free_unsynced ? oldest_needed_behind_flight(journal)
+									 : oldest_needed(journal)};
 	size_t offset = buf_len(bytes);
 
 	BUG_ON(!buf_reserve(bytes, record_bytes(MARK_BYTES)));
@@ -611,6 +648,14 @@ static int write_header(struct journal *journal)
 	return journal->options.disk->write(journal->options.disk, journal->current->fd, blocks, len, 0);
 }
 
+static void on_synced(struct journal *journal, const struct disk_done *done);
+
+static void begin_sync(struct journal *journal)
+{
+	journal->sync_token = journal_token(journal);
+	journal->options.disk->sync(journal->options.disk, journal->current->fd, journal->sync_token);
+}
+
 static void write_flight(struct journal *journal)
 {
 	struct disk *disk = journal->options.disk;
@@ -619,6 +664,8 @@ static void write_flight(struct journal *journal)
 	int rc = 0;
 
 	seal_flight(journal);
+	if (journal->rules->sync_early)
+		begin_sync(journal);
 	bytes = buf_slice(&journal->flight.bytes);
 	if (journal->header_pending)
 		rc = write_header(journal);
@@ -631,8 +678,12 @@ static void write_flight(struct journal *journal)
 		return;
 	}
 	journal->header_pending = false;
-	journal->sync_token = journal_token(journal);
-	disk->sync(disk, current->fd, journal->sync_token);
+	if (!journal->rules->sync_early)
+		begin_sync(journal);
+	if (journal->rules->reply_unsynced) {
+		journal->sync_token = 0;
+		on_synced(journal, &(struct disk_done){0});
+	}
 }
 
 /* True: there is a segment with room for at least one item (or for a lone MARK). */
@@ -736,8 +787,10 @@ bool journal_on_done(struct journal *journal, const struct disk_done *done)
 	if (done->token == 0 || done->token != journal->sync_token)
 		return false;
 	journal->sync_token = 0;
-	if (done->result == 0)
+	if (done->result == 0 || (done->result == DISK_HELPER_DIED && journal->rules->dead_helper_is_fine))
 		on_synced(journal, done);
+	else if (journal->rules->sync_again)
+		begin_sync(journal);
 	else
 		fail(journal, "sync", done->result);
 	return true;

@@ -104,6 +104,7 @@ struct journal_rules {
 	bool no_nonce;		  /* checksums do not depend on the segment ... */
 	bool recycle;		  /* ... and freed files are used again */
 	bool schedule_unsynced;	  /* messages are due before they are synced */
+	bool sync_early;	  /* a sync is believed to cover what was written after it began */
 	bool reply_unsynced;	  /* 250 when written, before the sync */
 	bool append_replayed;	  /* after recovery the newest segment is appended to */
 	bool no_start_sync;	  /* recovery does not begin with syncing the directory */

@@ -56,12 +56,24 @@ static void tell_accept(struct queue *queue)
 
 /* ---- What the journal tells ---- */
 
+void queue_keep_piece(struct queue *queue, const struct index_place *piece)
+{
+	if (!queue->rules->forget_pieces)
+		segments_keep(&queue->segments, piece->at, piece->length);
+}
+
+void queue_release_piece(struct queue *queue, const struct index_place *piece)
+{
+	if (!queue->rules->forget_pieces)
+		segments_release(&queue->segments, piece->at, piece->length);
+}
+
 void queue_release_places(struct queue *queue, struct record_place message, uint32_t length,
 			  const struct index_extra *extra)
 {
 	segments_release(&queue->segments, message, length);
 	for (uint32_t i = 0; extra && i < extra->piece_count; i++)
-		segments_release(&queue->segments, extra->pieces[i].at, extra->pieces[i].length);
+		queue_release_piece(queue, &extra->pieces[i]);
 }
 
 static void on_result_synced(struct queue *queue, const struct journal_item *item, struct record_place place)

@@ -482,6 +482,8 @@ static void unlink_headless(struct repair *repair)
 		if (leftover->has_header)
 			continue;
 		unlink_file(repair, leftover->name);
+		if (recovery->rules->quarantine_last)
+			continue;
 		recovery->disk->close(recovery->disk, leftover->fd);
 		leftover->fd = -1;
 	}

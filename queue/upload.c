@@ -69,8 +69,8 @@ void queue_upload_abort(struct queue_upload **upload)
 {
 	if (!*upload)
 		return;
-	for (uint32_t i = 0; i < (*upload)->piece_count; i++)
-		segments_release(&(*upload)->queue->segments, (*upload)->pieces[i].at, (*upload)->pieces[i].length);
+	for (uint32_t i = 0; !(*upload)->queue->rules->forget_uploads && i < (*upload)->piece_count; i++)
+		queue_release_piece((*upload)->queue, &(*upload)->pieces[i]);
 	upload_free(upload);
 }
 
@@ -266,6 +266,11 @@ void upload_each_piece(struct queue *queue, uint32_t segment,
 	}
 }
 
+static bool is_accepted(const struct slot *slot)
+{
+	return slot && slot->flags & SLOT_SYNCED;
+}
+
 /* A piece is where it should be: of a message, of an upload, or of nobody any more. */
 static void piece_on_synced(struct queue *queue, const struct journal_item *item, struct record_place place)
 {
@@ -280,11 +285,11 @@ static void piece_on_synced(struct queue *queue, const struct journal_item *item
 		compaction_on_copied(queue, item, piece != NULL);
 	if (!piece)
 		return;
-	if (!queue->rules->forget_pieces && (slot || !queue->rules->forget_uploads)) {
-		segments_release(&queue->segments, piece->at, piece->length);
-		segments_keep(&queue->segments, place, item->length);
-	}
+	if (!(queue->rules->forget_uploads && !is_accepted(slot)))
+		queue_release_piece(queue, piece);
 	*piece = (struct index_place){place, item->length};
+	if (!(queue->rules->forget_uploads && !is_accepted(slot)))
+		queue_keep_piece(queue, piece);
 }
 
 void upload_on_synced(struct queue *queue, const struct journal_item *item, struct record_place place)
@@ -300,6 +305,8 @@ void upload_on_synced(struct queue *queue, const struct journal_item *item, stru
 		slot->message = place;
 		slot->length = item->length;
 		segments_keep(&queue->segments, place, item->length);
+		for (uint32_t i = 0; queue->rules->forget_uploads && i < slot_piece_count(slot); i++)
+			queue_keep_piece(queue, &slot->u.extra->pieces[i]);
 		index_change_begin(queue->index, slot);
 		slot->flags |= SLOT_SYNCED;
 		index_change_end(queue->index, slot);

@@ -142,14 +142,16 @@ static void drop_pending(struct fault_file *file, uint32_t count)
 	for (uint32_t i = 0; i < count; i++)
 		free(file->pending[i].bytes);
 	file->pending_count -= count;
-	memmove(file->pending, file->pending + count, file->pending_count * sizeof(file->pending[0]));
+	if (count > 0)
+		memmove(file->pending, file->pending + count, file->pending_count * sizeof(file->pending[0]));
 }
 
 static void make_durable(struct fault_file *file, uint64_t offset, const char *bytes, uint64_t len)
 {
 	if (offset + len > file->durable_size)
 		resize(&file->durable, &file->durable_size, offset + len);
-	memcpy(file->durable + offset, bytes, len);
+	if (len > 0)
+		memcpy(file->durable + offset, bytes, len);
 }
 
 /* The first `count` pending changes reach the platter. */
@@ -774,4 +776,9 @@ void fault_disk_copy(struct fault_disk *to, const struct fault_disk *from)
 			list_add(&to->durable[area], &to->durable_count[area], &entry);
 		}
 	}
+}
+
+const char *fault_disk_name(const struct fault_disk *disk, enum disk_area area, uint32_t number)
+{
+	return disk->cached[area][number].name;
 }

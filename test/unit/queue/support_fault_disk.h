@@ -74,6 +74,8 @@ void fault_disk_rot(struct fault_disk *disk, enum disk_area area, const char *na
 		    uint32_t count);
 /* The file's bytes as the cache has them; NULL: there is no such file. */
 char *fault_disk_bytes(struct fault_disk *disk, enum disk_area area, const char *name, uint64_t *size);
+/* Of the entry `number` below cached_count. */
+const char *fault_disk_name(const struct fault_disk *disk, enum disk_area area, uint32_t number);
 uint64_t fault_disk_used(const struct fault_disk *disk);
 /* A copy of all that is on it, durable and cached alike; nothing open, no fault armed. */
 void fault_disk_copy(struct fault_disk *to, const struct fault_disk *from);

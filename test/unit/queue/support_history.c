@@ -14,6 +14,7 @@
 #define MESSAGES_MAX 600
 #define UPLOADS_MAX 4
 #define READERS_MAX 2
+#define EVIDENCE_MAX 64
 
 /* What the model knows of something that was recorded: when, and whether it must survive. */
 struct recorded {
@@ -45,6 +46,7 @@ struct model_message {
 	uint64_t commit_seq;
 	uint64_t refused_at_syncs;
 	bool is_lost; /* told as damaged; nothing more is expected */
+	bool is_hit;  /* a record of it rotted */
 };
 
 struct model_upload {
@@ -57,6 +59,13 @@ struct model_reader {
 	struct queue_content *content;
 	uint32_t message;
 	size_t at;
+};
+
+/* A record as it was when bits of it had been flipped: the quarantine must hold it if something is lost. */
+struct evidence {
+	uint64_t id;
+	char *bytes;
+	size_t len;
 };
 
 struct run {
@@ -76,9 +85,10 @@ struct run {
 	struct model_reader readers[READERS_MAX];
 	uint64_t ids_used[4 * MESSAGES_MAX];
 	uint32_t id_count;
-	unsigned told; /* corruptions, this life */
-	unsigned told_ever;
-	bool rotten; /* bits have been flipped in this history */
+	struct evidence evidence[EVIDENCE_MAX];
+	uint32_t evidence_count;
+	unsigned told; /* corruptions, since the last rot */
+	bool rotten;   /* bits have been flipped in this history */
 	bool had_power_cut;
 	uint32_t step;
 	enum err_code error; /* of the last start */
@@ -120,7 +130,6 @@ static void on_corruption(void *ctx, uint64_t id, const char *text)
 	if (run->disk.is_dead)
 		return;
 	run->told++;
-	run->told_ever++;
 	say(run, "        told: %s\n", text);
 }
 
@@ -207,9 +216,16 @@ static bool all_final_durable(const struct run *run, const struct model_message 
 	return true;
 }
 
+/* Whether the model may ask something of it. */
 static bool is_alive(const struct model_message *message)
 {
 	return message->life == LIFE_ACKED && !message->is_lost && message->deleted.value == 0 && !all_final(message);
+}
+
+/* Damage excuses what it hit, if it was told. */
+static bool is_excused(const struct run *run, const struct model_message *message)
+{
+	return message->is_lost || (message->is_hit && run->told > 0);
 }
 
 static struct model_message *choose_alive(struct run *run, uint32_t a)
@@ -396,7 +412,7 @@ static void record_result(struct run *run, struct model_message *message, uint32
 	if (run->disk.is_dead)
 		return;
 	if (rc != 0) {
-		if (!run->rotten)
+		if (!is_excused(run, message))
 			violation(run, "RESULT NOT TAKEN (%d)", rc);
 		return;
 	}
@@ -462,10 +478,9 @@ static void read_message(struct run *run, struct model_message *message)
 {
 	if (!message || check_content(run, message) || run->disk.is_dead)
 		return;
-	if (run->rotten)
-		message->is_lost = true;
-	else
+	if (!is_excused(run, message))
 		violation(run, "CANNOT BE READ");
+	message->is_lost = true; /* the evidence is on its way to the quarantine */
 }
 
 static void close_readers(struct run *run)
@@ -501,7 +516,7 @@ static void read_on(struct run *run, uint32_t a)
 		violation(run, "READER SENDS FOREIGN BYTES");
 	if (n == 0 && reader->at != message->len)
 		violation(run, "READER SENDS A PART");
-	if (n < 0 && is_alive(message) && !run->rotten && !run->disk.is_dead)
+	if (n < 0 && is_alive(message) && !is_excused(run, message) && !run->disk.is_dead)
 		violation(run, "READER FAILS (%d)", (int)n);
 	reader->at += n > 0 ? (size_t)n : 0;
 	if (n <= 0)
@@ -536,7 +551,6 @@ static void open_queue(struct run *run)
 	};
 	struct err err = {0};
 
-	run->told = 0;
 	run->queue = queue_open(&options, &run->report, &err);
 	run->error = err.code;
 	if (!run->queue)
@@ -588,11 +602,11 @@ static void check_rcpt(struct run *run, struct model_message *message, uint32_t 
 	struct model_rcpt *rcpt = &message->rcpts[r];
 	uint32_t final = status->state == QUEUE_FINAL ? status->kind : 0;
 
-	if (must_be(run, &rcpt->final) && final != must_be(run, &rcpt->final) && run->told == 0)
+	if (must_be(run, &rcpt->final) && final != must_be(run, &rcpt->final) && !is_excused(run, message))
 		violation(run, "RESULT FORGOTTEN: message %u, recipient %u", (unsigned)(message - run->messages), r);
 	else if (final && final != rcpt->final.value)
 		violation(run, "RESULT FROM NOWHERE: message %u, recipient %u", (unsigned)(message - run->messages), r);
-	if (status->attempts < must_be(run, &rcpt->attempts) && run->told == 0)
+	if (status->attempts < must_be(run, &rcpt->attempts) && !is_excused(run, message))
 		violation(run, "ATTEMPTS FORGOTTEN: message %u, recipient %u", (unsigned)(message - run->messages), r);
 	else if (status->attempts > rcpt->attempts.value)
 		violation(run, "ATTEMPTS FROM NOWHERE");
@@ -601,10 +615,11 @@ static void check_rcpt(struct run *run, struct model_message *message, uint32_t 
 	rcpt->taken = false;
 }
 
-static void check_flag(struct run *run, struct recorded *recorded, bool now, const char *name)
+static void check_flag(struct run *run, const struct model_message *message, struct recorded *recorded, bool now,
+		       const char *name)
 {
 	/* Of several changes that were not synced any may be the last that survived. */
-	if (is_durable(run, recorded) && now != recorded->value && run->told == 0)
+	if (is_durable(run, recorded) && now != recorded->value && !is_excused(run, message))
 		violation(run, "%s FORGOTTEN", name);
 	adopt(recorded, now);
 }
@@ -625,44 +640,69 @@ static bool may_be_absent(const struct model_message *message)
 	return message->life != LIFE_ACKED || message->is_lost || message->deleted.value || all_final(message);
 }
 
+static bool quarantine_has(struct run *run, const struct evidence *evidence)
+{
+	for (uint32_t i = 0; i < run->disk.cached_count[DISK_QUARANTINE]; i++) {
+		uint64_t size;
+		const char *bytes = fault_disk_bytes(&run->disk, DISK_QUARANTINE,
+						     fault_disk_name(&run->disk, DISK_QUARANTINE, i), &size);
+		if (memmem(bytes, size, evidence->bytes, evidence->len))
+			return true;
+	}
+	return false;
+}
+
+/* An accepted message is not there, or cannot be read: only what rotted may go this way, told and with the bytes kept.
+ */
+static void lose(struct run *run, struct model_message *message)
+{
+	unsigned number = (unsigned)(message - run->messages);
+	bool any = false;
+
+	if (message->is_lost)
+		return;
+	message->is_lost = true;
+	if (!message->is_hit)
+		violation(run, "LOST: message %u", number);
+	else if (run->told == 0)
+		violation(run, "SILENT LOSS: message %u", number);
+	for (uint32_t i = 0; i < run->evidence_count; i++)
+		any |= run->evidence[i].id == message->id && quarantine_has(run, &run->evidence[i]);
+	if (message->is_hit && !any)
+		violation(run, "LOST WITHOUT EVIDENCE: message %u", number);
+}
+
 static void check_present(struct run *run, struct model_message *message)
 {
 	struct queue_message read;
 	int rc;
 
-	if (!may_be_present(run, message)) {
-		/* A lost DONE is a loss that was told, if bits rotted. */
-		if (run->told == 0)
-			violation(run,
-				  message->life == LIFE_REFUSED ? "REFUSED, YET THERE: message %u"
-								: "RESURRECTED: message %u",
-				  (unsigned)(message - run->messages));
-	}
+	if (!may_be_present(run, message) && !is_excused(run, message))
+		violation(run,
+			  message->life == LIFE_REFUSED ? "REFUSED, YET THERE: message %u" : "RESURRECTED: message %u",
+			  (unsigned)(message - run->messages));
 	message->life = LIFE_ACKED;
 	rc = queue_read_envelope(run->queue, message->id, 0, &read);
 	if (rc < 0 || !check_content(run, message)) {
 		if (rc == 0)
 			queue_message_free(&read);
-		if (run->told == 0)
-			violation(run, "CANNOT BE READ (%d): message %u", rc, (unsigned)(message - run->messages));
-		message->is_lost = true;
+		lose(run, message);
 		return;
 	}
 	if (read.envelope.recipient_count != message->rcpt_count)
 		violation(run, "ANOTHER ENVELOPE");
 	for (uint32_t r = 0; r < message->rcpt_count; r++)
 		check_rcpt(run, message, r, &read.status[r]);
-	check_flag(run, &message->held, read.state == STATE_HELD, "HOLD");
-	check_flag(run, &message->warned, read.warned, "WARNED");
+	check_flag(run, message, &message->held, read.state == STATE_HELD, "HOLD");
+	check_flag(run, message, &message->warned, read.warned, "WARNED");
 	adopt(&message->deleted, 0);
 	queue_message_free(&read);
 }
 
 static void check_absent(struct run *run, struct model_message *message)
 {
-	if (!may_be_absent(message) && run->told == 0)
-		violation(run, "%s: message %u", run->rotten ? "SILENT LOSS" : "LOST",
-			  (unsigned)(message - run->messages));
+	if (!may_be_absent(message))
+		lose(run, message);
 	message->life = LIFE_GONE;
 }
 
@@ -737,28 +777,80 @@ static void crash(struct run *run, bool power, uint32_t b)
 		check_all(run);
 }
 
-/* Bits rot in one record (or a header copy) of a segment that is needed, then the machine restarts. */
+/* Chooses a record of the segment that counts: one of those before its end. */
+static bool choose_record(struct run *run, const struct segment *segment, uint32_t b, uint64_t *offset,
+			  struct record_header *header)
+{
+	uint64_t at = SEGMENT_DATA_START, count = 0, wanted;
+	struct scan scan;
+
+	scan_init(&scan, &run->disk.disk, segment->fd, segment->header.nonce, segment->end);
+	for (int pass = 0; pass < 2; pass++) {
+		wanted = count ? b % count : 0;
+		count = 0;
+		at = SEGMENT_DATA_START;
+		while ((at = scan_next_valid(&scan, at)) < scan.limit) {
+			scan_header(&scan, at, header);
+			if (pass == 1 && count == wanted)
+				break;
+			count++;
+			at += record_bytes(header->length);
+		}
+	}
+	*offset = at;
+	scan_fini(&scan);
+	return at < segment->end;
+}
+
+static void keep_evidence(struct run *run, const char *name, uint64_t offset, const struct record_header *header)
+{
+	struct model_message *message = by_id(run, header->id);
+	const char *bytes;
+	uint64_t size;
+
+	if (message)
+		message->is_hit = true;
+	bytes = fault_disk_bytes(&run->disk, DISK_JOURNAL, name, &size);
+	if (run->evidence_count < EVIDENCE_MAX && bytes && offset + record_bytes(header->length) <= size) {
+		struct evidence *evidence = &run->evidence[run->evidence_count++];
+		evidence->id = header->id;
+		evidence->len = RECORD_HEADER_BYTES + header->length;
+		evidence->bytes = xmemdup(bytes + offset, evidence->len);
+	}
+}
+
+/* Bits rot in one record, or in one of the two headers, of a segment that is needed; then the daemon starts again. */
 static void rot(struct run *run, uint32_t a, uint32_t b)
 {
-	uint32_t area = DISK_JOURNAL, which;
+	const struct segments *segments = &run->queue->segments;
+	const struct segment *segment = segments->count ? segments->items[a / 2 % segments->count] : NULL;
+	struct record_header header;
 	char name[SEGMENT_NAME_MAX];
-	uint64_t size, from;
+	uint64_t offset, bytes = SEGMENT_HEADER_BYTES;
+	bool in_record = segment && b % 4 != 0 && choose_record(run, segment, b / 8, &offset, &header);
 
-	if (run->disk.cached_count[area] == 0 || !run->queue)
+	if (!segment)
 		return;
-	which = a % run->queue->segments.count;
-	snprintf(name, sizeof(name), "%s", run->queue->segments.items[which]->name);
-	if (!fault_disk_bytes(&run->disk, area, name, &size) || size == 0)
+	/* One of two headers may rot, never both. */
+	if (!in_record)
+		offset = segment->header.number % 2 * RECORD_BLOCK;
+	if (run->evidence_count == EVIDENCE_MAX || (!in_record && segment->synced == 0))
 		return;
-	/* One of the two headers, or a place in the batches. */
-	from = b % 8 == 0 ? (b / 8 % 2) * RECORD_BLOCK : SEGMENT_DATA_START + b / 8 * 8 % (size - SEGMENT_DATA_START);
+	if (in_record)
+		bytes = RECORD_HEADER_BYTES + header.length;
+	snprintf(name, sizeof(name), "%s", segment->name);
+	say(run, "        rot in segment %u at %" PRIu64 ": %s\n", segment->header.number, offset,
+	    in_record ? record_type_name(header.type) : "header");
 	forget_queue(run);
-	fault_disk_rot(&run->disk, area, name, from, MIN(size, from + 64), 3);
+	run->told = 0;
 	run->rotten = true;
-	say(run, "        rot in %s at %" PRIu64 "\n", name, from);
+	fault_disk_rot(&run->disk, DISK_JOURNAL, name, offset, offset + bytes, 3);
+	if (in_record)
+		keep_evidence(run, name, offset, &header);
 	fault_disk_crash(&run->disk, a % 2, b);
 	run->had_power_cut |= a % 2;
-	recover(run, b, b % 3 == 0 ? 2 : 0);
+	pass_time(run, b);
+	recover(run, b, b % 3 == 0 ? 1 + b / 3 % 3 : 0);
 	if (!run->result->violated)
 		check_all(run);
 }
@@ -952,6 +1044,8 @@ void history_run(const struct history *history, const struct journal_rules *rule
 	forget_queue(run);
 	for (uint32_t i = 0; i < run->message_count; i++)
 		free(run->messages[i].content);
+	for (uint32_t i = 0; i < run->evidence_count; i++)
+		free(run->evidence[i].bytes);
 	fault_disk_fini(&run->disk);
 }
 
@@ -960,19 +1054,26 @@ void history_run(const struct history *history, const struct journal_rules *rule
 struct weight {
 	enum step_kind kind;
 	uint32_t weight;
-	bool is_fault;
+	enum history_danger danger;
 };
 
 static const struct weight weights[] = {
-    {STEP_SUBMIT, 14, false}, {STEP_BEGIN, 4, false},	{STEP_PIECE, 8, false},	  {STEP_COMMIT, 5, false},
-    {STEP_ABORT, 1, false},   {STEP_TURN, 14, false},	{STEP_FINISH, 14, false}, {STEP_FLUSH, 8, false},
-    {STEP_TIME, 4, false},    {STEP_DELIVER, 3, false}, {STEP_RESULT, 8, false},  {STEP_DONE, 10, false},
-    {STEP_HOLD, 1, false},    {STEP_RELEASE, 1, false}, {STEP_DELETE, 1, false},  {STEP_WARN, 1, false},
-    {STEP_READ, 2, false},    {STEP_READER, 2, false},	{STEP_READ_ON, 3, false}, {STEP_FAULT, 5, true},
-    {STEP_CALM, 1, true},     {STEP_CRASH, 3, true},
+    {STEP_SUBMIT, 14, DANGER_NONE}, {STEP_BEGIN, 4, DANGER_NONE},   {STEP_PIECE, 8, DANGER_NONE},
+    {STEP_COMMIT, 5, DANGER_NONE},  {STEP_ABORT, 1, DANGER_NONE},   {STEP_TURN, 14, DANGER_NONE},
+    {STEP_FINISH, 14, DANGER_NONE}, {STEP_FLUSH, 8, DANGER_NONE},   {STEP_TIME, 4, DANGER_NONE},
+    {STEP_DELIVER, 3, DANGER_NONE}, {STEP_RESULT, 8, DANGER_NONE},  {STEP_DONE, 10, DANGER_NONE},
+    {STEP_HOLD, 1, DANGER_NONE},    {STEP_RELEASE, 1, DANGER_NONE}, {STEP_DELETE, 1, DANGER_NONE},
+    {STEP_WARN, 1, DANGER_NONE},    {STEP_READ, 2, DANGER_NONE},    {STEP_READER, 2, DANGER_NONE},
+    {STEP_READ_ON, 3, DANGER_NONE}, {STEP_FAULT, 5, DANGER_FAULTS}, {STEP_CALM, 1, DANGER_FAULTS},
+    {STEP_CRASH, 3, DANGER_FAULTS}, {STEP_ROT, 3, DANGER_ROT},
 };
 
-void history_random(struct history *history, uint64_t seed, uint32_t steps, bool faults)
+static uint32_t weight_of(const struct weight *weight, enum history_danger danger)
+{
+	return weight->danger == DANGER_NONE || weight->danger & danger ? weight->weight : 0;
+}
+
+void history_random(struct history *history, uint64_t seed, uint32_t steps, enum history_danger danger)
 {
 	struct rng_seeded rng;
 	uint32_t total = 0;
@@ -981,12 +1082,12 @@ void history_random(struct history *history, uint64_t seed, uint32_t steps, bool
 	*history = (struct history){.seed = seed, .count = MIN(steps, (uint32_t)HISTORY_STEPS_MAX)};
 	history->capacity_segments = rng_below(&rng.rng, 5) == 0 ? 8 + rng_below(&rng.rng, 12) : 200;
 	for (size_t i = 0; i < ARRAY_LEN(weights); i++)
-		total += weights[i].is_fault && !faults ? 0 : weights[i].weight;
+		total += weight_of(&weights[i], danger);
 	for (uint32_t s = 0; s < history->count; s++) {
 		uint64_t at = rng_below(&rng.rng, total);
 		size_t i = 0;
-		while (at >= (weights[i].is_fault && !faults ? 0 : weights[i].weight))
-			at -= weights[i].is_fault && !faults ? 0 : weights[i].weight, i++;
+		while (at >= weight_of(&weights[i], danger))
+			at -= weight_of(&weights[i++], danger);
 		history->steps[s] = (struct step){(uint8_t)weights[i].kind, (uint32_t)rng_below(&rng.rng, 1u << 30),
 						  (uint32_t)rng_below(&rng.rng, 1u << 30)};
 	}

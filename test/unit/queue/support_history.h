@@ -45,7 +45,6 @@ struct step {
 struct history {
 	uint64_t seed; /* of disk, nonces and contents */
 	uint64_t capacity_segments;
-	bool with_rot;
 	uint32_t count;
 	struct step steps[HISTORY_STEPS_MAX];
 };
@@ -62,8 +61,9 @@ struct history_result {
 	uint64_t freed;	    /* segments that went away */
 };
 
-/* A random history; `faults`: with faults and crashes among the steps. */
-void history_random(struct history *history, uint64_t seed, uint32_t steps, bool faults);
+/* What may happen in a random history besides the life of mail. */
+enum history_danger { DANGER_NONE = 0, DANGER_FAULTS = 1, DANGER_ROT = 2 };
+void history_random(struct history *history, uint64_t seed, uint32_t steps, enum history_danger danger);
 /* Runs it on a fresh disk, with a calm, a crash and a check at the end. `trace`: says what happens. */
 void history_run(const struct history *history, const struct journal_rules *rules, bool trace,
 		 struct history_result *result);

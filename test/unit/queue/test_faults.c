@@ -51,14 +51,14 @@ static void fail_with(struct history *history)
 	fail_msg("%s", result.text);
 }
 
-static void run_histories(uint64_t first, uint64_t count, uint32_t steps, bool faults)
+static void run_histories(uint64_t first, uint64_t count, uint32_t steps, enum history_danger danger)
 {
 	struct totals totals = {0};
 	static struct history history;
 	struct history_result result;
 
 	for (uint64_t seed = first; seed < first + count; seed++) {
-		history_random(&history, seed, steps, faults);
+		history_random(&history, seed, steps, danger);
 		history_run(&history, NULL, false, &result);
 		add(&totals, &result);
 		if (result.violated)
@@ -74,7 +74,8 @@ static void one_history(uint64_t seed)
 	static struct history history;
 	struct history_result result;
 
-	history_random(&history, seed, (uint32_t)env_number("STEPS", 60), !env_number("NOFAULTS", 0));
+	history_random(&history, seed, (uint32_t)env_number("STEPS", 60),
+		       (enum history_danger)env_number("DANGER", DANGER_FAULTS));
 	if (env_number("SHRINK", 0))
 		history_shrink(&history, NULL);
 	history_run(&history, NULL, true, &result);
@@ -85,7 +86,7 @@ static void one_history(uint64_t seed)
 static void long_quiet_histories_keep_everything(void **state)
 {
 	(void)state;
-	run_histories(1, scaled(100), 400, false);
+	run_histories(1, scaled(100), 400, DANGER_NONE);
 }
 
 static void short_histories_with_faults_keep_everything(void **state)
@@ -94,13 +95,25 @@ static void short_histories_with_faults_keep_everything(void **state)
 	if (env_number("SEED", 0))
 		one_history(env_number("SEED", 0));
 	else
-		run_histories(1000000, scaled(2000), 60, true);
+		run_histories(1000000, scaled(2000), 60, DANGER_FAULTS);
 }
 
 static void long_histories_with_faults_keep_everything(void **state)
 {
 	(void)state;
-	run_histories(2000000, scaled(200), 400, true);
+	run_histories(2000000, scaled(200), 400, DANGER_FAULTS);
+}
+
+static void rot_loses_nothing_in_silence(void **state)
+{
+	(void)state;
+	run_histories(3000000, scaled(2000), 60, DANGER_ROT);
+}
+
+static void rot_and_faults_together_lose_nothing_in_silence(void **state)
+{
+	(void)state;
+	run_histories(4000000, scaled(1000), 60, DANGER_ROT | DANGER_FAULTS);
 }
 
 int main(void)
@@ -109,6 +122,8 @@ int main(void)
 	    cmocka_unit_test(long_quiet_histories_keep_everything),
 	    cmocka_unit_test(short_histories_with_faults_keep_everything),
 	    cmocka_unit_test(long_histories_with_faults_keep_everything),
+	    cmocka_unit_test(rot_loses_nothing_in_silence),
+	    cmocka_unit_test(rot_and_faults_together_lose_nothing_in_silence),
 	};
 	return cmocka_run_group_tests_name("faults", tests, NULL, NULL);
 }
