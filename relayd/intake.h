@@ -1,0 +1,60 @@
+/*
+ * relayd/intake.h - one message on its way in: header, body hash, journal, signature, and the moment of the 250
+ *
+ * Fed by a submission session. Content flows through: only the header is held in memory. The message counts from the
+ * moment that `done` says 0, which is after the journal has been synced; everything before can be dropped.
+ */
+#ifndef RELAYD_INTAKE_H
+#define RELAYD_INTAKE_H
+
+#include "config/users.h"
+#include "queue/queue.h"
+#include "relayd/health.h"
+#include "relayd/signer.h"
+#include "smtp/server.h"
+
+/* What intakes share; borrowed. `config` is exchanged at a reload. */
+struct intake_context {
+	struct queue *queue;
+	struct signer *signer;
+	struct health *health;
+	struct log *log;
+	const struct clock *clock;
+	struct rng *rng;
+	struct config *config;
+};
+
+/* Who submits, and how: for Received, the envelope and the policy. Borrowed while the intake is made. */
+struct intake_client {
+	struct slice user, listener, client; /* client: for people */
+	struct slice address, helo;	     /* for Received, if hide_client is false */
+	bool esmtp, tls, authenticated;
+	const char *with;		    /* NULL, or another protocol word for Received */
+	const struct user_options *options; /* NULL: none; borrowed as long as the intake */
+};
+
+struct intake;
+
+/* result 0: accepted as `id`. Otherwise `reply` says why not. */
+typedef void intake_done_cb(void *ctx, uint64_t id, const struct smtp_server_reply *reply);
+
+/* From MAIL; copies what it needs. */
+struct intake *intake_new(struct intake_context *context, const struct smtp_server_mail *mail);
+/* Drops everything; a message that is being committed goes on, without telling. Accepts NULL, sets NULL. */
+void intake_free(struct intake **intake);
+void intake_add_recipient(struct intake *intake, const struct smtp_server_rcpt *rcpt);
+/* NULL, or the reply that refuses the sender for this user. */
+const struct smtp_server_reply *intake_check_sender(struct slice sender, const struct user_options *options);
+
+/* Content begins. NULL, or why it cannot be taken now. */
+const struct smtp_server_reply *intake_begin(struct intake *intake, const struct intake_client *client);
+/* NULL, or why the message is refused; nothing more may be fed then. */
+const struct smtp_server_reply *intake_content(struct intake *intake, struct slice content);
+/* All is there. `done` comes once, later or from inside. */
+void intake_complete(struct intake *intake, const struct smtp_server_complete *complete, intake_done_cb *done,
+		     void *ctx);
+
+/* The replies for a journal that takes no mail; NULL for 0. */
+const struct smtp_server_reply *intake_reply_of(int queue_error);
+
+#endif

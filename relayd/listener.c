@@ -1,0 +1,465 @@
+#include "relayd/listener.h"
+
+#include "base/base.h"
+#include "tls/selfsigned.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+enum {
+	BACKLOG = 1024,
+	ACCEPTS_PER_TURN = 64,
+	EMFILE_PAUSE_MS = 1000,
+	SOCKETS_MAX = 64,
+};
+#define SELFSIGNED_NAME "selfsigned.pem"
+
+enum kind { KIND_SMTP, KIND_SUBMIT, KIND_HTTP, KIND_CONTROL };
+
+struct socket {
+	enum kind kind;
+	int fd;
+	char address[128];
+	size_t index; /* of config->listeners; KIND_SMTP */
+	struct listeners *owner;
+	struct watch *watch;
+	struct submission_service *service;
+	struct http_server *http;
+	timer_id pause_timer;
+};
+
+struct listeners {
+	struct listeners_options options;
+	struct submissions *submissions;
+	struct socket sockets[SOCKETS_MAX];
+	size_t count;
+	int64_t connections_max, per_address_max;
+};
+
+/* ---- opening ---- */
+
+static struct socket *add_socket(struct listeners *l, enum kind kind, int fd, const char *address)
+{
+	struct socket *s = &l->sockets[l->count++];
+
+	*s = (struct socket){.kind = kind, .fd = fd, .owner = l};
+	slice_to_cstr(slice_of_str(address), s->address, sizeof(s->address));
+	return s;
+}
+
+static int bind_tcp(int family, const uint8_t *bytes, uint16_t port, int backlog)
+{
+	struct sockaddr_storage address = {0};
+	struct sockaddr_in *v4 = (struct sockaddr_in *)&address;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&address;
+	int on = 1, fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -1;
+	address.ss_family = (sa_family_t)family;
+	if (family == AF_INET) {
+		v4->sin_port = htons(port);
+		memcpy(&v4->sin_addr, bytes, 4);
+	} else {
+		v6->sin6_port = htons(port);
+		memcpy(&v6->sin6_addr, bytes, 16);
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+	}
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (bind(fd, (struct sockaddr *)&address, family == AF_INET ? sizeof(*v4) : sizeof(*v6)) != 0 ||
+	    listen(fd, backlog) != 0) {
+		int errnum = errno;
+		close(fd);
+		errno = errnum;
+		return -1;
+	}
+	return fd;
+}
+
+/* The address as bound: port 0 has become a real one. */
+static void format_bound(int fd, char *out, size_t size)
+{
+	struct sockaddr_storage address;
+	socklen_t len = sizeof(address);
+	struct dns_address ip = {0};
+	char text[DNS_ADDRESS_TEXT];
+	uint16_t port;
+
+	if (getsockname(fd, (struct sockaddr *)&address, &len) != 0) {
+		snprintf(out, size, "?");
+		return;
+	}
+	ip.family = address.ss_family == AF_INET ? DNS_IPV4 : DNS_IPV6;
+	if (address.ss_family == AF_INET) {
+		memcpy(ip.bytes, &((struct sockaddr_in *)&address)->sin_addr, 4);
+		port = ntohs(((struct sockaddr_in *)&address)->sin_port);
+	} else {
+		memcpy(ip.bytes, &((struct sockaddr_in6 *)&address)->sin6_addr, 16);
+		port = ntohs(((struct sockaddr_in6 *)&address)->sin6_port);
+	}
+	dns_address_format(&ip, text);
+	snprintf(out, size, ip.family == DNS_IPV6 ? "[%s]:%u" : "%s:%u", text, port);
+}
+
+static int open_one(struct listeners *l, enum kind kind, size_t index, int family, const uint8_t *bytes, uint16_t port)
+{
+	char address[128];
+	int fd = l->count < SOCKETS_MAX ? bind_tcp(family, bytes, port, BACKLOG) : (errno = EMFILE, -1);
+
+	if (fd < 0)
+		return -1;
+	format_bound(fd, address, sizeof(address));
+	add_socket(l, kind, fd, address)->index = index;
+	return 0;
+}
+
+static int open_endpoint(struct listeners *l, enum kind kind, size_t index, const struct config_endpoint *endpoint,
+			 bool may_fail, int *exit_code, struct err *err)
+{
+	static const uint8_t any[16] = {0};
+	bool is_any = endpoint->family == AF_UNSPEC;
+	int rc;
+
+	if (is_any) {
+		rc = open_one(l, kind, index, AF_INET, any, endpoint->port);
+		if (rc == 0)
+			open_one(l, kind, index, AF_INET6, any, endpoint->port); /* a machine without IPv6 is fine */
+	} else {
+		rc = open_one(l, kind, index, endpoint->family, endpoint->bytes, endpoint->port);
+	}
+	if (rc == 0 || (may_fail && errno != EADDRINUSE))
+		return 0;
+	*exit_code = errno == EACCES || errno == EPERM ? EX_NOPERM : EX_OSERR;
+	return err_set_errno(err, "cannot listen on %s:%u", endpoint->host, endpoint->port);
+}
+
+/* The path may be longer than sun_path: the folder's descriptor stands for it. */
+static int open_unix(struct listeners *l, enum kind kind, const char *name, mode_t mode, gid_t group, struct err *err)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	struct stat st;
+	mode_t mask;
+	int rc;
+
+	if (fd < 0)
+		return err_set_errno(err, "socket");
+	if (fstatat(l->options.spool_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISSOCK(st.st_mode))
+		unlinkat(l->options.spool_fd, name, 0); /* we hold the lock: it is a leftover */
+	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", l->options.spool_fd, name);
+	mask = umask(0177);
+	rc = bind(fd, (struct sockaddr *)&address, sizeof(address));
+	umask(mask);
+	if (rc != 0 || listen(fd, BACKLOG) != 0 ||
+	    fchownat(l->options.spool_fd, name, l->options.user->uid, group, AT_SYMLINK_NOFOLLOW) != 0 ||
+	    fchmodat(l->options.spool_fd, name, mode, 0) != 0) {
+		err_set_errno(err, "spool: cannot make the socket %s", name);
+		close(fd);
+		return ERR_SYSTEM;
+	}
+	add_socket(l, kind, fd, name);
+	return 0;
+}
+
+static int control_group(const struct listeners *l, const struct config *config, gid_t *group, struct err *err)
+{
+	struct group *entry;
+
+	*group = l->options.user->gid;
+	if (!config->control_group)
+		return 0;
+	entry = getgrnam(config->control_group);
+	if (!entry)
+		return err_set(err, ERR_CONFIG, "control_group: there is no group '%s' on this machine",
+			       config->control_group);
+	*group = entry->gr_gid;
+	return 0;
+}
+
+static int open_all(struct listeners *l, const struct config *config, int *exit_code, struct err *err)
+{
+	gid_t group;
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && i < config->listener_count; i++)
+		rc = open_endpoint(l, KIND_SMTP, i, &config->listeners[i].address, config->listeners[i].may_fail,
+				   exit_code, err);
+	for (size_t i = 0; rc == 0 && i < config->http.count; i++)
+		rc = open_endpoint(l, KIND_HTTP, i, &config->http.items[i], false, exit_code, err);
+	if (rc != 0)
+		return rc;
+	*exit_code = EX_CONFIG;
+	rc = control_group(l, config, &group, err);
+	if (rc != 0)
+		return rc;
+	*exit_code = EX_OSERR;
+	rc = open_unix(l, KIND_CONTROL, "control.sock", 0660, group, err);
+	return rc ? rc : open_unix(l, KIND_SUBMIT, "submit.sock", 0666, l->options.user->gid, err);
+}
+
+struct listeners *listeners_open(const struct listeners_options *options, const struct config *config, int *exit_code,
+				 struct err *err)
+{
+	struct listeners *l = xcalloc(1, sizeof(*l));
+
+	l->options = *options;
+	if (open_all(l, config, exit_code, err) != 0)
+		listeners_free(&l);
+	return l;
+}
+
+void listeners_free(struct listeners **listeners)
+{
+	struct listeners *l = *listeners;
+
+	if (!l)
+		return;
+	for (size_t i = 0; i < l->count; i++) {
+		struct socket *s = &l->sockets[i];
+		timers_cancel(loop_timers(l->options.loop), &s->pause_timer);
+		loop_unwatch(l->options.loop, &s->watch);
+		submission_service_unref(&s->service);
+		if (s->http)
+			http_server_free(&s->http); /* closes the descriptor */
+		else if (s->fd >= 0)
+			close(s->fd);
+		if (s->kind == KIND_CONTROL || s->kind == KIND_SUBMIT)
+			unlinkat(l->options.spool_fd, s->address, 0);
+	}
+	free(l);
+	*listeners = NULL;
+}
+
+/* ---- services ---- */
+
+static struct tls_credentials *load_credentials(struct listeners *l, const struct config *config, struct err *err)
+{
+	static const char *const names[] = {"localhost", "127.0.0.1", "::1"};
+	struct tls_selfsigned_options selfsigned = {config->hostname, names, ARRAY_LEN(names),
+						    clock_wall_ms(clock_system())};
+	struct tls_server_credentials_options options = {
+	    .certificate_file = config->tls.certificate,
+	    .key_file = config->tls.key,
+	    .client_ca_file = config->tls.client_ca_file,
+	    .min_version = config->tls.min_version == CONFIG_TLS_1_3 ? TLS_VERSION_1_3 : TLS_VERSION_1_2,
+	};
+	char path[64];
+
+	if (!options.certificate_file) {
+		if (tls_selfsigned_ensure(l->options.spool_fd, SELFSIGNED_NAME, &selfsigned, NULL, err) != 0)
+			return NULL;
+		snprintf(path, sizeof(path), "/proc/self/fd/%d/" SELFSIGNED_NAME, l->options.spool_fd);
+		options.certificate_file = path;
+		options.key_file = NULL;
+	}
+	return tls_credentials_new_server(&options, err);
+}
+
+static void fill_smtp_options(struct submission_service *service, const struct config *config, bool has_users)
+{
+	const struct config_listener *listener = &service->listener;
+	bool implicit = service->tls == CONFIG_LISTEN_IMPLICIT;
+	struct smtp_server_options *smtp = &service->smtp;
+
+	*smtp = (struct smtp_server_options){
+	    .hostname = config->hostname,
+	    .starttls = service->tls == CONFIG_LISTEN_STARTTLS || service->tls == CONFIG_LISTEN_OPTIONAL,
+	    .tls_required = service->tls == CONFIG_LISTEN_STARTTLS,
+	    .tls_active = implicit,
+	    .auth = has_users && !service->is_local,
+	    .allow_plaintext_auth = listener->allow_plaintext_auth,
+	    .auth_required = !service->is_local,
+	    .bare_newlines =
+		listener->bare_newlines == CONFIG_BARE_NORMALIZE ? CONTENT_BARE_NORMALIZE : CONTENT_BARE_REJECT,
+	    .reject_long_lines = config->long_lines == CONFIG_LONG_LINES_REJECT,
+	    .limits = {.message_bytes = (uint64_t)config->limits.message_size_bytes,
+		       .recipients = (uint32_t)config->limits.recipients,
+		       .messages = (uint32_t)config->limits.messages_per_connection},
+	};
+	if (listener->auth == CONFIG_AUTH_OPTIONAL)
+		smtp->untrusted_text =
+		    has_users && service->tls != CONFIG_LISTEN_OFF
+			? "Authentication required: set user name and password, or add this client's address "
+			  "to 'trusted' of the listener"
+			: "This client may not send: add its address to 'trusted' of the listener";
+	service->smtp_trusted = *smtp;
+	service->smtp_trusted.trusted = true;
+}
+
+static struct submission_service *make_service(const struct socket *s, struct config *config, bool has_users,
+					       struct tls_credentials *credentials)
+{
+	struct submission_service *service = xcalloc(1, sizeof(*service));
+
+	service->refs = 1;
+	service->config = config_ref(config);
+	slice_to_cstr(slice_of_str(s->address), service->name, sizeof(service->name));
+	service->is_local = s->kind == KIND_SUBMIT;
+	service->tls = CONFIG_LISTEN_OFF;
+	if (!service->is_local) {
+		service->listener = config->listeners[s->index];
+		service->tls = service->listener.tls;
+		config_gateways_load(&service->gateways);
+	}
+	if (service->tls != CONFIG_LISTEN_OFF)
+		service->credentials = tls_credentials_ref(credentials);
+	fill_smtp_options(service, config, has_users);
+	return service;
+}
+
+static bool needs_tls(const struct config *config)
+{
+	for (size_t i = 0; i < config->listener_count; i++)
+		if (config->listeners[i].tls != CONFIG_LISTEN_OFF)
+			return true;
+	return false;
+}
+
+int listeners_configure(struct listeners *l, struct config *config, bool has_users, struct err *err)
+{
+	struct tls_credentials *credentials = NULL;
+
+	if (needs_tls(config)) {
+		credentials = load_credentials(l, config, err);
+		if (!credentials)
+			return ERR_CONFIG;
+	}
+	l->connections_max = config->limits.connections;
+	l->per_address_max = config->limits.connections_per_address;
+	for (size_t i = 0; i < l->count; i++) {
+		struct socket *s = &l->sockets[i];
+		if (s->kind != KIND_SUBMIT && (s->kind != KIND_SMTP || s->index >= config->listener_count))
+			continue;
+		submission_service_unref(&s->service);
+		s->service = make_service(s, config, has_users, credentials);
+		if (s->service->credentials)
+			series_set(
+			    metrics_series(l->options.metrics, METRIC_CERTIFICATE_EXPIRY, s->address, NULL, NULL),
+			    (double)tls_credentials_expires_at_wall(credentials) / 1000);
+		metrics_series(l->options.metrics, METRIC_SUBMISSIONS, s->address, "", "accepted");
+	}
+	tls_credentials_unref(&credentials);
+	return 0;
+}
+
+/* ---- accepting ---- */
+
+static void on_pause_over(void *ctx)
+{
+	struct socket *s = ctx;
+
+	if (s->watch)
+		loop_watch_events(s->owner->options.loop, s->watch, EPOLLIN);
+}
+
+static void pause_accepting(struct socket *s)
+{
+	struct loop *loop = s->owner->options.loop;
+
+	log_event(s->owner->options.log, LOG_ERROR, "accept_failed", LOG_STR("listener", s->address),
+		  LOG_STR("text", strerror(errno)));
+	loop_watch_events(loop, s->watch, 0);
+	timers_set(loop_timers(loop), &s->pause_timer, loop_now_ms(loop) + EMFILE_PAUSE_MS, on_pause_over, s);
+}
+
+static void turn_away(struct listeners *l, int fd, const char *why)
+{
+	char reply[128];
+	int len = snprintf(reply, sizeof(reply), "421 4.7.0 Too many connections %s; try again later\r\n", why);
+	ssize_t n = send(fd, reply, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+	(void)n; /* whoever does not hear it sees the connection close */
+	series_add(metrics_series(l->options.metrics, METRIC_SUBMISSION_REJECTIONS, "rate", NULL, NULL), 1);
+	close(fd);
+}
+
+static bool is_over_address_limit(struct listeners *l, const struct sockaddr_storage *peer)
+{
+	struct dns_address address = {0};
+
+	if (peer->ss_family == AF_INET) {
+		address.family = DNS_IPV4;
+		memcpy(address.bytes, &((const struct sockaddr_in *)peer)->sin_addr, 4);
+	} else if (peer->ss_family == AF_INET6) {
+		address.family = DNS_IPV6;
+		memcpy(address.bytes, &((const struct sockaddr_in6 *)peer)->sin6_addr, 16);
+	} else {
+		return false;
+	}
+	return submissions_count_address(l->submissions, &address) >= (unsigned)l->per_address_max;
+}
+
+static void on_acceptable(void *ctx, uint32_t events)
+{
+	struct socket *s = ctx;
+	struct listeners *l = s->owner;
+
+	(void)events;
+	for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+		struct sockaddr_storage peer = {0};
+		socklen_t size = sizeof(peer);
+		int fd = accept4(s->fd, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd < 0) {
+			if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+				pause_accepting(s);
+			if (errno != ECONNABORTED && errno != EINTR)
+				return;
+			continue;
+		}
+		if (submissions_count(l->submissions) >= (unsigned)l->connections_max)
+			turn_away(l, fd, "");
+		else if (is_over_address_limit(l, &peer))
+			turn_away(l, fd, "from this address");
+		else
+			submissions_begin(l->submissions, s->service, fd);
+	}
+}
+
+static void tell(struct listeners *l, const struct socket *s)
+{
+	static const char *const services[] = {"smtp", "submit", "http", "control"};
+
+	log_event(l->options.log, LOG_INFO, "listening", LOG_STR("service", services[s->kind]),
+		  LOG_STR("address", s->address),
+		  LOG_STR("tls", s->kind == KIND_SMTP ? config_listen_tls_name(s->service->tls) : ""));
+}
+
+void listeners_start(struct listeners *l, struct submissions *submissions, http_handler *web, void *web_ctx,
+		     http_handler *control, void *control_ctx, struct err *err)
+{
+	l->submissions = submissions;
+	for (size_t i = 0; i < l->count; i++) {
+		struct socket *s = &l->sockets[i];
+		bool is_http = s->kind == KIND_HTTP || s->kind == KIND_CONTROL;
+		if (is_http)
+			s->http = http_server_new(l->options.loop, s->fd, s->kind == KIND_HTTP ? web : control,
+						  s->kind == KIND_HTTP ? web_ctx : control_ctx, err);
+		else
+			s->watch = loop_watch(l->options.loop, s->fd, EPOLLIN, on_acceptable, s);
+		if (is_http)
+			s->fd = -1;
+		tell(l, s);
+	}
+}
+
+void listeners_stop(struct listeners *l)
+{
+	for (size_t i = 0; i < l->count; i++) {
+		struct socket *s = &l->sockets[i];
+		if (s->kind != KIND_SMTP && s->kind != KIND_SUBMIT)
+			continue;
+		timers_cancel(loop_timers(l->options.loop), &s->pause_timer);
+		loop_unwatch(l->options.loop, &s->watch);
+		close(s->fd);
+		s->fd = -1;
+	}
+}

@@ -1,0 +1,40 @@
+/*
+ * relayd/listener.h - the doors: binds, listens, accepts, keeps the number of connections in bounds
+ *
+ * Bound as root if need be, before privileges are dropped. When descriptors run out (EMFILE) accepting pauses for a
+ * second instead of spinning; the connection that could not be taken waits in the backlog.
+ */
+#ifndef RELAYD_LISTENER_H
+#define RELAYD_LISTENER_H
+
+#include "relayd/http.h"
+#include "relayd/spool.h"
+#include "relayd/submission.h"
+
+struct listeners;
+
+struct listeners_options {
+	struct loop *loop;
+	struct log *log;
+	struct metrics *metrics;
+	int spool_fd;
+	const struct service_user *user;
+};
+
+/* Opens all sockets of the configuration: SMTP, HTTP, control.sock and submit.sock in the spool. NULL, with words that
+ * name the address: *exit_code is EX_OSERR or EX_NOPERM. */
+struct listeners *listeners_open(const struct listeners_options *options, const struct config *config, int *exit_code,
+				 struct err *err);
+/* Closes all; stale socket files are removed. */
+void listeners_free(struct listeners **listeners);
+
+/* Reads certificates (a self-signed one is made in the spool if there is none) and makes the services with which
+ * connections are accepted from now on. At a reload: an error leaves all as it was. */
+int listeners_configure(struct listeners *listeners, struct config *config, bool has_users, struct err *err);
+/* Begins to accept, and tells each address in the log. */
+void listeners_start(struct listeners *listeners, struct submissions *submissions, http_handler *web, void *web_ctx,
+		     http_handler *control, void *control_ctx, struct err *err);
+/* No new SMTP connections; HTTP and control go on. */
+void listeners_stop(struct listeners *listeners);
+
+#endif

@@ -1,0 +1,57 @@
+/*
+ * relayd/submission.h - a client's session: joins its stream, the SMTP server machine, authentication and intake
+ *
+ * The machine decides the protocol, this file what relayd does: who may send, when content is read on, what is counted
+ * and logged.
+ */
+#ifndef RELAYD_SUBMISSION_H
+#define RELAYD_SUBMISSION_H
+
+#include "config/gateways.h"
+#include "relayd/auth.h"
+#include "relayd/intake.h"
+#include "relayd/metrics.h"
+#include "relayd/stream.h"
+
+struct submissions;
+
+struct submissions_options {
+	struct loop *loop;
+	struct net *net;
+	struct auth *auth;
+	struct log *log;
+	struct metrics *metrics;
+	struct intake_context intake;
+};
+
+/* One way in; belongs to the listener. Sessions borrow it, so it outlives them: see submission_service_unref(). */
+struct submission_service {
+	unsigned refs;
+	char name[128]; /* "127.0.0.1:587", "submit.sock" */
+	enum config_listen_tls tls;
+	bool is_local; /* submit.sock: local users, no AUTH, no TLS */
+	struct smtp_server_options smtp, smtp_trusted;
+	struct tls_credentials *credentials; /* NULL: no TLS */
+	struct config_listener listener;     /* shallow copy, for config_trusts(); valid as `config` */
+	struct config_gateways gateways;
+	struct config *config;
+};
+struct submission_service *submission_service_ref(struct submission_service *service);
+void submission_service_unref(struct submission_service **service);
+
+struct submissions *submissions_new(const struct submissions_options *options);
+/* Ends all sessions at once. */
+void submissions_free(struct submissions **submissions);
+struct intake_context *submissions_intake(struct submissions *submissions);
+
+/* Takes over an accepted descriptor. */
+void submissions_begin(struct submissions *submissions, struct submission_service *service, int fd);
+/* Sessions with this peer address. */
+unsigned submissions_count_address(const struct submissions *submissions, const struct dns_address *address);
+unsigned submissions_count(const struct submissions *submissions);
+/* The journal takes content again. */
+void submissions_resume(struct submissions *submissions);
+/* 421 to the idle ones now, to others after their transaction. */
+void submissions_stop(struct submissions *submissions);
+
+#endif
