@@ -64,7 +64,7 @@ struct dsn {
 	 * original.len == original_bytes. */
 	struct slice original;
 	uint64_t original_bytes;
-	bool return_full; /* RET=FULL: whole if it is here and at most DSN_ORIGINAL_MAX, unless kind is DSN_RELAYED */
+	bool return_full; /* RET=FULL: whole, in a DSN_FAILED, if it is here and at most DSN_ORIGINAL_MAX */
 	struct rng *rng;
 };
 
