@@ -17,8 +17,8 @@ static void make_printable(char *text)
 			*text = '?';
 }
 
-static void add(struct config_errors *errors, bool is_warning, const struct config_place *place, const char *format,
-		va_list args)
+__attribute__((format(printf, 4, 0))) static void
+add(struct config_errors *errors, bool is_warning, const struct config_place *place, const char *format, va_list args)
 {
 	struct config_mistake *mistake;
 	int used;
