@@ -533,6 +533,8 @@ static void take_job(struct delivery *d)
 		begin_transaction(d, job);
 		return;
 	}
+	if (d->stage == ENDING)
+		return;
 	d->stage = IDLE;
 	timers_set(loop_timers(loop), &d->timer, now_ms(d) + (is_relayhost(d) ? IDLE_RELAYHOST_MS : IDLE_MX_MS),
 		   on_idle_over, d);

@@ -361,6 +361,8 @@ struct job *destination_next_job(struct destination *d, struct destination_slot 
 		list_append(&d->idle, &slot->node);
 	}
 	d->used_at_ms = now_ms(d->owner);
+	if (d->owner->stopping)
+		d->owner->options.driver.quit(slot);
 	return NULL;
 }
 
@@ -386,7 +388,7 @@ static void note_trouble(struct destination *d, const struct outcome *outcome)
 		d->trouble_since_wall = clock_wall_ms(d->owner->options.clock);
 	d->trouble = *outcome;
 	if (is_new)
-		events->on_health(events->ctx, d);
+		events->on_health(events->health_ctx, d);
 }
 
 void destination_on_outcome(struct destination *d, struct job *job, uint32_t i, const struct outcome *outcome)
@@ -423,7 +425,7 @@ void destination_on_session(struct destination *d)
 	timers_cancel(loop_timers(d->owner->options.loop), &d->timer);
 	if (was_in_trouble) {
 		d->trouble = (struct outcome){0};
-		events->on_health(events->ctx, d);
+		events->on_health(events->health_ctx, d);
 		pump(d);
 	}
 }

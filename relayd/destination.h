@@ -79,7 +79,8 @@ struct destination_events {
 	/* Room in the line: a parked message may come back. */
 	void (*on_unparked)(void *ctx, uint64_t id);
 	/* Health changed: trouble began (another kind of trouble counts), or ended (outcome kind OUTCOME_NONE). */
-	void (*on_health)(void *ctx, struct destination *destination);
+	void (*on_health)(void *health_ctx, struct destination *destination);
+	void *health_ctx;
 };
 
 /* How a destination opens a connection and hands it work: relayd/delivery.c, or a fake one in tests. */
@@ -128,7 +129,7 @@ void destinations_stop(struct destinations *destinations);
 
 /* --- called by the driver --- */
 
-/* The next job for a connection that is ready; NULL: none, the delivery is now idle. */
+/* The next job for a connection that is ready; NULL: none, the delivery is now idle, or was told to quit. */
 struct job *destination_next_job(struct destination *destination, struct destination_slot *slot);
 /* A job goes back to the front of the line, untried: its reused connection had died. */
 void destination_return_job(struct destination *destination, struct job *job);

@@ -35,7 +35,6 @@ void scheduler_free(struct scheduler **scheduler)
 {
 	if (!*scheduler)
 		return;
-	BUG_ON((*scheduler)->jobs > 0);
 	timers_cancel(loop_timers((*scheduler)->options.loop), &(*scheduler)->timer);
 	free(*scheduler);
 	*scheduler = NULL;

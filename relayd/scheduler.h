@@ -49,7 +49,7 @@ struct scheduler_options {
 };
 
 struct scheduler *scheduler_new(const struct scheduler_options *options);
-/* All jobs must have come back. */
+/* Destinations go first: they hand their jobs back. */
 void scheduler_free(struct scheduler **scheduler);
 /* Copied. warn_after_ms 0: no delay warnings. */
 void scheduler_configure(struct scheduler *scheduler, const struct retry_policy *policy, int64_t warn_after_ms);

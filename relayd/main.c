@@ -1,0 +1,73 @@
+/* relayd - outbound mail relay. This file: the command line. */
+#include "relayd/relayd.h"
+
+#include <ares.h>
+#include <curl/curl.h>
+#include <gnutls/gnutls.h>
+#include <jansson.h>
+#include <microhttpd.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static void print_version(void)
+{
+	printf("relayd %s\n", RELAYD_VERSION);
+	printf("GnuTLS %s, libcurl %s, c-ares %s, libsodium %s, libmicrohttpd %s, jansson %s\n",
+	       gnutls_check_version(NULL), curl_version_info(CURLVERSION_NOW)->version, ares_version(NULL),
+	       sodium_version_string(), MHD_get_version(), JANSSON_VERSION);
+}
+
+static int check(const struct relayd_options *options)
+{
+	struct config *config;
+	int rc = relayd_load_config(options, &config);
+
+	config_free(&config);
+	if (rc == EX_OK)
+		puts("the configuration is good");
+	return rc;
+}
+
+static int usage(void)
+{
+	fputs("usage: relayd [-c FILE] [-t] [-V]\n", stderr);
+	return EX_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+	struct relayd_options options = {.environ = environ};
+	struct relayd *relayd;
+	int rc, option;
+	bool check_only = false;
+
+	while ((option = getopt(argc, argv, "c:tV")) != -1) {
+		switch (option) {
+		case 'c':
+			options.config_file = optarg;
+			options.file_is_named = true;
+			break;
+		case 't': check_only = true; break;
+		case 'V': print_version(); return EX_OK;
+		default: return usage();
+		}
+	}
+	if (optind < argc)
+		return usage();
+	if (sodium_init() < 0)
+		return EX_SOFTWARE;
+	signal(SIGPIPE, SIG_IGN);
+	if (check_only)
+		return check(&options);
+	relayd = relayd_start(&options, &rc);
+	if (!relayd)
+		return rc;
+	rc = relayd_run(relayd);
+	relayd_free(&relayd);
+	return rc;
+}

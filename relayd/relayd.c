@@ -1,0 +1,730 @@
+#include "relayd/relayd.h"
+
+#include "base/base.h"
+#include "relayd/bounce.h"
+#include "relayd/control.h"
+#include "relayd/delivery.h"
+#include "relayd/helper.h"
+#include "relayd/listener.h"
+#include "relayd/recent.h"
+#include "relayd/report.h"
+#include "relayd/router.h"
+#include "relayd/scheduler.h"
+#include "relayd/web.h"
+
+#include <gnutls/gnutls.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+enum { HEALTH_EACH_MS = 5 * 1000, JOURNAL_PATIENCE_MS = 5 * 1000 };
+
+struct relayd {
+	struct relayd_options options;
+	struct config *config;
+	const struct clock *clock;
+	struct log *log;
+	struct loop *loop;
+	struct metrics *metrics;
+	struct service_user user;
+	int spool_fd, lock_fd;
+	struct listeners *listeners;
+	struct helpers *helpers;
+	struct disk *disk;
+	struct queue *queue;
+	struct net *net;
+	struct dns *dns;
+	struct dns_fds *dns_fds;
+	struct resolver *resolver;
+	struct mx *mx;
+	struct auth *auth;
+	struct signer *signer;
+	struct health *health;
+	struct recent *recent;
+	struct report *report;
+	struct bounce *bounce;
+	struct scheduler *scheduler;
+	struct destinations *destinations;
+	struct deliveries *deliveries;
+	struct tls_policy *tls_policy;
+	struct submissions *submissions;
+	struct control *control;
+	struct web web;
+	timer_id health_timer, stop_timer;
+	int64_t started_wall;
+	bool stopping;
+	int exit_code;
+};
+
+/* ---- configuration ---- */
+
+int relayd_load_config(const struct relayd_options *options, struct config **config)
+{
+	struct config_source source = {.file = options->config_file,
+				       .file_is_named = options->file_is_named,
+				       .environ = options->environ,
+				       .check_files = true};
+	struct config_errors errors;
+	int rc = config_load(&source, config, &errors);
+
+	for (size_t i = 0; i < errors.kept_count; i++)
+		fprintf(stderr, "relayd: %s%s\n", errors.items[i].is_warning ? "warning: " : "", errors.items[i].text);
+	if (errors.error_count > errors.kept_count)
+		fprintf(stderr, "relayd: and %zu more mistakes\n", errors.error_count - errors.kept_count);
+	return rc == 0 ? EX_OK : EX_CONFIG;
+}
+
+static void configure_log(struct relayd *r)
+{
+	struct log_options options = {r->config->log.format, r->config->log.level, r->config->log.addresses,
+				      getenv("JOURNAL_STREAM") != NULL};
+	log_configure(r->log, &options);
+}
+
+/* Our own names and addresses, for loops in MX. */
+static void configure_mx(struct relayd *r)
+{
+	struct dns_address own[64];
+	int count = dns_own_addresses(own, ARRAY_LEN(own));
+	const char *names[] = {r->config->hostname};
+	struct mx_options options = {.ip = (enum dns_ip)r->config->delivery.ip,
+				     .allow_loopback = r->config->delivery.allow_loopback,
+				     .own_names = names,
+				     .own_name_count = 1,
+				     .own_addresses = own,
+				     .own_address_count = count > 0 ? (size_t)count : 0};
+
+	if (r->mx)
+		mx_configure(r->mx, &options);
+	else
+		r->mx = mx_new(r->dns, r->resolver, loop_timers(r->loop), r->clock, rng_system(), &options);
+}
+
+static void configure_retry(struct relayd *r)
+{
+	struct retry_policy policy;
+
+	retry_policy_default(&policy);
+	for (int class = 1; class < CLASS_COUNT; class ++)
+		if (r->config->retry.steps[class].count > 0)
+			retry_policy_set(&policy, (enum failure_class) class, r->config->retry.steps[class].items,
+					 r->config->retry.steps[class].count);
+	scheduler_configure(r->scheduler, &policy, r->config->retry.warn_after_ms);
+}
+
+/* Everything that can be exchanged while running; nothing here can fail. */
+static void apply_config(struct relayd *r)
+{
+	configure_log(r);
+	configure_mx(r);
+	configure_retry(r);
+	for (size_t i = 0; i < r->config->relayhost_count; i++)
+		report_add_relayhost(r->report, r->config->relayhosts[i].name);
+	bounce_configure(r->bounce, r->config);
+	destinations_set_limits(r->destinations, (unsigned)r->config->delivery.connections,
+				(unsigned)r->config->delivery.per_destination);
+	deliveries_configure(r->deliveries, r->config, r->tls_policy);
+	submissions_intake(r->submissions)->config = r->config;
+	auth_forget(r->auth);
+}
+
+static int reload_parts(struct relayd *r, struct config *fresh, struct tls_policy **policy, struct err *err)
+{
+	*policy = tls_policy_new(fresh, err);
+	if (!*policy || helpers_reload(r->helpers, fresh, err) != 0)
+		return ERR_CONFIG;
+	if (signer_configure(r->signer, fresh, err) != 0)
+		return ERR_CONFIG;
+	return listeners_configure(r->listeners, fresh, helpers_user_count(r->helpers) > 0, err);
+}
+
+static int reload(void *ctx, struct err *err)
+{
+	struct relayd *r = ctx;
+	struct config_source source = {.file = r->options.config_file,
+				       .file_is_named = r->options.file_is_named,
+				       .environ = r->options.environ,
+				       .check_files = true};
+	struct series *good = metrics_series(r->metrics, METRIC_RELOAD_SUCCESSFUL, NULL, NULL, NULL);
+	struct config_errors errors;
+	struct config *fresh, *old = r->config;
+	struct tls_policy *policy = NULL, *old_policy = r->tls_policy;
+
+	series_set(good, 0);
+	if (config_load(&source, &fresh, &errors) != 0)
+		return err_set(err, ERR_CONFIG, "%.500s", errors.items[0].text);
+	if (reload_parts(r, fresh, &policy, err) != 0) {
+		tls_policy_free(&policy);
+		config_free(&fresh);
+		return ERR_CONFIG;
+	}
+	r->config = fresh;
+	r->tls_policy = policy;
+	apply_config(r);
+	config_free(&old);
+	tls_policy_free(&old_policy);
+	series_set(good, 1);
+	series_set(metrics_series(r->metrics, METRIC_RELOAD_SUCCESS_TIME, NULL, NULL, NULL),
+		   (double)clock_wall_ms(r->clock) / 1000);
+	log_event(r->log, LOG_INFO, "reloaded", LOG_STR("file", r->config->file));
+	return 0;
+}
+
+static const struct config *current_config(void *ctx)
+{
+	return ((struct relayd *)ctx)->config;
+}
+
+/* ---- what the parts tell each other ---- */
+
+static void on_disk_done(void *ctx, const struct disk_done *done)
+{
+	queue_on_disk_done(((struct relayd *)ctx)->queue, done);
+}
+
+static void on_synced(void *ctx, uint32_t duration_us)
+{
+	struct relayd *r = ctx;
+	series_observe(metrics_series(r->metrics, METRIC_JOURNAL_FSYNC_DURATION, NULL, NULL, NULL), duration_us / 1e6);
+}
+
+static void on_journal_state(void *ctx, enum queue_journal_state state, const char *reason)
+{
+	struct relayd *r = ctx;
+
+	log_event(r->log, state == QUEUE_OK ? LOG_INFO : LOG_ERROR, "journal",
+		  LOG_STR("state", queue_journal_state_name(state)), LOG_STR("text", reason));
+	if (!r->health)
+		return;
+	if (state == QUEUE_OK)
+		health_end(r->health, ALERT_JOURNAL);
+	else
+		health_raise(r->health, ALERT_JOURNAL, reason);
+}
+
+static void on_accept_changed(void *ctx, int answer)
+{
+	struct relayd *r = ctx;
+
+	if (answer != ERR_LIMIT && r->submissions)
+		submissions_resume(r->submissions);
+}
+
+static void on_corruption(void *ctx, uint64_t id, const char *text)
+{
+	struct relayd *r = ctx;
+
+	log_event(r->log, LOG_ERROR, "corruption", LOG_ID(id), LOG_STR("text", text));
+	if (r->health)
+		health_raise(r->health, ALERT_CORRUPTION, text);
+}
+
+static void on_note(void *ctx, const char *text)
+{
+	log_event(((struct relayd *)ctx)->log, LOG_INFO, "journal_note", LOG_STR("text", text));
+}
+
+static void route(void *ctx, const struct queue_envelope *envelope, uint32_t recipient, struct scheduler_targets *out)
+{
+	struct relayd *r = ctx;
+	struct router_question question = {envelope->sender, envelope->from_domain, envelope->user,
+					   envelope->recipients[recipient].address};
+
+	router_decide(r->config, rng_system(), &question, out, NULL);
+}
+
+static void report(void *ctx, const struct queue_message *message, uint32_t recipient,
+		   const struct destination *destination, const struct outcome *outcome, uint32_t attempts,
+		   int64_t next_wall)
+{
+	struct relayd *r = ctx;
+
+	report_outcome(r->report, message, recipient, destination, outcome, attempts, next_wall);
+	if (outcome->kind != OUTCOME_DEFERRED)
+		recent_add(r->recent, message, recipient, outcome, attempts, clock_wall_ms(r->clock));
+	if (outcome->kind == OUTCOME_DELIVERED)
+		health_note_delivery(r->health);
+}
+
+static void bounce(void *ctx, const struct queue_message *message, const struct job_failure *failures, uint32_t count,
+		   void (*done)(void *done_ctx, enum err_code result), void *done_ctx)
+{
+	bounce_send(((struct relayd *)ctx)->bounce, message, failures, count, done, done_ctx);
+}
+
+static void on_destination_health(void *ctx, struct destination *destination)
+{
+	struct relayd *r = ctx;
+
+	report_health(r->report, destination);
+	health_look(r->health);
+}
+
+static void collect(void *ctx)
+{
+	struct relayd *r = ctx;
+	struct queue_stats stats;
+	int64_t now = clock_wall_ms(r->clock);
+
+	queue_stats(r->queue, &stats);
+	for (int state = 0; state < STATE_COUNT; state++) {
+		const char *name = message_state_name(state);
+		int64_t oldest = stats.oldest_arrived_wall[state];
+		series_set(metrics_series(r->metrics, METRIC_QUEUE_MESSAGES, name, NULL, NULL),
+			   (double)stats.messages[state]);
+		series_set(metrics_series(r->metrics, METRIC_QUEUE_RECIPIENTS, name, NULL, NULL),
+			   (double)stats.recipients[state]);
+		series_set(metrics_series(r->metrics, METRIC_QUEUE_BYTES, name, NULL, NULL),
+			   (double)stats.bytes[state]);
+		series_set(metrics_series(r->metrics, METRIC_QUEUE_OLDEST_AGE, name, NULL, NULL),
+			   oldest ? (double)(now - oldest) / 1000 : 0);
+	}
+	series_set(metrics_series(r->metrics, METRIC_JOURNAL_BYTES, NULL, NULL, NULL), (double)stats.journal_bytes);
+	series_set(metrics_series(r->metrics, METRIC_JOURNAL_FREE_BYTES, NULL, NULL, NULL), (double)stats.free_bytes);
+	series_set(metrics_series(r->metrics, METRIC_JOURNAL_ERRORS, NULL, NULL, NULL), (double)stats.errors);
+	series_set(metrics_series(r->metrics, METRIC_CONNECTIONS, "out", NULL, NULL),
+		   destinations_connection_count(r->destinations));
+	series_set(metrics_series(r->metrics, METRIC_LOG_LINES_DROPPED, NULL, NULL, NULL),
+		   (double)log_dropped_count(r->log));
+	series_set(metrics_series(r->metrics, METRIC_LOOP_TURN_MAX, NULL, NULL, NULL),
+		   (double)loop_take_longest_turn_us(r->loop) / 1e6);
+}
+
+/* ---- DNS descriptors in the loop ---- */
+
+struct dns_fds {
+	struct relayd *relayd;
+	struct dns_fd {
+		int fd;
+		struct watch *watch;
+		struct dns_fds *owner;
+		struct dns_fd *next;
+	} * first;
+};
+
+static void on_dns_fd(void *ctx, uint32_t events)
+{
+	struct dns_fd *entry = ctx;
+	bool broken = events & (EPOLLERR | EPOLLHUP);
+
+	dns_on_fd(entry->owner->relayd->dns, entry->fd, broken || (events & EPOLLIN), broken || (events & EPOLLOUT));
+}
+
+static void watch_dns(void *ctx, int fd, bool want_read, bool want_write)
+{
+	struct dns_fds *fds = ctx;
+	struct loop *loop = fds->relayd->loop;
+	uint32_t events = (want_read ? EPOLLIN : 0u) | (want_write ? EPOLLOUT : 0u);
+	struct dns_fd **at = &fds->first;
+
+	while (*at && (*at)->fd != fd)
+		at = &(*at)->next;
+	if (!events) {
+		struct dns_fd *gone = *at;
+		if (!gone)
+			return;
+		*at = gone->next;
+		loop_unwatch(loop, &gone->watch);
+		free(gone);
+		return;
+	}
+	if (!*at) {
+		*at = xcalloc(1, sizeof(**at));
+		**at = (struct dns_fd){fd, NULL, fds, NULL};
+		(*at)->watch = loop_watch(loop, fd, events, on_dns_fd, *at);
+		return;
+	}
+	loop_watch_events(loop, (*at)->watch, events);
+}
+
+static int start_dns(struct relayd *r, struct err *err)
+{
+	const struct config_endpoints *servers = &r->config->dns.servers;
+	char texts[16][80];
+	const char *pointers[16];
+	struct dns_options options = {.servers = pointers,
+				      .server_count = MIN(servers->count, ARRAY_LEN(pointers)),
+				      .trust = r->config->dns.trust_ad ? DNS_TRUST_ALWAYS : DNS_TRUST_LOOPBACK};
+	struct dns_host host = {watch_dns, NULL};
+
+	for (size_t i = 0; i < options.server_count; i++) {
+		bool v6 = servers->items[i].family == AF_INET6;
+		snprintf(texts[i], sizeof(texts[i]), v6 ? "[%s]:%u" : "%s:%u", servers->items[i].host,
+			 servers->items[i].port);
+		pointers[i] = texts[i];
+	}
+	r->dns_fds = xcalloc(1, sizeof(*r->dns_fds));
+	r->dns_fds->relayd = r;
+	host.ctx = r->dns_fds;
+	r->dns = dns_new(&options, &host, loop_timers(r->loop), r->clock, rng_system(), err);
+	if (!r->dns)
+		return ERR_CONFIG;
+	r->resolver = resolver_new(r->dns, loop_timers(r->loop), r->clock, rng_system(), NULL);
+	return 0;
+}
+
+/* ---- start ---- */
+
+static int complain(struct relayd *r, int exit_code, const struct err *err)
+{
+	log_flush(r->log);
+	fprintf(stderr, "relayd: %s\n", err->text);
+	return exit_code;
+}
+
+static int drop_privileges(const struct service_user *user, struct err *err)
+{
+	const struct rlimit no_core = {0, 0};
+
+	if (user->must_drop) {
+		if (setgroups(1, &user->gid) != 0 || setgid(user->gid) != 0 || setuid(user->uid) != 0)
+			return err_set_errno(err, "cannot become user %s", user->name);
+		BUG_ON(setuid(0) == 0);
+	}
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	prctl(PR_SET_DUMPABLE, 0);
+	setrlimit(RLIMIT_CORE, &no_core);
+	return 0;
+}
+
+static void raise_fd_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+static int open_queue(struct relayd *r, struct err *err)
+{
+	struct queue_report found;
+	struct queue_options options = {
+	    .disk = r->disk,
+	    .clock = r->clock,
+	    .rng = rng_system(),
+	    .limit_bytes = (uint64_t)r->config->limits.queue_bytes,
+	    .limit_messages = (uint64_t)r->config->limits.queue_messages,
+	    .notify = {.ctx = r,
+		       .on_synced = on_synced,
+		       .on_state = on_journal_state,
+		       .on_accept = on_accept_changed,
+		       .on_corruption = on_corruption,
+		       .on_note = on_note},
+	};
+
+	r->queue = queue_open(&options, &found, err);
+	if (!r->queue)
+		return err->code == ERR_PERMISSION ? EX_NOPERM : err->code == ERR_VERSION ? EX_CONFIG : EX_IOERR;
+	log_event(r->log, LOG_INFO, "journal_open", LOG_INT("messages", found.messages),
+		  LOG_INT("recipients", found.recipients), LOG_INT("segments", found.segments),
+		  LOG_INT("torn_bytes", found.torn_bytes), LOG_INT("corrupt_ranges", found.corrupt_ranges),
+		  LOG_INT("suspect_ranges", found.suspect_ranges), LOG_INT("ms", found.duration_ms));
+	return EX_OK;
+}
+
+static int start_storage(struct relayd *r, struct err *err)
+{
+	struct helpers_options options = {.loop = r->loop, .log = r->log, .on_disk_done = on_disk_done, .disk_ctx = r};
+	bool inline_work = r->config->helpers == 0;
+
+	options.journal_fd = inline_work ? -1 : disk_open_journal_dir(r->spool_fd, err);
+	if (!inline_work && options.journal_fd < 0)
+		return EX_IOERR;
+	r->helpers = helpers_new(&options, r->config, err);
+	if (options.journal_fd >= 0)
+		close(options.journal_fd);
+	if (!r->helpers)
+		return err->code == ERR_PERMISSION ? EX_NOPERM : err->code == ERR_SYSTEM ? EX_OSERR : EX_CONFIG;
+	r->disk = disk_real_new(r->spool_fd, inline_work ? NULL : helpers_disk_async(r->helpers), err);
+	return r->disk ? open_queue(r, err) : EX_IOERR;
+}
+
+static void make_deliveries(struct relayd *r)
+{
+	struct scheduler_options scheduling = {.loop = r->loop,
+					       .queue = r->queue,
+					       .clock = r->clock,
+					       .rng = rng_system(),
+					       .ctx = r,
+					       .route = route,
+					       .report = report,
+					       .bounce = bounce};
+	struct deliveries_options delivering = {r->loop, r->net, r->queue, r->metrics, r->resolver, r->mx};
+	struct destinations_options options = {.loop = r->loop,
+					       .queue = r->queue,
+					       .clock = r->clock,
+					       .connections_max = (unsigned)r->config->delivery.connections,
+					       .per_destination_max = (unsigned)r->config->delivery.per_destination};
+
+	r->deliveries = deliveries_new(&delivering);
+	r->scheduler = scheduler_new(&scheduling);
+	scheduler_destination_events(r->scheduler, &options.events);
+	options.events.on_health = on_destination_health;
+	options.events.health_ctx = r;
+	options.driver = deliveries_driver(r->deliveries);
+	r->destinations = destinations_new(&options);
+	scheduler_set_destinations(r->scheduler, r->destinations);
+}
+
+static void make_submissions(struct relayd *r)
+{
+	struct auth_backend backend = helpers_auth_backend(r->helpers);
+	struct submissions_options options;
+
+	r->auth = auth_new(r->loop, rng_system(), &backend);
+	options = (struct submissions_options){
+	    .loop = r->loop,
+	    .net = r->net,
+	    .auth = r->auth,
+	    .log = r->log,
+	    .metrics = r->metrics,
+	    .intake = {r->queue, r->signer, r->health, r->log, r->clock, rng_system(), r->config},
+	};
+	r->submissions = submissions_new(&options);
+}
+
+static void make_control(struct relayd *r)
+{
+	struct control_options options = {.loop = r->loop,
+					  .clock = r->clock,
+					  .log = r->log,
+					  .metrics = r->metrics,
+					  .queue = r->queue,
+					  .destinations = r->destinations,
+					  .scheduler = r->scheduler,
+					  .health = r->health,
+					  .recent = r->recent,
+					  .ctx = r,
+					  .config = current_config,
+					  .reload = reload,
+					  .started_wall = r->started_wall};
+
+	r->control = control_new(&options);
+	r->web = (struct web){r->metrics, r->health};
+}
+
+static int start_parts(struct relayd *r, struct err *err)
+{
+	r->net = net_new(r->loop);
+	if (start_dns(r, err) != 0)
+		return EX_CONFIG;
+	configure_mx(r);
+	r->tls_policy = tls_policy_new(r->config, err);
+	if (!r->tls_policy)
+		return EX_CONFIG;
+	r->signer = signer_new(r->loop, r->helpers, r->metrics, r->clock);
+	if (signer_configure(r->signer, r->config, err) != 0)
+		return EX_CONFIG;
+	r->recent = recent_new();
+	r->report = report_new(r->log, r->metrics, r->clock);
+	r->bounce = bounce_new(r->queue, r->clock, rng_system(), r->log);
+	make_deliveries(r);
+	r->health = health_new(r->log, r->metrics, r->clock, r->queue, r->destinations);
+	make_submissions(r);
+	make_control(r);
+	apply_config(r);
+	return listeners_configure(r->listeners, r->config, helpers_user_count(r->helpers) > 0, err) == 0 ? EX_OK
+													  : EX_CONFIG;
+}
+
+static void on_turn_end(void *ctx)
+{
+	struct relayd *r = ctx;
+	int64_t next;
+
+	queue_turn(r->queue);
+	scheduler_turn(r->scheduler);
+	next = queue_next_deadline_ms(r->queue);
+	if (next != INT64_MAX)
+		loop_wake_at(r->loop, next);
+	log_flush(r->log);
+}
+
+static void on_health_time(void *ctx)
+{
+	struct relayd *r = ctx;
+
+	health_look(r->health);
+	timers_set(loop_timers(r->loop), &r->health_timer, loop_now_ms(r->loop) + HEALTH_EACH_MS, on_health_time, r);
+}
+
+static void on_signal(void *ctx, int signo);
+
+static void open_doors(struct relayd *r)
+{
+	struct err err;
+
+	metrics_series(r->metrics, METRIC_BUILD_INFO, RELAYD_VERSION, gnutls_check_version(NULL), NULL);
+	series_set(metrics_series(r->metrics, METRIC_BUILD_INFO, RELAYD_VERSION, gnutls_check_version(NULL), NULL), 1);
+	series_set(metrics_series(r->metrics, METRIC_RELOAD_SUCCESSFUL, NULL, NULL, NULL), 1);
+	series_set(metrics_series(r->metrics, METRIC_RELOAD_SUCCESS_TIME, NULL, NULL, NULL),
+		   (double)r->started_wall / 1000);
+	metrics_on_scrape(r->metrics, collect, r);
+	loop_on_signal(r->loop, SIGTERM, on_signal, r);
+	loop_on_signal(r->loop, SIGINT, on_signal, r);
+	loop_on_signal(r->loop, SIGHUP, on_signal, r);
+	loop_add_turn_hook(r->loop, on_turn_end, r);
+	timers_set(loop_timers(r->loop), &r->health_timer, loop_now_ms(r->loop), on_health_time, r);
+	listeners_start(r->listeners, r->submissions, web_handle, &r->web, control_handle, r->control, &err);
+	log_event(r->log, LOG_INFO, "started", LOG_STR("version", RELAYD_VERSION),
+		  LOG_STR("hostname", r->config->hostname), LOG_STR("config", r->config->file),
+		  LOG_INT("users", helpers_user_count(r->helpers)));
+	log_flush(r->log);
+}
+
+static int start(struct relayd *r, struct err *err)
+{
+	struct listeners_options listening = {r->loop, r->log, r->metrics, -1, &r->user};
+	int rc = service_user_find(r->config, &r->user, err);
+
+	rc = rc ? rc : spool_open(r->config, &r->user, r->log, &r->spool_fd, err);
+	rc = rc ? rc : spool_lock(r->spool_fd, r->log, &r->lock_fd, err);
+	if (rc != EX_OK)
+		return rc;
+	listening.spool_fd = r->spool_fd;
+	r->listeners = listeners_open(&listening, r->config, &rc, err);
+	if (!r->listeners)
+		return rc;
+	if (drop_privileges(&r->user, err) != 0)
+		return EX_NOPERM;
+	rc = start_storage(r, err);
+	return rc ? rc : start_parts(r, err);
+}
+
+struct relayd *relayd_start(const struct relayd_options *options, int *exit_code)
+{
+	struct relayd *r = xcalloc(1, sizeof(*r));
+	struct err err = {0};
+
+	r->options = *options;
+	r->spool_fd = r->lock_fd = -1;
+	r->clock = clock_system();
+	r->log = log_new(r->clock, log_sink_fd, (void *)(intptr_t)STDERR_FILENO);
+	r->loop = loop_new(r->clock);
+	r->metrics = metrics_new();
+	r->started_wall = clock_wall_ms(r->clock);
+	*exit_code = relayd_load_config(options, &r->config);
+	if (*exit_code == EX_OK) {
+		configure_log(r);
+		raise_fd_limit();
+		*exit_code = start(r, &err);
+		if (*exit_code != EX_OK)
+			complain(r, *exit_code, &err);
+	}
+	if (*exit_code != EX_OK)
+		relayd_free(&r);
+	else
+		open_doors(r);
+	return r;
+}
+
+/* ---- stop ---- */
+
+static bool is_quiet(const struct relayd *r)
+{
+	return submissions_count(r->submissions) == 0 && deliveries_count(r->deliveries) == 0 &&
+	       scheduler_job_count(r->scheduler) == 0;
+}
+
+static void on_patience_over(void *ctx)
+{
+	(void)ctx; /* the loop looks at the time */
+}
+
+static void begin_stop(struct relayd *r)
+{
+	log_event(r->log, LOG_INFO, "stopping");
+	r->stopping = true;
+	timers_set(loop_timers(r->loop), &r->stop_timer, loop_now_ms(r->loop) + r->config->stop_timeout_ms,
+		   on_patience_over, r);
+	listeners_stop(r->listeners);
+	scheduler_stop(r->scheduler);
+	destinations_stop(r->destinations);
+	submissions_stop(r->submissions);
+	loop_stop(r->loop);
+}
+
+static void on_signal(void *ctx, int signo)
+{
+	struct relayd *r = ctx;
+	struct err err;
+
+	if (signo == SIGHUP) {
+		if (reload(r, &err) != 0)
+			log_event(r->log, LOG_ERROR, "reload_failed", LOG_STR("text", err.text));
+	} else if (!r->stopping) {
+		begin_stop(r);
+	} else {
+		loop_stop(r->loop);
+	}
+}
+
+/* Turns until everything is quiet or patience ends, then until the journal is synced. */
+static void finish(struct relayd *r)
+{
+	int64_t until = loop_now_ms(r->loop) + r->config->stop_timeout_ms;
+
+	while (!is_quiet(r) && loop_now_ms(r->loop) < until)
+		loop_turn(r->loop, 100);
+	submissions_free(&r->submissions);
+	deliveries_abort(r->deliveries);
+	until = loop_now_ms(r->loop) + JOURNAL_PATIENCE_MS;
+	queue_stop(r->queue);
+	while ((!queue_is_synced(r->queue) || scheduler_job_count(r->scheduler) > 0) && loop_now_ms(r->loop) < until)
+		loop_turn(r->loop, 100);
+	log_event(r->log, LOG_INFO, "stopped");
+	log_flush(r->log);
+}
+
+int relayd_run(struct relayd *r)
+{
+	loop_run(r->loop);
+	finish(r);
+	return r->exit_code;
+}
+
+void relayd_free(struct relayd **relayd)
+{
+	struct relayd *r = *relayd;
+
+	if (!r)
+		return;
+	listeners_free(&r->listeners);
+	control_free(&r->control);
+	submissions_free(&r->submissions);
+	deliveries_free(&r->deliveries);
+	destinations_free(&r->destinations);
+	scheduler_free(&r->scheduler);
+	bounce_free(&r->bounce);
+	report_free(&r->report);
+	recent_free(&r->recent);
+	health_free(&r->health);
+	signer_free(&r->signer);
+	auth_free(&r->auth);
+	mx_free(&r->mx);
+	resolver_free(&r->resolver);
+	dns_free(&r->dns);
+	free(r->dns_fds);
+	tls_policy_free(&r->tls_policy);
+	queue_close(&r->queue);
+	disk_real_free(&r->disk);
+	helpers_free(&r->helpers);
+	net_free(&r->net);
+	metrics_free(&r->metrics);
+	loop_free(&r->loop);
+	log_free(&r->log);
+	config_free(&r->config);
+	if (r->lock_fd >= 0)
+		close(r->lock_fd);
+	if (r->spool_fd >= 0)
+		close(r->spool_fd);
+	free(r);
+	*relayd = NULL;
+}
