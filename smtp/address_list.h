@@ -19,7 +19,6 @@ enum { ADDRESS_MAX_BYTES = 1024 };
 struct address_list {
 	struct slice all;
 	size_t at;
-	bool in_group;
 };
 
 struct address {

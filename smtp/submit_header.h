@@ -57,8 +57,7 @@ struct submit_header {
 	struct buf changed;
 
 	/* Facts. Slices live as this structure. */
-	const struct slice
-	    *from; /* addresses of From, with domain, as in address_list.h; at least one if 0 was given */
+	struct slice from[SUBMIT_HEADER_FROM_MAX]; /* of From, each with a domain; at least one if 0 was given */
 	size_t from_count;
 	struct slice from_domain;   /* of the first */
 	struct slice header_sender; /* address of Sender; empty: none */
