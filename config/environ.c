@@ -5,9 +5,11 @@
 #include "config/read.h"
 
 #include "base/base.h"
+#include "base/buf.h"
 #include "config/environ.h"
 #include "config/nearest.h"
 #include "config/types.h"
+#include "config/users_file.h"
 
 #include <ctype.h>
 #include <stdarg.h>
@@ -307,6 +309,20 @@ static void take_key(struct config_reader *reader, const struct meaning *meaning
 
 /* ---- Variables that stand for more than one setting. */
 
+static void refuse_option(struct config_reader *reader, const struct config_table *table, struct slice option,
+			  const struct variable *variable)
+{
+	struct buf names;
+
+	buf_init(&names, 1024);
+	for (size_t i = 0; i < table->count; i++)
+		if (!(table->keys[i].flags & KEY_REQUIRED))
+			buf_printf(&names, "%s%s=", buf_len(&names) ? ", " : "", table->keys[i].path);
+	complain(reader, variable->name, "'%.*s' is no option of a listener: %.*s", (int)MIN(option.len, 60),
+		 option.ptr, SLICE_ARG(buf_slice(&names)));
+	buf_fini(&names);
+}
+
 /* An option of a listener: "tls=off". */
 static void take_listener_option(struct config_reader *reader, const struct config_target *target, struct slice option,
 				 const struct variable *variable)
@@ -317,10 +333,7 @@ static void take_listener_option(struct config_reader *reader, const struct conf
 	struct config_value value = value_of(variable);
 
 	if (equals < 0 || !key || (key->flags & KEY_REQUIRED)) {
-		complain(reader, variable->name,
-			 "'%.*s' is no option of a listener: tls=, auth=, trusted=, allow_plaintext_auth=, "
-			 "proxy_protocol=, bare_newlines=",
-			 (int)MIN(option.len, 60), option.ptr);
+		refuse_option(reader, target->table, option, variable);
 		return;
 	}
 	if (target->origins[config_key_index(target->table, key)].kind == CONFIG_FROM_VARIABLE) {
@@ -488,6 +501,8 @@ static void check_account(struct config_reader *reader, const struct environment
 		complain(reader, name->name, "needs RELAYD_PASSWORD or RELAYD_PASSWORD_FILE beside it");
 	else if (password && !name)
 		complain(reader, password->name, "needs RELAYD_USERNAME beside it");
+	else if (name && !users_name_is_valid(name->value))
+		complain(reader, name->name, "a name has no blanks, colons and control characters");
 }
 
 /* ---- All of them. */
@@ -528,12 +543,12 @@ static void recognise(struct config_reader *reader, struct environment *environm
 	environment->found[environment->count++] = found;
 }
 
-void config_read_environment(struct config_reader *reader, char *const *environ)
+void config_read_environment(struct config_reader *reader, char *const *entries)
 {
 	struct environment environment = {0};
 
-	for (; environ && *environ; environ++)
-		recognise(reader, &environment, *environ);
+	for (; entries && *entries; entries++)
+		recognise(reader, &environment, *entries);
 	for (enum phase phase = PHASE_WHOLE; phase <= PHASE_LAST; phase++) {
 		if (phase == PHASE_LAST)
 			config_add_default_listeners(reader);
@@ -550,12 +565,12 @@ void config_read_environment(struct config_reader *reader, char *const *environ)
 	check_account(reader, &environment);
 }
 
-const char *config_environment_get(char *const *environ, const char *name)
+const char *config_environment_get(char *const *entries, const char *name)
 {
 	size_t len = strlen(name);
 
-	for (; environ && *environ; environ++)
-		if (strncmp(*environ, name, len) == 0 && (*environ)[len] == '=' && (*environ)[len + 1] != '\0')
-			return *environ + len + 1;
+	for (; entries && *entries; entries++)
+		if (strncmp(*entries, name, len) == 0 && (*entries)[len] == '=' && (*entries)[len + 1] != '\0')
+			return *entries + len + 1;
 	return NULL;
 }

@@ -14,6 +14,6 @@
 bool config_variable_name(const struct config_table *table, const struct config_key *key,
 			  char out[CONFIG_VARIABLE_CHARS]);
 /* The value of a variable that is set and not empty, else NULL. Lives as `environ`. */
-const char *config_environment_get(char *const *environ, const char *name);
+const char *config_environment_get(char *const *entries, const char *name);
 
 #endif

@@ -65,7 +65,7 @@ void config_add_dkim_key(struct config_reader *reader, struct config_dkim_domain
 /* Takes all of relayd.yaml. */
 void config_read_tree(struct config_reader *reader, const struct yaml_node *root);
 /* Takes all RELAYD_ variables; adds the default listeners before the last of them. */
-void config_read_environment(struct config_reader *reader, char *const *environ);
+void config_read_environment(struct config_reader *reader, char *const *entries);
 
 /* What only shows when everything is there: defaults that depend on other values, values that do not go together. */
 void config_complete(struct config_reader *reader);

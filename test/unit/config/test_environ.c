@@ -10,9 +10,9 @@
 
 #define ENVIRON(...) ((char *[]){__VA_ARGS__, NULL})
 
-static struct config *load_env(const char *text, char *const *environ)
+static struct config *load_env(const char *text, char *const *variables)
 {
-	struct load_options options = {.environ = environ};
+	struct load_options options = {.environ = variables};
 	struct config_errors errors;
 	struct config *config = load_with(text, &options, &errors);
 
@@ -21,9 +21,9 @@ static struct config *load_env(const char *text, char *const *environ)
 	return config;
 }
 
-static void assert_env_mistake(char *const *environ, const char *mistake)
+static void assert_env_mistake(char *const *variables, const char *mistake)
 {
-	struct load_options options = {.environ = environ};
+	struct load_options options = {.environ = variables};
 
 	assert_mistakes("", &options, mistake, NULL);
 }
@@ -379,6 +379,13 @@ static void both_forms_at_once_are_refused(void **state)
 			   "RELAYD_RELAYHOST_PASSWORD: RELAYD_RELAYHOST_PASSWORD_FILE is set too: unset one of them");
 }
 
+static void a_user_name_must_be_one(void **state)
+{
+	(void)state;
+	assert_env_mistake(ENVIRON("RELAYD_USERNAME=a b", "RELAYD_PASSWORD=x"),
+			   "RELAYD_USERNAME: a name has no blanks, colons and control characters");
+}
+
 static void a_path_in_place_of_a_key_is_told(void **state)
 {
 	(void)state;
@@ -388,14 +395,14 @@ static void a_path_in_place_of_a_key_is_told(void **state)
 
 static void secrets_stay_out_of_messages(void **state)
 {
-	char *const environ[] = {"RELAYD_RELAYHOST=a.example.net",
-				 "RELAYD_RELAYHOST_PASSWORD=hunter2",
-				 "RELAYD_USERNAME=a b",
-				 "RELAYD_PASSWORD=hunter2",
-				 "RELAYD_DKIM_DOMAIN=x_y",
-				 "RELAYD_DKIM_KEY=hunter2",
-				 NULL};
-	struct load_options options = {.environ = environ};
+	char *const variables[] = {"RELAYD_RELAYHOST=a.example.net",
+				   "RELAYD_RELAYHOST_PASSWORD=hunter2",
+				   "RELAYD_USERNAME=a b",
+				   "RELAYD_PASSWORD=hunter2",
+				   "RELAYD_DKIM_DOMAIN=x_y",
+				   "RELAYD_DKIM_KEY=hunter2",
+				   NULL};
+	struct load_options options = {.environ = variables};
 	struct config_errors errors;
 
 	(void)state;
@@ -490,6 +497,7 @@ int main(void)
 	    cmocka_unit_test(files_that_do_not_hold_a_value),
 	    cmocka_unit_test(each_mistake_names_its_variable),
 	    cmocka_unit_test(both_forms_at_once_are_refused),
+	    cmocka_unit_test(a_user_name_must_be_one),
 	    cmocka_unit_test(a_path_in_place_of_a_key_is_told),
 	    cmocka_unit_test(secrets_stay_out_of_messages),
 	    cmocka_unit_test(what_kubernetes_injects_is_passed_over),
