@@ -185,6 +185,13 @@ void loop_post(struct loop *loop, void (*cb)(void *ctx), void *ctx)
 	loop->posts[loop->post_count++] = (struct post){cb, ctx};
 }
 
+void loop_unpost(struct loop *loop, void *ctx)
+{
+	for (size_t i = 0; i < loop->post_count; i++)
+		if (loop->posts[i].ctx == ctx)
+			loop->posts[i].cb = NULL;
+}
+
 void loop_wake_at(struct loop *loop, int64_t at_ms)
 {
 	if (at_ms < loop->wake_at_ms)
@@ -215,7 +222,8 @@ static unsigned run_posts(struct loop *loop)
 	/* Those posted meanwhile run too: they free what the first ones let go. The array may move under our feet. */
 	for (i = 0; i < loop->post_count; i++) {
 		struct post post = loop->posts[i];
-		post.cb(post.ctx);
+		if (post.cb)
+			post.cb(post.ctx);
 	}
 	loop->post_count = 0;
 	return (unsigned)i;

@@ -47,8 +47,10 @@ void loop_on_signal(struct loop *loop, int signo, void (*cb)(void *ctx, int sign
 /* Called at the end of each turn, in the order of addition. */
 void loop_add_turn_hook(struct loop *loop, void (*cb)(void *ctx), void *ctx);
 /* Once, at the end of this turn, after the hooks and in the order of posting; what is posted meanwhile comes too. For
- * freeing what a caller up the stack may still use, and for work that gathers over the turn. Cannot be taken back. */
+ * freeing what a caller up the stack may still use, and for work that gathers over the turn. */
 void loop_post(struct loop *loop, void (*cb)(void *ctx), void *ctx);
+/* Forgets what was posted with this `ctx`; for owners that are freed outside a turn. */
+void loop_unpost(struct loop *loop, void *ctx);
 /* The next turn does not wait longer than until then; for hooks. */
 void loop_wake_at(struct loop *loop, int64_t at_ms);
 

@@ -1,57 +1,70 @@
+/*
+ * Two ways in: the loop's event (on_ready) and the posted end of the turn (on_turn_end). Both end in settle(), the one
+ * place that calls the owner back and that sends; calls of the owner only change state and post. So nothing recurses,
+ * however owner and stream answer each other.
+ *
+ * Output passes through two buffers: `raw` goes to the socket as it is, before anything of TLS: what was written in
+ * clear when STARTTLS came (the 220, or the command). `out` is plain text: sent as it is, or fed to the TLS session.
+ */
 #include "relayd/stream.h"
 
 #include "base/base.h"
 #include "base/buf.h"
+#include "base/list.h"
+#include "relayd/net_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
-enum { SCRATCH_BYTES = 64 * 1024, READS_PER_CALL = 4 };
-
-struct net {
-	struct loop *loop;
-	char scratch[SCRATCH_BYTES]; /* of whoever reads just now */
+enum {
+	RECORD_MAX = 16 * 1024,		/* plain text of one TLS record */
+	SENT_PER_TURN_MAX = 256 * 1024, /* then the others have their turn, however fast this peer reads */
+	WHY_MAX = 200,
 };
 
+/*
+ *   CONNECTING ──▶ OPEN ◀──▶ HANDSHAKE      OPEN ──stream_close_gently()──▶ LINGERING ──▶ CLOSED
+ *   any ──stream_close()──▶ CLOSED
+ */
 enum phase {
-	CONNECTING,
-	OPEN,
-	HANDSHAKE,
-	LINGERING, /* the owner is gone: flush, then wait for the peer's end */
-	CLOSED,	   /* waits for the end of the turn */
+	CONNECTING, /* the kernel has been asked */
+	OPEN,	    /* bytes go both ways; also after the end, until the owner closes */
+	HANDSHAKE,  /* TLS has begun */
+	LINGERING,  /* the owner is gone: flush, then wait for the peer's end */
+	CLOSED,	    /* waits for the end of the turn */
 };
 
 struct stream {
 	struct net *net;
+	struct list node; /* in net->streams */
 	struct stream_events events;
-	struct watch *watch;
+	struct watch *watch; /* NULL: hung up, and there is nothing to wait for */
+	struct tls_session *tls;
+	struct buf in; /* plain text that the owner has not taken */
+	struct buf raw, out;
+	char *why; /* it ended badly */
+	timer_id timer;
+	size_t high_water;
+	uint64_t turn; /* of sent_in_turn */
+	uint32_t sent_in_turn;
 	int fd;
 	enum phase phase;
-	struct tls_session *tls;
-	struct buf in;	/* plain text that the owner has not taken */
-	struct buf out; /* plain text, or with TLS what it has not taken yet */
-	bool paused, end_seen, end_told, shut, flush_posted;
-	char why[160]; /* of the end */
-	timer_id timer;
+	bool paused;
+	bool offer_due;	 /* what is in `in` may be offered again */
+	bool posted;	 /* on_turn_end() comes */
+	bool drain_owed; /* something was written since the last on_drained */
+	bool bye_said, shut;
+	bool hung;     /* the kernel says HUP or ERR whether we ask or not */
+	bool eof;      /* the socket gives no more */
+	bool broken;   /* the socket takes no more */
+	bool end_seen; /* no more plain text will come */
+	bool end_told;
 };
-
-struct net *net_new(struct loop *loop)
-{
-	struct net *net = xcalloc(1, sizeof(*net));
-	net->loop = loop;
-	return net;
-}
-
-void net_free(struct net **net)
-{
-	free(*net);
-	*net = NULL;
-}
 
 /* ---- the end ---- */
 
@@ -59,9 +72,13 @@ static void stream_free(void *ctx)
 {
 	struct stream *s = ctx;
 
+	list_remove(&s->node);
+	s->net->stream_count--;
 	tls_session_free(&s->tls);
 	buf_fini(&s->in);
+	buf_fini(&s->raw);
 	buf_fini(&s->out);
+	free(s->why);
 	free(s);
 }
 
@@ -85,194 +102,243 @@ void stream_close(struct stream **stream)
 	*stream = NULL;
 }
 
-static void tell_end(struct stream *s)
+void stream_free_all(struct net *net)
 {
-	if (!s->end_seen || s->end_told || s->phase == CLOSED || s->paused || buf_len(&s->in) > 0)
-		return;
-	s->end_told = true;
-	s->events.on_end(s->events.ctx, s->why);
+	LIST_FOREACH (node, &net->streams) {
+		struct stream *s = CONTAINER_OF(node, struct stream, node);
+		shut_down(s);
+		loop_unpost(net->loop, s);
+		stream_free(s);
+	}
 }
 
-static void note_end(struct stream *s, const char *why)
+/* The first reason counts: what follows is mostly its consequence. */
+static void set_why(struct stream *s, const char *why)
 {
-	if (s->end_seen)
-		return;
-	s->end_seen = true;
-	slice_to_cstr(slice_of_str(why), s->why, sizeof(s->why));
+	if (!s->why)
+		s->why = xmemdup(why, strnlen(why, WHY_MAX));
+}
+
+/* The socket takes no more. What the peer said before is still to be read: often the reply that explains it. */
+static void break_output(struct stream *s, const char *why)
+{
+	s->broken = true;
+	buf_reset(&s->raw);
+	buf_reset(&s->out);
+	if (why)
+		set_why(s, why);
+}
+
+static void break_all(struct stream *s, const char *why)
+{
+	break_output(s, why);
+	s->eof = s->end_seen = true;
 }
 
 /* ---- what to wait for ---- */
 
-static bool has_unsent(const struct stream *s)
+static size_t tls_unsent(const struct stream *s)
 {
-	return buf_len(&s->out) > 0 || (s->tls && tls_session_output(s->tls).len > 0);
+	return s->tls ? tls_session_output(s->tls).len : 0;
 }
+
+size_t stream_unsent(const struct stream *s)
+{
+	return s->broken ? 0 : buf_len(&s->raw) + buf_len(&s->out) + tls_unsent(s);
+}
+
+static bool is_over_high_water(const struct stream *s)
+{
+	return s->high_water && stream_unsent(s) > s->high_water;
+}
+
+/* May the owner be given plain text? */
+static bool may_offer(const struct stream *s)
+{
+	return s->phase == OPEN && !s->paused && !is_over_high_water(s);
+}
+
+static bool wants_bytes(const struct stream *s)
+{
+	if (s->eof || s->phase == CONNECTING || s->phase == CLOSED)
+		return false;
+	if (s->phase == OPEN)
+		return !s->end_seen && buf_len(&s->in) == 0 && may_offer(s);
+	return true;
+}
+
+static void on_ready(void *ctx, uint32_t events);
 
 static void update_watch(struct stream *s)
 {
 	uint32_t events = 0;
 
-	if (s->phase == CLOSED || !s->watch)
+	if (s->phase == CLOSED)
 		return;
-	if (s->phase == CONNECTING || has_unsent(s))
+	/* In the handshake `out` waits for its end, not for the socket. */
+	if (s->phase == CONNECTING || (!s->broken && (s->phase == HANDSHAKE ? buf_len(&s->raw) + tls_unsent(s) > 0
+									    : stream_unsent(s) > 0 || s->drain_owed)))
 		events |= EPOLLOUT;
-	if (s->phase == LINGERING || s->phase == HANDSHAKE || (!s->paused && buf_len(&s->in) == 0))
-		if (!s->end_seen && s->phase != CONNECTING)
-			events |= EPOLLIN;
-	loop_watch_events(s->net->loop, s->watch, events);
+	if (wants_bytes(s))
+		events |= EPOLLIN;
+	if (s->hung && events == 0)
+		loop_unwatch(s->net->loop, &s->watch); /* it would wake us for ever */
+	else if (!s->watch)
+		s->watch = loop_watch(s->net->loop, s->fd, events, on_ready, s);
+	else
+		loop_watch_events(s->net->loop, s->watch, events);
 }
 
 /* ---- sending ---- */
 
-static int send_some(struct stream *s, struct slice bytes, size_t *sent)
-{
-	ssize_t n = send(s->fd, bytes.ptr, bytes.len, MSG_NOSIGNAL | MSG_DONTWAIT);
-
-	*sent = n > 0 ? (size_t)n : 0;
-	if (n < 0 && errno != EAGAIN && errno != EINTR) {
-		note_end(s, strerror(errno));
-		return -1;
-	}
-	return 0;
-}
-
 /* Plain text into TLS, as much as it takes. */
 static void feed_tls(struct stream *s)
 {
-	size_t taken = 0;
+	size_t taken;
+	struct err err;
 
-	if (!s->tls || s->phase == HANDSHAKE)
+	if (s->phase == HANDSHAKE || !tls_session_is_established(s->tls))
 		return;
-	while (buf_len(&s->out) > 0 && tls_session_write(s->tls, buf_slice(&s->out), &taken, NULL) == TLS_OK &&
-	       taken > 0)
+	while (buf_len(&s->out) > 0) {
+		enum tls_status status = tls_session_write(s->tls, buf_slice(&s->out), &taken, &err);
 		buf_consume(&s->out, taken);
-	if (buf_len(&s->out) == 0)
-		buf_reset(&s->out);
+		if (status == TLS_CLOSED || status == TLS_FAILED)
+			break_output(s, err.text);
+		if (status != TLS_OK || taken == 0)
+			break;
+	}
+	if (s->phase == LINGERING && !s->bye_said && buf_len(&s->out) == 0 && !s->broken) {
+		s->bye_said = true;
+		tls_session_bye(s->tls);
+	}
+}
+
+static struct slice next_to_send(struct stream *s)
+{
+	if (buf_len(&s->raw) > 0)
+		return buf_slice(&s->raw);
+	if (!s->tls)
+		return buf_slice(&s->out);
+	feed_tls(s);
+	return tls_session_output(s->tls);
+}
+
+static void consume_sent(struct stream *s, size_t sent)
+{
+	if (buf_len(&s->raw) > 0) {
+		buf_consume(&s->raw, sent);
+		if (buf_len(&s->raw) == 0)
+			buf_reset(&s->raw);
+	} else if (s->tls) {
+		tls_session_output_sent(s->tls, sent);
+	} else {
+		buf_consume(&s->out, sent);
+	}
+	s->sent_in_turn += (uint32_t)sent;
+}
+
+static bool is_temporary(int errnum)
+{
+	return errnum == EAGAIN || errnum == EINTR || errnum == ENOBUFS || errnum == ENOMEM;
+}
+
+static bool is_over_budget(struct stream *s)
+{
+	if (s->turn != loop_turn_number(s->net->loop)) {
+		s->turn = loop_turn_number(s->net->loop);
+		s->sent_in_turn = 0;
+	}
+	return s->sent_in_turn >= SENT_PER_TURN_MAX;
 }
 
 static void flush(struct stream *s)
 {
-	size_t sent = 1;
-
-	while (s->phase != CLOSED && s->phase != CONNECTING && sent > 0 && has_unsent(s)) {
-		struct slice bytes;
-		feed_tls(s);
-		bytes = s->tls ? tls_session_output(s->tls) : buf_slice(&s->out);
-		if (bytes.len == 0 || send_some(s, bytes, &sent) != 0)
+	if (s->phase == CONNECTING || s->phase == CLOSED)
+		return;
+	while (!s->broken && !is_over_budget(s)) {
+		struct slice bytes = next_to_send(s);
+		ssize_t n;
+		if (bytes.len == 0 || s->broken)
 			break;
-		if (s->tls)
-			tls_session_output_sent(s->tls, sent);
-		else
-			buf_consume(&s->out, sent);
-		if (sent < bytes.len)
+		n = send(s->fd, bytes.ptr, MIN(bytes.len, (size_t)SENT_PER_TURN_MAX), MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n < 0) {
+			if (!is_temporary(errno))
+				break_output(s, strerror(errno));
+			break;
+		}
+		consume_sent(s, (size_t)n);
+		if ((size_t)n < bytes.len)
 			break;
 	}
-	if (!s->tls && buf_len(&s->out) == 0)
+	if (buf_len(&s->out) == 0)
 		buf_reset(&s->out);
 }
 
-static void end_lingering(struct stream *s)
-{
-	if (has_unsent(s) && !s->end_seen)
-		return;
-	if (!s->shut) {
-		s->shut = true;
-		shutdown(s->fd, SHUT_WR);
-	}
-	if (s->end_seen)
-		shut_down(s);
-}
-
-/* After the owner or the socket has moved something. */
-static void settle(struct stream *s)
-{
-	bool had_unsent = has_unsent(s);
-
-	flush(s);
-	if (s->phase == LINGERING)
-		end_lingering(s);
-	else if (had_unsent && !has_unsent(s) && s->phase == OPEN && s->events.on_drained)
-		s->events.on_drained(s->events.ctx);
-	if (s->phase != CLOSED && s->phase != LINGERING)
-		tell_end(s);
-	update_watch(s);
-}
-
-static void on_flush_time(void *ctx)
-{
-	struct stream *s = ctx;
-
-	s->flush_posted = false;
-	if (s->phase != CLOSED)
-		settle(s);
-}
-
-static void post_flush(struct stream *s)
-{
-	if (s->flush_posted)
-		return;
-	s->flush_posted = true;
-	loop_post(s->net->loop, on_flush_time, s);
-}
+static void post_settle(struct stream *s);
 
 void stream_write(struct stream *s, struct slice bytes)
 {
-	buf_append(&s->out, bytes);
-	post_flush(s);
-}
-
-size_t stream_unsent(const struct stream *s)
-{
-	return buf_len(&s->out) + (s->tls ? tls_session_output(s->tls).len : 0);
+	if (s->broken || bytes.len == 0)
+		return;
+	if (bytes.len > STREAM_UNSENT_MAX || stream_unsent(s) > STREAM_UNSENT_MAX - bytes.len)
+		break_all(s, "too much is waiting to be sent");
+	else
+		buf_append(&s->out, bytes);
+	s->drain_owed = true;
+	post_settle(s);
 }
 
 /* ---- receiving ---- */
 
-/* Hands plain text to the owner; keeps what it does not take. */
+/* How much the owner took. All, when it closed or began TLS meanwhile: the rest is dropped then. */
+static size_t give(struct stream *s, struct slice bytes)
+{
+	size_t taken = s->events.on_input(s->events.ctx, bytes);
+
+	return s->phase == OPEN ? MIN(taken, bytes.len) : bytes.len;
+}
+
+/* New plain text; `in` is empty. */
 static void deliver(struct stream *s, struct slice bytes)
 {
-	size_t taken = 0;
+	size_t taken = may_offer(s) ? give(s, bytes) : 0;
 
-	if (s->phase == LINGERING)
-		return;
-	if (!s->paused && buf_len(&s->in) == 0)
-		taken = s->events.on_input(s->events.ctx, bytes);
-	if (taken < bytes.len && s->phase != CLOSED)
-		buf_append(&s->in, slice_from(bytes, taken));
+	if (taken < bytes.len)
+		BUG_ON(buf_append(&s->in, slice_from(bytes, taken)) != 0);
 }
 
 static void offer_again(struct stream *s)
 {
-	while (buf_len(&s->in) > 0 && !s->paused && s->phase == OPEN) {
-		size_t taken = s->events.on_input(s->events.ctx, buf_slice(&s->in));
-		buf_consume(&s->in, taken);
-		if (taken == 0)
-			break;
-	}
-	if (buf_len(&s->in) == 0 && s->phase != CLOSED)
+	if (!s->offer_due || !may_offer(s))
+		return;
+	s->offer_due = false;
+	if (buf_len(&s->in) > 0)
+		buf_consume(&s->in, give(s, buf_slice(&s->in)));
+	if (buf_len(&s->in) == 0)
 		buf_reset(&s->in);
 }
 
 static void read_tls(struct stream *s)
 {
-	char plain[16 * 1024];
+	char plain[RECORD_MAX];
 	struct err err;
 	size_t len;
 
-	while ((s->phase == OPEN || s->phase == LINGERING) && s->tls && buf_len(&s->in) == 0 && !s->paused) {
+	while (s->tls && !s->end_seen && buf_len(&s->in) == 0 && may_offer(s)) {
 		enum tls_status status = tls_session_read(s->tls, plain, sizeof(plain), &len, &err);
 		if (status == TLS_OK) {
 			deliver(s, slice_of(plain, len));
 			continue;
 		}
-		if (status == TLS_CLOSED)
-			note_end(s, "");
-		else if (status == TLS_FAILED)
-			note_end(s, err.text);
+		if (status == TLS_FAILED)
+			set_why(s, err.text);
+		if (status != TLS_AGAIN)
+			s->end_seen = true;
 		break;
 	}
 }
 
+/* TLS_AGAIN although everything has been read means more bytes are needed; an end is one of the session's too. */
 static void shake_hands(struct stream *s)
 {
 	struct err err = {0};
@@ -281,64 +347,115 @@ static void shake_hands(struct stream *s)
 	if (status == TLS_AGAIN)
 		return;
 	s->phase = OPEN;
-	flush(s);
-	if (status == TLS_OK) {
-		s->events.on_tls(s->events.ctx, true, "");
+	if (status != TLS_OK) {
+		s->paused = s->end_seen = s->end_told = true; /* dead; but an alert may have to go out */
+		buf_reset(&s->out);
+		s->drain_owed = false;
+	}
+	s->events.on_tls(s->events.ctx, status == TLS_OK, status == TLS_OK ? "" : err.text);
+}
+
+static void take_bytes(struct stream *s, struct slice bytes)
+{
+	if (s->phase == LINGERING)
 		return;
-	}
-	s->paused = true;
-	s->events.on_tls(s->events.ctx, false,
-			 err.text[0] ? err.text : "the peer closed the connection during the handshake");
-}
-
-static void take_ciphertext(struct stream *s, struct slice bytes)
-{
-	while (bytes.len > 0 && s->phase != CLOSED) {
-		size_t taken = tls_session_input(s->tls, bytes);
-		bytes = slice_from(bytes, taken);
-		if (s->phase == HANDSHAKE)
-			shake_hands(s);
-		if (s->phase != CLOSED && s->phase != HANDSHAKE)
-			read_tls(s);
-		if (taken == 0 && bytes.len > 0)
-			break; /* cannot be: at most tls_session_input_room() was read */
-	}
-}
-
-static size_t read_limit(const struct stream *s)
-{
-	return s->tls ? MIN(tls_session_input_room(s->tls), (size_t)SCRATCH_BYTES) : (size_t)SCRATCH_BYTES;
-}
-
-static bool wants_bytes(const struct stream *s)
-{
-	return (s->phase == OPEN && !s->paused && buf_len(&s->in) == 0) || s->phase == HANDSHAKE ||
-	       s->phase == LINGERING;
+	if (s->tls)
+		BUG_ON(tls_session_input(s->tls, bytes) < bytes.len); /* no more than its room was read */
+	else
+		deliver(s, bytes);
 }
 
 static void receive(struct stream *s)
 {
-	for (int i = 0; i < READS_PER_CALL && wants_bytes(s) && !s->end_seen; i++) {
-		size_t limit = read_limit(s);
-		ssize_t n = limit ? recv(s->fd, s->net->scratch, limit, MSG_DONTWAIT) : -1;
-		struct slice bytes = slice_of(s->net->scratch, n > 0 ? (size_t)n : 0);
-		if (limit == 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
-			break;
-		if (n <= 0) {
-			note_end(s, n == 0 ? "" : strerror(errno));
-			if (s->tls)
-				tls_session_input_eof(s->tls);
-			if (s->phase == HANDSHAKE)
-				shake_hands(s);
-			break;
-		}
-		if (s->tls)
-			take_ciphertext(s, bytes);
-		else
-			deliver(s, bytes);
-		if ((size_t)n < limit)
-			break;
+	size_t limit = NET_SCRATCH_BYTES;
+	ssize_t n;
+
+	if (!wants_bytes(s))
+		return;
+	if (s->tls && s->phase != LINGERING)
+		limit = MIN(limit, tls_session_input_room(s->tls));
+	if (limit == 0)
+		return;
+	n = recv(s->fd, s->net->scratch, limit, MSG_DONTWAIT);
+	if (n > 0) {
+		take_bytes(s, slice_of(s->net->scratch, (size_t)n));
+		return;
 	}
+	if (n < 0 && is_temporary(errno) && !s->broken)
+		return;
+	if (n < 0)
+		break_output(s, strerror(errno));
+	s->eof = true;
+	if (s->tls)
+		tls_session_input_eof(s->tls);
+	else
+		s->end_seen = true;
+}
+
+/* ---- after the owner or the socket has moved something ---- */
+
+static void tell_drained(struct stream *s)
+{
+	if (!s->drain_owed || s->phase != OPEN || s->broken || stream_unsent(s) > 0 || is_over_budget(s))
+		return;
+	s->drain_owed = false;
+	if (s->events.on_drained)
+		s->events.on_drained(s->events.ctx);
+}
+
+static void tell_end(struct stream *s)
+{
+	if (!s->end_seen || s->end_told || s->phase != OPEN || s->paused || buf_len(&s->in) > 0)
+		return;
+	s->end_told = true;
+	s->events.on_end(s->events.ctx, s->why ? s->why : "");
+}
+
+static void end_lingering(struct stream *s)
+{
+	bool all_sent = s->broken || stream_unsent(s) == 0;
+
+	if (s->broken || (all_sent && s->eof)) {
+		shut_down(s);
+	} else if (all_sent && !s->shut) {
+		s->shut = true;
+		shutdown(s->fd, SHUT_WR);
+	}
+}
+
+static void settle(struct stream *s)
+{
+	if (s->phase == HANDSHAKE)
+		shake_hands(s);
+	offer_again(s);
+	read_tls(s);
+	flush(s);
+	tell_drained(s);
+	tell_end(s);
+	if (s->phase == LINGERING)
+		end_lingering(s);
+	/* The high-water mark held input back, and there is room now. */
+	if (may_offer(s) &&
+	    (s->offer_due || (s->tls && !s->end_seen && tls_session_may_read(s->tls) && !buf_len(&s->in))))
+		post_settle(s);
+	update_watch(s);
+}
+
+static void on_turn_end(void *ctx)
+{
+	struct stream *s = ctx;
+
+	s->posted = false;
+	if (s->phase != CLOSED)
+		settle(s);
+}
+
+static void post_settle(struct stream *s)
+{
+	if (s->posted || s->phase == CLOSED)
+		return;
+	s->posted = true;
+	loop_post(s->net->loop, on_turn_end, s);
 }
 
 static void finish_connect(struct stream *s)
@@ -349,11 +466,10 @@ static void finish_connect(struct stream *s)
 	if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0)
 		error = errno;
 	s->phase = OPEN;
-	if (error == 0) {
+	if (error == 0)
 		s->events.on_connected(s->events.ctx);
-		return;
-	}
-	note_end(s, strerror(error));
+	else
+		break_all(s, strerror(error));
 }
 
 static void on_ready(void *ctx, uint32_t events)
@@ -363,11 +479,10 @@ static void on_ready(void *ctx, uint32_t events)
 	if (s->phase == CONNECTING) {
 		if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP))
 			finish_connect(s);
-	} else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
-		/* A hang-up while nothing is read would wake us for ever; stream_resume() reads what is left. */
-		if (!wants_bytes(s) && (events & (EPOLLHUP | EPOLLERR)))
-			loop_unwatch(s->net->loop, &s->watch);
-		receive(s);
+	} else {
+		s->hung = events & (EPOLLHUP | EPOLLERR);
+		if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+			receive(s);
 	}
 	if (s->phase != CLOSED)
 		settle(s);
@@ -375,21 +490,25 @@ static void on_ready(void *ctx, uint32_t events)
 
 void stream_resume(struct stream *s)
 {
+	bool has_kept = buf_len(&s->in) > 0;
+
+	if (!s->paused && !has_kept)
+		return;
 	s->paused = false;
-	offer_again(s);
-	if (s->phase == OPEN && s->tls)
-		read_tls(s);
-	if (s->phase == OPEN && !s->watch) /* hung up */
-		while (wants_bytes(s) && !s->end_seen)
-			receive(s);
-	if (s->phase != CLOSED)
-		post_flush(s);
+	s->offer_due = has_kept;
+	post_settle(s);
 }
 
 void stream_pause(struct stream *s)
 {
 	s->paused = true;
-	update_watch(s);
+	post_settle(s);
+}
+
+void stream_set_high_water(struct stream *s, size_t bytes)
+{
+	s->high_water = bytes;
+	post_settle(s);
 }
 
 /* ---- beginning ---- */
@@ -403,10 +522,13 @@ static struct stream *make(struct net *net, int fd, const struct stream_events *
 	s->events = *events;
 	s->fd = fd;
 	s->phase = phase;
-	buf_init(&s->in, SIZE_MAX / 4);
-	buf_init(&s->out, SIZE_MAX / 4);
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	s->watch = loop_watch(net->loop, fd, phase == CONNECTING ? EPOLLOUT : EPOLLIN, on_ready, s);
+	buf_init(&s->in, NET_SCRATCH_BYTES);
+	buf_init(&s->raw, STREAM_UNSENT_MAX);
+	buf_init(&s->out, STREAM_UNSENT_MAX);
+	list_append(&net->streams, &s->node);
+	net->stream_count++;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)); /* fails on unix sockets, which need none */
+	update_watch(s);
 	return s;
 }
 
@@ -415,55 +537,27 @@ struct stream *stream_new(struct net *net, int fd, const struct stream_events *e
 	return make(net, fd, events, OPEN);
 }
 
-static socklen_t to_sockaddr(const struct dns_address *address, uint16_t port, struct sockaddr_storage *out)
-{
-	struct sockaddr_in *v4 = (struct sockaddr_in *)out;
-	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)out;
-
-	memset(out, 0, sizeof(*out));
-	if (address->family == DNS_IPV4) {
-		v4->sin_family = AF_INET;
-		v4->sin_port = htons(port);
-		memcpy(&v4->sin_addr, address->bytes, 4);
-		return sizeof(*v4);
-	}
-	v6->sin6_family = AF_INET6;
-	v6->sin6_port = htons(port);
-	memcpy(&v6->sin6_addr, address->bytes, 16);
-	return sizeof(*v6);
-}
-
 struct stream *stream_connect(struct net *net, const struct dns_address *address, uint16_t port,
 			      const struct dns_address *source, const struct stream_events *events, struct err *err)
 {
-	struct sockaddr_storage to, from;
-	socklen_t size = to_sockaddr(address, port, &to);
-	int fd = socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int fd = net_connect(net, address, port, source, err);
 
-	if (fd < 0) {
-		err_set_errno(err, "socket");
-		return NULL;
-	}
-	if (source && bind(fd, (struct sockaddr *)&from, to_sockaddr(source, 0, &from)) != 0) {
-		err_set_errno(err, "cannot send from the configured address");
-		close(fd);
-		return NULL;
-	}
-	if (connect(fd, (struct sockaddr *)&to, size) != 0 && errno != EINPROGRESS) {
-		err_set_errno(err, "connect");
-		close(fd);
-		return NULL;
-	}
-	return make(net, fd, events, CONNECTING);
+	return fd < 0 ? NULL : make(net, fd, events, CONNECTING);
 }
 
 static void begin_tls(struct stream *s, struct tls_session *session)
 {
-	buf_reset(&s->in);
+	BUG_ON(s->tls || s->phase != OPEN);
+	s->raw = s->out;
+	buf_init(&s->out, STREAM_UNSENT_MAX);
+	/* on_input may be reading it just now: emptied, not freed. */
+	buf_clear(&s->in);
+	s->offer_due = false;
 	s->tls = session;
+	if (s->eof)
+		tls_session_input_eof(session);
 	s->phase = HANDSHAKE;
-	shake_hands(s);
-	post_flush(s);
+	post_settle(s);
 }
 
 void stream_start_tls_server(struct stream *s, struct tls_credentials *credentials)
@@ -494,18 +588,19 @@ void stream_close_gently(struct stream **stream, int64_t patience_ms)
 	*stream = NULL;
 	if (!s)
 		return;
-	if (s->phase != OPEN || s->end_seen) {
+	if (s->phase == HANDSHAKE)
 		flush(s);
+	if (s->phase != OPEN || s->broken) {
 		shut_down(s);
 		return;
 	}
 	s->phase = LINGERING;
-	feed_tls(s);
-	if (s->tls && buf_len(&s->out) == 0)
-		tls_session_bye(s->tls);
+	buf_clear(&s->in);
 	timers_set(loop_timers(s->net->loop), &s->timer, loop_now_ms(s->net->loop) + patience_ms, on_patience_over, s);
-	post_flush(s);
+	post_settle(s);
 }
+
+/* ---- who ---- */
 
 int stream_fd(const struct stream *s)
 {
@@ -514,23 +609,14 @@ int stream_fd(const struct stream *s)
 
 struct dns_address stream_peer_address(const struct stream *s, uint16_t *port)
 {
-	struct dns_address out = {0};
-	struct sockaddr_storage peer;
-	socklen_t size = sizeof(peer);
+	struct net_peer peer = {0};
 
-	*port = 0;
-	if (getpeername(s->fd, (struct sockaddr *)&peer, &size) != 0)
-		return out;
-	if (peer.ss_family == AF_INET) {
-		const struct sockaddr_in *v4 = (const struct sockaddr_in *)&peer;
-		out.family = DNS_IPV4;
-		memcpy(out.bytes, &v4->sin_addr, 4);
-		*port = ntohs(v4->sin_port);
-	} else if (peer.ss_family == AF_INET6) {
-		const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&peer;
-		out.family = DNS_IPV6;
-		memcpy(out.bytes, &v6->sin6_addr, 16);
-		*port = ntohs(v6->sin6_port);
-	}
-	return out;
+	net_peer_of(s->fd, &peer);
+	*port = peer.port;
+	return peer.address;
+}
+
+unsigned net_stream_count(const struct net *net)
+{
+	return net->stream_count;
 }
