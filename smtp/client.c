@@ -1,13 +1,12 @@
 #include "smtp/client.h"
 
-#include "smtp/client_capabilities.h"
 #include "smtp/client_internal.h"
 
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { INPUT_MAX = 256 * 1024, AUTH_STEPS_MAX = 8, AUTH_LINE_MAX = 16 * 1024 };
+enum { INPUT_MAX = 256 * 1024 };
 
 static const struct smtp_client_limits defaults = {
     .greeting_ms = 5 * 60 * 1000,
@@ -96,7 +95,7 @@ static void copy_credentials(struct smtp_client *c, const struct sasl_client_cre
 	c->credentials.host = given->host ? xstrdup(given->host) : NULL;
 }
 
-static void forget_credentials(struct smtp_client *c)
+void client_forget_credentials(struct smtp_client *c)
 {
 	char *secret = (char *)c->credentials.secret;
 
@@ -147,7 +146,7 @@ void smtp_client_free(struct smtp_client **client)
 		return;
 	if (c->phase == PHASE_AUTH)
 		wipe_output(c);
-	forget_credentials(c);
+	client_forget_credentials(c);
 	smtp_reply_parser_fini(&c->parser);
 	buf_fini(&c->in);
 	buf_fini(&c->out);
@@ -231,7 +230,7 @@ void client_set_phase(struct smtp_client *c, enum client_phase phase)
 	c->phase = phase;
 }
 
-static enum delivery_stage current_stage(const struct smtp_client *c)
+enum delivery_stage client_stage(const struct smtp_client *c)
 {
 	return c->phase == PHASE_TRANSACTION ? tx_stage(c) : phases[c->phase].stage;
 }
@@ -301,7 +300,7 @@ static void fail_protocol(struct smtp_client *c, const char *what)
 	char text[SMTP_REPLY_TEXT_MAX];
 
 	snprintf(text, sizeof(text), "protocol error while waiting for %s: %s", doing(c), what);
-	client_fail(c, SMTP_CLIENT_PROTOCOL, current_stage(c), text);
+	client_fail(c, SMTP_CLIENT_PROTOCOL, client_stage(c), text);
 }
 
 void client_fail_unexpected(struct smtp_client *c)
@@ -329,7 +328,7 @@ static void on_eof(struct smtp_client *c)
 	else
 		snprintf(text, sizeof(text), "connection lost while waiting for %s%s%s", doing(c),
 			 c->eof_why[0] ? ": " : "", c->eof_why);
-	client_fail(c, SMTP_CLIENT_LOST, current_stage(c), text);
+	client_fail(c, SMTP_CLIENT_LOST, client_stage(c), text);
 }
 
 static void on_timeout(struct smtp_client *c)
@@ -339,7 +338,7 @@ static void on_timeout(struct smtp_client *c)
 	c->is_end_polite = c->phase == PHASE_QUIT;
 	snprintf(text, sizeof(text), "timed out while waiting for %s%s", doing(c),
 		 c->now_ms >= c->overall_deadline_ms ? " (too slow as a whole)" : "");
-	client_fail(c, SMTP_CLIENT_TIMEOUT, current_stage(c), text);
+	client_fail(c, SMTP_CLIENT_TIMEOUT, client_stage(c), text);
 }
 
 static bool end_next(struct smtp_client *c, struct smtp_client_event *event)
@@ -354,231 +353,7 @@ static bool end_next(struct smtp_client *c, struct smtp_client_event *event)
 	return true;
 }
 
-/* ---- The session up to READY ------------------------------------------------------------------------------------ */
-
-static void send_command(struct smtp_client *c, enum client_phase phase, const char *verb, const char *argument)
-{
-	char line[512];
-	int len = snprintf(line, sizeof(line), "%s%s%.400s\r\n", verb, *argument ? " " : "", argument);
-
-	client_set_phase(c, phase);
-	client_queue(c, slice_of(line, (size_t)len));
-	c->command_end = client_queued_bytes(c);
-	client_wait(c, c->limits.command_ms);
-}
-
-static void set_peer_name(struct smtp_client *c)
-{
-	struct slice line = slice_trim(smtp_reply_line(&c->parser, 0));
-	ptrdiff_t blank = slice_find(line, ' ');
-
-	c->peer_name[0] = '\0';
-	smtp_reply_append_text(c->peer_name, sizeof(c->peer_name), blank < 0 ? line : slice_to(line, (size_t)blank));
-}
-
-static void become_ready(struct smtp_client *c)
-{
-	forget_credentials(c);
-	client_set_phase(c, PHASE_READY);
-	client_notice(c, SMTP_CLIENT_READY);
-	c->step_deadline_ms = c->overall_deadline_ms = INT64_MAX;
-}
-
-static void begin_auth(struct smtp_client *c)
-{
-	struct err err;
-
-	if (!c->is_tls && !c->allow_plaintext_auth) {
-		client_fail(c, SMTP_CLIENT_NO_AUTH, STAGE_AUTH, "a password is not sent without TLS");
-		return;
-	}
-	c->sasl = sasl_client_new(&c->credentials, c->offered.auth_mechanisms, &err);
-	if (!c->sasl) {
-		client_fail(c, SMTP_CLIENT_NO_AUTH, STAGE_AUTH, err.text);
-		return;
-	}
-	client_set_phase(c, PHASE_AUTH);
-	/* At once, so that no growing leaves a copy behind. */
-	BUG_ON(!buf_reserve(&c->out, AUTH_LINE_MAX));
-	sasl_client_start(c->sasl, &c->out);
-	c->command_end = client_queued_bytes(c);
-	client_wait(c, c->limits.command_ms);
-}
-
-static bool wants_starttls(const struct smtp_client *c)
-{
-	return !c->is_tls && !c->starttls_refused &&
-	       (c->tls == SMTP_CLIENT_TLS_OPPORTUNISTIC || c->tls == SMTP_CLIENT_TLS_REQUIRED);
-}
-
-/* What comes after EHLO. */
-static void go_on(struct smtp_client *c)
-{
-	if (wants_starttls(c) && c->offered.starttls)
-		send_command(c, PHASE_STARTTLS, "STARTTLS", "");
-	else if (!c->is_tls && c->tls == SMTP_CLIENT_TLS_REQUIRED)
-		client_fail(c, SMTP_CLIENT_NO_TLS, STAGE_TLS,
-			    "the server does not offer STARTTLS, and TLS is required");
-	else if (c->credentials.mechanism != SASL_CLIENT_NONE)
-		begin_auth(c);
-	else
-		become_ready(c);
-}
-
-static void on_greeting(struct smtp_client *c)
-{
-	set_peer_name(c);
-	if (smtp_reply_class(&c->reply) >= 4)
-		client_fail_reply(c, STAGE_GREETING);
-	else if (c->reply.code != 220)
-		client_fail_unexpected(c);
-	else if (c->use_helo)
-		send_command(c, PHASE_HELO, "HELO", c->helo_name);
-	else
-		send_command(c, PHASE_EHLO, "EHLO", c->helo_name);
-}
-
-/* RFC 5321 §3.2, where nothing is lost by it. */
-static bool may_fall_back_to_helo(const struct smtp_client *c)
-{
-	return c->reply.code >= 500 && c->reply.code <= 504 && c->credentials.mechanism == SASL_CLIENT_NONE &&
-	       (c->is_tls || c->tls != SMTP_CLIENT_TLS_REQUIRED);
-}
-
-static void on_ehlo(struct smtp_client *c)
-{
-	if (smtp_reply_class(&c->reply) == 2) {
-		set_peer_name(c);
-		smtp_client_capabilities_parse(&c->offered, &c->parser);
-		go_on(c);
-	} else if (smtp_reply_class(&c->reply) == 3) {
-		client_fail_unexpected(c);
-	} else if (may_fall_back_to_helo(c)) {
-		send_command(c, PHASE_HELO, "HELO", c->helo_name);
-	} else {
-		client_fail_reply(c, STAGE_GREETING);
-	}
-}
-
-static void on_helo(struct smtp_client *c)
-{
-	if (smtp_reply_class(&c->reply) == 2)
-		go_on(c);
-	else if (smtp_reply_class(&c->reply) == 3)
-		client_fail_unexpected(c);
-	else
-		client_fail_reply(c, STAGE_GREETING);
-}
-
-static void on_starttls(struct smtp_client *c)
-{
-	if (c->reply.code == 220) {
-		/* RFC 3207 §4, CVE-2011-0411: what lies behind it came in clear text and must not count inside TLS. */
-		if (buf_len(&c->in)) {
-			client_fail(c, SMTP_CLIENT_PROTOCOL, STAGE_TLS,
-				    "the server sent clear text behind its reply to STARTTLS");
-			return;
-		}
-		client_set_phase(c, PHASE_TLS);
-		client_notice(c, SMTP_CLIENT_NEED_TLS);
-		client_wait(c, c->limits.command_ms);
-	} else if (smtp_reply_class(&c->reply) < 4) {
-		client_fail_unexpected(c);
-	} else if (c->reply.code == 421 || c->tls == SMTP_CLIENT_TLS_REQUIRED) {
-		client_fail_reply(c, STAGE_TLS);
-	} else {
-		c->starttls_refused = true;
-		go_on(c);
-	}
-}
-
-void smtp_client_tls_started(struct smtp_client *c)
-{
-	if (c->phase != PHASE_TLS)
-		return;
-	/* RFC 3207 §4.2: only what is said inside TLS counts. Bytes that came in meanwhile are a fault, see step(). */
-	if (buf_len(&c->in))
-		return;
-	c->is_tls = true;
-	c->offered = (struct smtp_client_capabilities){0};
-	c->peer_name[0] = '\0';
-	smtp_reply_parser_reset(&c->parser);
-	send_command(c, PHASE_EHLO, "EHLO", c->helo_name);
-}
-
-void smtp_client_tls_failed(struct smtp_client *c, const char *text)
-{
-	if (c->phase == PHASE_TLS)
-		client_fail(c, SMTP_CLIENT_NO_TLS, STAGE_TLS, text);
-}
-
-/* RFC 4954 §4. */
-static void on_auth(struct smtp_client *c)
-{
-	const char *detail;
-
-	if (c->reply.code == 334 && c->auth_steps++ < AUTH_STEPS_MAX) {
-		BUG_ON(!buf_reserve(&c->out, AUTH_LINE_MAX));
-		sasl_client_respond(c->sasl, smtp_reply_line(&c->parser, 0), &c->out);
-		c->command_end = client_queued_bytes(c);
-		client_wait(c, c->limits.command_ms);
-	} else if (c->reply.code == 235) {
-		c->authenticated_by = sasl_client_chosen(c->sasl);
-		become_ready(c);
-	} else if (smtp_reply_class(&c->reply) < 4) {
-		client_fail_unexpected(c);
-	} else {
-		detail = sasl_client_detail(c->sasl);
-		if (detail[0]) {
-			smtp_reply_append_text(c->reply.text, sizeof(c->reply.text), SLICE(" "));
-			smtp_reply_append_text(c->reply.text, sizeof(c->reply.text), slice_of_str(detail));
-		}
-		client_fail_reply(c, STAGE_AUTH);
-	}
-}
-
-/* Nothing was asked. */
-static void on_unsolicited(struct smtp_client *c)
-{
-	if (c->reply.code == 421) {
-		if (c->phase == PHASE_READY)
-			client_close(c);
-		else
-			client_fail_reply(c, current_stage(c));
-	} else if (c->phase == PHASE_QUIT) {
-		client_close(c);
-	} else {
-		client_fail_unexpected(c);
-	}
-}
-
 /* ---- The turn --------------------------------------------------------------------------------------------------- */
-
-/* A reply cannot come before its command has gone out. */
-static bool is_due(const struct smtp_client *c)
-{
-	return c->phase != PHASE_READY && c->phase != PHASE_TLS && c->sent_bytes >= c->command_end;
-}
-
-static void on_reply(struct smtp_client *c)
-{
-	if (c->phase == PHASE_TRANSACTION) {
-		tx_on_reply(c);
-		return;
-	}
-	if (!is_due(c)) {
-		on_unsolicited(c);
-		return;
-	}
-	switch (c->phase) {
-	case PHASE_GREETING: on_greeting(c); break;
-	case PHASE_EHLO: on_ehlo(c); break;
-	case PHASE_HELO: on_helo(c); break;
-	case PHASE_STARTTLS: on_starttls(c); break;
-	case PHASE_AUTH: on_auth(c); break;
-	default: client_close(c); break; /* QUIT: whatever it says */
-	}
-}
 
 /* True: a reply was handled, or the session ended over it. */
 static bool read_reply(struct smtp_client *c)
@@ -595,19 +370,15 @@ static bool read_reply(struct smtp_client *c)
 	}
 	rc = smtp_reply_parse(&c->parser, &rest, &c->reply, &why);
 	buf_consume(&c->in, buf_len(&c->in) - rest.len);
-	if (rc > 0)
-		on_reply(c);
+	if (rc > 0 && c->phase == PHASE_TRANSACTION)
+		tx_on_reply(c);
+	else if (rc > 0)
+		session_on_reply(c);
 	else if (rc < 0 && c->phase == PHASE_QUIT)
 		client_close(c);
 	else if (rc < 0)
 		fail_protocol(c, why);
 	return rc != 0;
-}
-
-static void say_quit(struct smtp_client *c)
-{
-	send_command(c, PHASE_QUIT, "QUIT", "");
-	client_wait(c, c->limits.quit_ms);
 }
 
 /* True: something has changed. */
@@ -620,7 +391,7 @@ static bool step(struct smtp_client *c)
 	else if (c->now_ms >= smtp_client_deadline_ms(c))
 		on_timeout(c);
 	else if (c->phase == PHASE_READY && c->is_quit_wanted)
-		say_quit(c);
+		session_quit(c);
 	else
 		return false;
 	return true;
@@ -662,7 +433,7 @@ void smtp_client_quit(struct smtp_client *c)
 
 void smtp_client_abort(struct smtp_client *c, const char *text)
 {
-	client_fail(c, SMTP_CLIENT_ABORTED, current_stage(c), text);
+	client_fail(c, SMTP_CLIENT_ABORTED, client_stage(c), text);
 }
 
 /* ---- What was learnt -------------------------------------------------------------------------------------------- */

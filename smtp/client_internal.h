@@ -1,7 +1,8 @@
 /*
  * smtp/client_internal.h - the inside of the client machine; only client*.c include it
  *
- *   client.c              bytes, time, the session from the greeting to READY and its end
+ *   client.c              bytes, time, events, the end of a session
+ *   client_session.c      from the greeting to READY, and QUIT
  *   client_transaction.c  MAIL to the reply to the end of data, the result of each recipient
  *   client_command.c      the command lines of a transaction, and what may not be sent
  *   client_body.c         content: dot-stuffing, BDAT, its end
@@ -133,6 +134,16 @@ void client_fail_reply(struct smtp_client *c, enum delivery_stage stage);
 /* Ends it politely, QUIT included, because it had better not go on. */
 void client_close(struct smtp_client *c);
 void client_set_phase(struct smtp_client *c, enum client_phase phase);
+
+enum delivery_stage client_stage(const struct smtp_client *c);
+void client_forget_credentials(struct smtp_client *c);
+
+/* ---- client_session.c ---------------------------------------------------------------------------------------------
+ */
+
+/* The reply in c->reply, outside a transaction. */
+void session_on_reply(struct smtp_client *c);
+void session_quit(struct smtp_client *c);
 
 /* ---- client_transaction.c ---------------------------------------------------------------------------------------- */
 
