@@ -180,6 +180,12 @@ static void do_action(struct player *p, const char *action)
 		smtp_client_tls_failed(p->client, rest);
 	} else if (strncmp(action, "abort", 5) == 0) {
 		smtp_client_abort(p->client, rest);
+	} else if (strncmp(action, "feed", 4) == 0) {
+		size_t taken = smtp_client_body(p->client, slice_to(p->rest, (size_t)strtol(rest, NULL, 10)));
+		assert_int_equal(taken, strtol(rest, NULL, 10));
+		p->rest = slice_from(p->rest, taken);
+	} else if (strcmp(action, "end") == 0) {
+		smtp_client_body_end(p->client);
 	} else {
 		wrong(p, "unknown action", action);
 	}

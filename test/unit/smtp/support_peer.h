@@ -21,8 +21,8 @@
  *   "C: "  a line of the client, content included
  *   "= "   an event, in the words of peer_describe()
  *   "> "   something the host does: "send N" (transaction N), "quit", "eof [WHY]", "tick MS" (milliseconds later),
- * "tls", "tlsfail TEXT", "abort TEXT", "clear" (bytes arrive in place of TLS) Between two things that the server or the
- * host does, the lines and the events of the client must be exactly those written, each in their order.
+ * "tls", "tlsfail TEXT", "abort TEXT", "feed N" (octets of content), "end" (of the content) Between two things that the
+ * server or the host does, the lines and the events of the client must be exactly those written, each in their order.
  */
 struct peer_setup {
 	struct smtp_client_options options;
