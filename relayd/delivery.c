@@ -56,6 +56,7 @@ struct delivery {
 	char where[256 + DNS_ADDRESS_TEXT + 3]; /* "name[address]" */
 
 	struct job *job;
+	struct smtp_transaction transaction; /* with `recipients`: what the client borrows */
 	struct smtp_client_recipient *recipients;
 	bool untried;
 	size_t prefix_sent, inline_sent;
@@ -492,7 +493,8 @@ static void begin_transaction(struct delivery *d, struct job *job)
 {
 	const struct queue_message *message = &job->ticket->message;
 	const struct queue_envelope *envelope = &message->envelope;
-	struct smtp_transaction transaction = {
+
+	d->transaction = (struct smtp_transaction){
 	    .sender = envelope->sender,
 	    .recipient_count = job->count,
 	    .content_bytes = envelope->prefix.len + message->content_bytes,
@@ -515,8 +517,8 @@ static void begin_transaction(struct delivery *d, struct job *job)
 		d->recipients[i] =
 		    (struct smtp_client_recipient){recipient->address, recipient->orcpt, recipient->notify};
 	}
-	transaction.recipients = d->recipients;
-	smtp_client_send(d->client, &transaction);
+	d->transaction.recipients = d->recipients;
+	smtp_client_send(d->client, &d->transaction);
 }
 
 static void take_job(struct delivery *d)

@@ -42,7 +42,7 @@ class Upstream:
         self.lock = threading.Lock()
         self.credentials = credentials
         self.sessions = 0
-        self.options = dict(hostname=hostname, decode_data=False, enable_SMTPUTF8=smtputf8)
+        self.options = dict(server_hostname=hostname, decode_data=False, enable_SMTPUTF8=smtputf8)
         if tls_context:
             self.options.update(tls_context=tls_context, require_starttls=require_tls)
         if credentials:
