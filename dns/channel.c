@@ -3,6 +3,7 @@
 #include "base/base.h"
 #include "base/list.h"
 
+#define CARES_NO_DEPRECATED /* ares_send() and the like, which 1.18 has alone */
 #include <ares.h>
 #include <arpa/inet.h>
 #include <errno.h>

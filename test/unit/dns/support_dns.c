@@ -358,7 +358,7 @@ struct server {
 	char address[32];
 	struct connection connections[CONNECTIONS_MAX];
 	unsigned udp_count, tcp_count;
-	struct sockaddr_in last;
+	struct sockaddr_in last, remembered;
 };
 
 static int bound_socket(int type, uint16_t port)
@@ -446,6 +446,16 @@ unsigned server_last_port(const struct server *server)
 void server_send(struct server *server, const struct packet *p)
 {
 	sendto(server->udp, p->bytes, p->len, 0, (struct sockaddr *)&server->last, sizeof(server->last));
+}
+
+void server_remember(struct server *server)
+{
+	server->remembered = server->last;
+}
+
+void server_send_remembered(struct server *server, const struct packet *p)
+{
+	sendto(server->udp, p->bytes, p->len, 0, (struct sockaddr *)&server->remembered, sizeof(server->remembered));
 }
 
 void server_spoof(struct server *server, const struct packet *p)

@@ -115,6 +115,9 @@ void server_stop_tcp(struct server *server);
 /* A datagram from another socket to where the last query came from. */
 void server_spoof(struct server *server, const struct packet *packet);
 void server_send(struct server *server, const struct packet *packet);
+/* Where the last query came from, to answer it after others. */
+void server_remember(struct server *server);
+void server_send_remembered(struct server *server, const struct packet *packet);
 
 void loop_init(struct loop *loop);
 void loop_fini(struct loop *loop);

@@ -12,6 +12,7 @@ enum { FORMERR = 1 };
 static struct loop loop;
 static char resolv_conf[64];
 static int was_freed;
+static struct packet held; /* the answer for held.example, which the server has not sent yet */
 
 /* What the server does with a question; the name says it. */
 static bool on_query(void *ctx, struct slice query, bool is_tcp, struct packet *reply, size_t *close_after)
@@ -78,6 +79,12 @@ static bool on_query(void *ctx, struct slice query, bool is_tcp, struct packet *
 		packet_add(reply, ANSWER, name, type, 300, rdata_mx(10, "mx.example"));
 		*close_after = 20;
 	}
+	if (strcmp(name, "held.example") == 0) {
+		held = *reply;
+		packet_add(&held, ANSWER, name, DNS_MX, 300, rdata_mx(10, "mx.example"));
+		server_remember(*self);
+		return false;
+	}
 	if (strcmp(name, "large-free.example") == 0) {
 		dns_free(&loop.dns);
 		was_freed = 1;
@@ -112,17 +119,29 @@ static void start_dns(const struct dns_options *options)
 		fail_msg("%s", err.text);
 }
 
-/* One server, 100 ms and two tries. */
-static int setup(void **state)
+static int start_with_timeout(int timeout_ms)
 {
-	static const char *servers[1];
-	struct dns_options options = {.servers = servers, .server_count = 1, .timeout_ms = 100, .tries = 2};
+	const char *server;
+	struct dns_options options = {.servers = &server, .server_count = 1, .timeout_ms = timeout_ms, .tries = 2};
 
-	(void)state;
 	start_servers(1);
-	servers[0] = server_address(loop.servers[0]);
+	server = server_address(loop.servers[0]);
 	start_dns(&options);
 	return 0;
+}
+
+/* So long that no stall of the machine makes a question be sent twice. */
+static int setup(void **state)
+{
+	(void)state;
+	return start_with_timeout(5000);
+}
+
+/* For questions that time out. */
+static int setup_quick(void **state)
+{
+	(void)state;
+	return start_with_timeout(100);
 }
 
 static int setup_plain(void **state)
@@ -275,14 +294,16 @@ static void a_slow_question_holds_up_no_other(void **state)
 	struct got slow = {0};
 
 	(void)state;
-	dns_query(loop.dns, "silent.example", DNS_MX, on_got, &slow);
+	dns_query(loop.dns, "held.example", DNS_MX, on_got, &slow);
 	for (int i = 0; i < 20; i++) {
 		char name[32];
 		snprintf(name, sizeof(name), "good%d.example", i);
 		expect_mx(name, "mx.example");
 	}
+	assert_int_equal(slow.calls, 0);
+	server_send_remembered(loop.servers[0], &held);
 	loop_run_until(&loop, &slow.calls);
-	assert_int_equal(slow.answer->status, DNS_TEMPORARY);
+	assert_int_equal(slow.answer->status, DNS_OK);
 	dns_answer_unref(&slow.answer);
 }
 
@@ -343,18 +364,19 @@ static void freed_in_the_middle_of_tcp(void **state)
 	assert_int_equal(got.calls, 0);
 }
 
-/* One question is on the way all the time, so that the socket is never closed for want of them. */
+/* One question is on the way all the time, so that the socket is never closed for want of them; its answer still
+ * arrives when a new channel has long taken over. */
 static void ports_change_after_a_thousand_questions(void **state)
 {
-	const char *servers[] = {server_address(loop.servers[0])};
-	struct dns_options options = {.servers = servers, .server_count = 1, .timeout_ms = 60000, .tries = 1};
 	struct got slow = {0};
 	unsigned first = 0;
 	char name[32];
 
 	(void)state;
-	start_dns(&options);
-	dns_query(loop.dns, "silent.example", DNS_MX, on_got, &slow);
+	dns_free(&loop.dns);
+	start_dns(&(struct dns_options){
+	    .servers = (const char *[]){server_address(loop.servers[0])}, .server_count = 1, .timeout_ms = 60000});
+	dns_query(loop.dns, "held.example", DNS_MX, on_got, &slow);
 	for (int i = 0; i < 1100; i++) {
 		snprintf(name, sizeof(name), "good%d.example", i);
 		expect_mx(name, "mx.example");
@@ -366,13 +388,20 @@ static void ports_change_after_a_thousand_questions(void **state)
 			assert_int_not_equal(server_last_port(loop.servers[0]), first);
 	}
 	assert_int_equal(slow.calls, 0);
+	server_send_remembered(loop.servers[0], &held);
+	loop_run_until(&loop, &slow.calls);
+	assert_int_equal(slow.answer->status, DNS_OK);
+	dns_answer_unref(&slow.answer);
+	/* The old channel is gone with it, and the new one serves. */
+	expect_mx("last.example", "mx.example");
+	assert_int_equal(loop.watched_count, 0);
 }
 
 static void the_second_server_answers_when_the_first_does_not(void **state)
 {
 	static const char *const names[] = {"servfail-first.example", "refused-first.example", "silent-first.example"};
 	const char *servers[] = {server_address(loop.servers[0]), server_address(loop.servers[1])};
-	struct dns_options options = {.servers = servers, .server_count = 2, .timeout_ms = 100, .tries = 2};
+	struct dns_options options = {.servers = servers, .server_count = 2, .timeout_ms = 500, .tries = 2};
 	char text[128], expected[128];
 
 	(void)state;
@@ -497,23 +526,9 @@ static void servers_have_addresses_and_ports(void **state)
 	assert_int_equal(dns_reload(loop.dns, NULL), 0);
 }
 
-/* Questions on the way when the servers change end where they began, new ones go to the new servers. */
-static void a_reload_leaves_questions_on_the_way(void **state)
-{
-	struct got slow = {0};
-
-	(void)state;
-	dns_query(loop.dns, "silent.example", DNS_MX, on_got, &slow);
-	assert_int_equal(dns_reload(loop.dns, NULL), 0);
-	expect_mx("good.example", "mx.example");
-	loop_run_until(&loop, &slow.calls);
-	assert_int_equal(slow.answer->status, DNS_TEMPORARY);
-	dns_answer_unref(&slow.answer);
-}
-
 static bool is_ad(const char *const *servers, size_t count, enum dns_trust trust)
 {
-	struct dns_options options = {.servers = servers, .server_count = count, .trust = trust, .timeout_ms = 100};
+	struct dns_options options = {.servers = servers, .server_count = count, .trust = trust};
 	bool ad;
 
 	start_dns(&options);
@@ -551,12 +566,13 @@ static void dockers_forwarder_is_no_trusted_resolver(void **state)
 int main(void)
 {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+#define TEST_QUICK(function) cmocka_unit_test_setup_teardown(function, setup_quick, teardown)
 #define TEST_PLAIN(function) cmocka_unit_test_setup_teardown(function, setup_plain, teardown)
 	const struct CMUnitTest tests[] = {
 	    TEST(a_question_and_its_answer),
 	    TEST(failures_of_all_kinds_are_temporary),
-	    TEST(silence_ends_in_a_time_out_after_the_tries),
-	    TEST(garbage_is_ignored_until_the_time_out),
+	    TEST_QUICK(silence_ends_in_a_time_out_after_the_tries),
+	    TEST_QUICK(garbage_is_ignored_until_the_time_out),
 	    TEST(forged_answers_are_ignored),
 	    TEST(a_second_answer_is_ignored),
 	    TEST(truncated_answers_are_asked_for_by_tcp),
@@ -567,8 +583,7 @@ int main(void)
 	    TEST(cancelled_on_the_way_nothing_comes),
 	    TEST(freed_on_the_way_nothing_comes),
 	    TEST(freed_in_the_middle_of_tcp),
-	    TEST(a_reload_leaves_questions_on_the_way),
-	    TEST_PLAIN(ports_change_after_a_thousand_questions),
+	    TEST(ports_change_after_a_thousand_questions),
 	    TEST_PLAIN(the_second_server_answers_when_the_first_does_not),
 	    TEST_PLAIN(resolv_conf_is_read_and_read_again),
 	    TEST_PLAIN(a_missing_resolv_conf_means_this_host),
