@@ -298,6 +298,7 @@ static void collect(void *ctx)
 /* ---- DNS descriptors in the loop ---- */
 
 struct dns_fds {
+	struct dns_host host;
 	struct relayd *relayd;
 	struct dns_fd {
 		int fd;
@@ -350,7 +351,6 @@ static int start_dns(struct relayd *r, struct err *err)
 	struct dns_options options = {.servers = pointers,
 				      .server_count = MIN(servers->count, ARRAY_LEN(pointers)),
 				      .trust = r->config->dns.trust_ad ? DNS_TRUST_ALWAYS : DNS_TRUST_LOOPBACK};
-	struct dns_host host = {watch_dns, NULL};
 
 	for (size_t i = 0; i < options.server_count; i++) {
 		bool v6 = servers->items[i].family == AF_INET6;
@@ -360,8 +360,8 @@ static int start_dns(struct relayd *r, struct err *err)
 	}
 	r->dns_fds = xcalloc(1, sizeof(*r->dns_fds));
 	r->dns_fds->relayd = r;
-	host.ctx = r->dns_fds;
-	r->dns = dns_new(&options, &host, loop_timers(r->loop), r->clock, rng_system(), err);
+	r->dns_fds->host = (struct dns_host){watch_dns, r->dns_fds};
+	r->dns = dns_new(&options, &r->dns_fds->host, loop_timers(r->loop), r->clock, rng_system(), err);
 	if (!r->dns)
 		return ERR_CONFIG;
 	r->resolver = resolver_new(r->dns, loop_timers(r->loop), r->clock, rng_system(), NULL);
