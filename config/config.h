@@ -210,7 +210,8 @@ struct config_dkim_domain {
 struct config {
 	const char *file;     /* what was read; NULL: there is no file */
 	const char *hostname; /* never NULL */
-	const char *spool, *user, *users_file;
+	const char *spool, *user;
+	const char *users_file; /* NULL: none; with check_files also when the default one does not exist (yet) */
 	struct {
 		const char *name; /* RELAYD_USERNAME; NULL: none */
 		struct config_secret password;

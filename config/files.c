@@ -13,13 +13,19 @@ static bool is_input(const struct config_key *key)
 	return key->offset != offsetof(struct config, spool) && key->offset != offsetof(struct config, users_file);
 }
 
+static void watch(struct config *config, const char *path)
+{
+	struct config_texts *files = &config->files;
+
+	files->items = config_memory_grow(config->memory, files->items, files->count, sizeof(*files->items));
+	files->items[files->count++] = path;
+}
+
 static void take_file(struct config_reader *reader, const char *path, const struct config_origin *origin)
 {
-	struct config_texts *files = &reader->config->files;
 	struct config_place place = config_place_of(reader->config, origin);
 
-	files->items = config_memory_grow(reader->config->memory, files->items, files->count, sizeof(*files->items));
-	files->items[files->count++] = path;
+	watch(reader->config, path);
 	if (reader->source->check_files && access(path, R_OK) < 0)
 		config_errors_add(reader->errors, &place, "cannot read %.300s: %s", path, strerror(errno));
 }
@@ -46,7 +52,7 @@ static void take_target(struct config_reader *reader, const struct config_target
 	}
 }
 
-/* The default users file may be missing. */
+/* The default users file may be missing. It is watched all the same, for the day when it comes. */
 static void take_users(struct config_reader *reader)
 {
 	struct config *config = reader->config;
@@ -57,9 +63,9 @@ static void take_users(struct config_reader *reader)
 	if (!config->users_file || origin->is_refused)
 		return;
 	if (origin->kind == CONFIG_FROM_DEFAULT && access(config->users_file, F_OK) < 0 && errno == ENOENT) {
-		config->files.items = config_memory_grow(config->memory, config->files.items, config->files.count,
-							 sizeof(*config->files.items));
-		config->files.items[config->files.count++] = config->users_file;
+		watch(config, config->users_file);
+		if (reader->source->check_files)
+			config->users_file = NULL;
 		return;
 	}
 	take_file(reader, config->users_file, origin);

@@ -662,6 +662,24 @@ static void the_users_file_is_read_when_that_is_wanted(void **state)
 			":1:5: the secret begins with neither $argon2id$ nor $b2$: make it with relayctl user add");
 }
 
+static void the_default_users_file_may_be_missing(void **state)
+{
+	static const struct load_options options = {.check_files = true};
+	struct config_errors errors;
+	struct config *config;
+	bool is_there = access("/etc/relayd/users", F_OK) == 0;
+
+	(void)state;
+	config = load_with("listen: [{address: '*:25', auth: optional, trusted: 10.0.0.0/8}]\n", &options, &errors);
+	assert_non_null(config);
+	assert_true((config->users_file != NULL) == is_there);
+	assert_string_equal(config->files.items[config->files.count - 1], "/etc/relayd/users");
+	config_free(&config);
+	config = load_good("");
+	assert_string_equal(config->users_file, "/etc/relayd/users");
+	config_free(&config);
+}
+
 static void files_that_are_named_must_be_readable(void **state)
 {
 	static const struct load_options options = {.check_files = true};
@@ -773,6 +791,7 @@ int main(void)
 	    cmocka_unit_test(a_chosen_name_is_judged_less),
 	    cmocka_unit_test(somebody_must_be_able_to_submit),
 	    cmocka_unit_test(the_users_file_is_read_when_that_is_wanted),
+	    cmocka_unit_test(the_default_users_file_may_be_missing),
 	    cmocka_unit_test(files_that_are_named_must_be_readable),
 	    cmocka_unit_test(a_file_that_was_named_must_exist),
 	    cmocka_unit_test(a_folder_is_no_file),
