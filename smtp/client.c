@@ -258,10 +258,11 @@ static bool end(struct smtp_client *c, enum smtp_client_cause cause, enum delive
 	c->end.stage = stage;
 	/* Facts that hold for what is under way; the results of its recipients take them over. */
 	if (c->tx.what) {
-		c->end.may_have_been_taken = tx_is_message_sent(c) && !c->tx.has_early && cause != SMTP_CLIENT_REPLIED;
+		c->end.may_have_been_taken =
+		    tx_may_have_been_taken(c) && !(cause == SMTP_CLIENT_REPLIED && c->tx.read_step == TX_END);
 		c->end.untried = c->transaction_count > 1 && !c->tx.has_answer &&
 				 (cause == SMTP_CLIENT_LOST || (cause == SMTP_CLIENT_REPLIED && c->reply.code == 421));
-		if (c->end.may_have_been_taken)
+		if (c->end.may_have_been_taken && cause != SMTP_CLIENT_REPLIED)
 			c->end.stage = STAGE_DOT;
 	}
 	quit = cause == SMTP_CLIENT_REPLIED && may_say_quit(c);

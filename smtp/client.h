@@ -27,15 +27,20 @@
  *     from everywhere:  FAILED (something went wrong) or CLOSED (a polite end); no event comes after it.
  *
  * RESULTS   Every recipient of a transaction gets exactly one RESULT, before TRANSACTION_DONE, whatever happens:
- * refused at RCPT at once; the others when the message's own reply is there (MAIL, DATA, end of data), when the
- * server's capabilities exclude it (nothing is sent), or when the session ends (then TRANSACTION_DONE with `reusable`
- *           false and FAILED or CLOSED follow). "Delivered" is: cause REPLIED, stage STAGE_DOT, code 2yz; it is only
- * ever given for a 2yz that came after the last octet of the message had been sent.
+ *           - refused at RCPT: at once;
+ *           - otherwise when the message's own reply is there (MAIL, DATA, end of data),
+ *           - or at once when what the server offers excludes it (nothing is sent then),
+ *           - or when the session ends; TRANSACTION_DONE with `reusable` false and FAILED or CLOSED follow.
+ *           "Delivered" is: cause REPLIED, stage STAGE_DOT, code 2yz. It is only ever given for a 2yz that came after
+ *           the last octet of the message had been sent.
  *
  * ORDER     A reply must come after its command has been sent; anything said out of turn ends the session (cause
  *           PROTOCOL), and a 421 at any place counts for what is under way. Replies are counted (RFC 2920 §3.1).
  *           Without PIPELINING nothing is ever sent ahead. With CHUNKING and PIPELINING a message of at most
  *           SMTP_CLIENT_ONE_FLIGHT_MAX octets goes out with MAIL, RCPT and BDAT in one flight.
+ *
+ * KNOWN     In one flight only the count says which reply is whose (after DATA its 354 does). A server that sends one
+ *           reply too many there is noticed when the surplus is there in time, and not when it comes later.
  *
  * BOUNDS    128 KiB of output, 100 lines and 64 KiB a reply, a time limit for each step and one for the whole session
  *           start and each transaction, which a trickle does not extend.
@@ -230,7 +235,7 @@ size_t smtp_client_body_room(const struct smtp_client *client);
 /* The content in order: lines ended by CRLF, without dot-stuffing. Returns how much was taken (min of room and length).
  * A missing CRLF at the end is added where DATA needs it. */
 size_t smtp_client_body(struct smtp_client *client, struct slice content);
-/* All is in. Harmless when no content is wanted any more. */
+/* All is in; only now can the server have the whole message. Harmless when no content is wanted any more. */
 void smtp_client_body_end(struct smtp_client *client);
 /* The content cannot be read to its end, or the host must go: the message is broken off so that the server cannot take
  * it for complete; all remaining recipients get ABORTED with this text, then FAILED. */

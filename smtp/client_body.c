@@ -51,7 +51,9 @@ size_t smtp_client_body(struct smtp_client *c, struct slice content)
 		return content.len;
 	}
 	if (tx->is_bdat) {
-		client_queue(c, content);
+		/* The last octet waits for body_end(): until then the server cannot have the whole message. */
+		tx->is_last_held = tx->body_bytes + content.len == announced;
+		client_queue(c, slice_to(content, content.len - tx->is_last_held));
 	} else {
 		if (buf_len(&c->out) == 0)
 			c->progress_at_ms = c->now_ms;
@@ -75,7 +77,9 @@ void smtp_client_body_end(struct smtp_client *c)
 		smtp_client_abort(c, "the content is shorter than it was announced");
 		return;
 	}
-	if (!tx->is_bdat)
+	if (tx->is_bdat)
+		client_queue(c, slice_of(&tx->body_last, tx->is_last_held));
+	else
 		client_queue(c, tx->body_last == '\n' ? SLICE(".\r\n") : SLICE("\r\n.\r\n"));
 	tx_body_ended(c);
 }

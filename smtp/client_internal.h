@@ -76,7 +76,8 @@ struct tx {
 	/* Content. */
 	uint64_t body_bytes; /* fed so far */
 	bool is_body_wanted;
-	char body_last; /* its last octet; LF before the first */
+	char body_last;	   /* its last octet; LF before the first */
+	bool is_last_held; /* BDAT: that one is not yet in the output */
 };
 
 struct smtp_client {
@@ -161,8 +162,8 @@ void tx_body_ended(struct smtp_client *c);
 void tx_on_sent(struct smtp_client *c);
 /* The session ends as c->end says: the next result, or TRANSACTION_DONE; false: all told. */
 bool tx_end_next(struct smtp_client *c, struct smtp_client_event *event);
-/* The end of the message has gone out. */
-bool tx_is_message_sent(const struct smtp_client *c);
+/* The end of the message has gone out, and nothing says that it was refused. */
+bool tx_may_have_been_taken(const struct smtp_client *c);
 
 /* ---- client_command.c -------------------------------------------------------------------------------------------- */
 

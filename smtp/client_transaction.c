@@ -204,17 +204,22 @@ void tx_body_ended(struct smtp_client *c)
 	tx->ends[TX_END] = client_queued_bytes(c);
 }
 
+static bool is_message_sent(const struct smtp_client *c)
+{
+	return c->tx.what && c->sent_bytes >= c->tx.ends[TX_END];
+}
+
 void tx_on_sent(struct smtp_client *c)
 {
-	if (c->tx.read_step == TX_END && tx_is_message_sent(c))
+	if (c->tx.read_step == TX_END && is_message_sent(c))
 		client_wait(c, c->limits.dot_ms);
 }
 
 /* ---- Reading ---------------------------------------------------------------------------------------------------- */
 
-bool tx_is_message_sent(const struct smtp_client *c)
+bool tx_may_have_been_taken(const struct smtp_client *c)
 {
-	return c->tx.what && c->sent_bytes >= c->tx.ends[TX_END];
+	return is_message_sent(c) && !c->tx.has_early;
 }
 
 static bool is_due(const struct smtp_client *c)
@@ -329,9 +334,18 @@ static void on_data(struct smtp_client *c)
 	}
 }
 
+/* In one flight nothing but the count tells which reply belongs to what (after DATA, its 354 does). One more in hand
+ * says that the count is wrong; only a farewell may follow. */
+static bool has_surplus_reply(const struct smtp_client *c)
+{
+	struct slice rest = buf_slice(&c->in);
+
+	return c->tx.is_one_flight && rest.len && !slice_eq(slice_to(rest, 3), slice_to(SLICE("421"), rest.len));
+}
+
 static void on_end(struct smtp_client *c, const struct smtp_reply *reply)
 {
-	if (smtp_reply_class(reply) == 3) {
+	if (smtp_reply_class(reply) == 3 || has_surplus_reply(c)) {
 		client_fail_unexpected(c);
 		return;
 	}
@@ -474,7 +488,7 @@ bool tx_next(struct smtp_client *c, struct smtp_client_event *event)
 
 	if (tell_refusal(c, event) || tell_unsendable(tx, event))
 		return true;
-	if (tx->has_early && tx->read_step == TX_END && tx_is_message_sent(c))
+	if (tx->has_early && tx->read_step == TX_END && is_message_sent(c))
 		on_end(c, &tx->early);
 	if (tx->has_verdict && tell_rest(tx, &tx->verdict, event))
 		return true;
@@ -508,7 +522,7 @@ enum delivery_stage tx_stage(const struct smtp_client *c)
 	switch (c->tx.read_step) {
 	case TX_RCPT: return STAGE_RCPT;
 	case TX_DATA: return STAGE_DATA;
-	case TX_END: return tx_is_message_sent(c) ? STAGE_DOT : STAGE_DATA;
+	case TX_END: return is_message_sent(c) ? STAGE_DOT : STAGE_DATA;
 	default: return STAGE_MAIL;
 	}
 }
@@ -520,8 +534,7 @@ const char *tx_doing(const struct smtp_client *c)
 	case TX_MAIL: return "the reply to MAIL";
 	case TX_RCPT: return "the reply to RCPT";
 	case TX_DATA: return "the reply to DATA";
-	case TX_END:
-		return tx_is_message_sent(c) ? "the reply to the end of the message" : "the server to take content";
+	case TX_END: return is_message_sent(c) ? "the reply to the end of the message" : "the server to take content";
 	default: return "nothing";
 	}
 }
@@ -530,7 +543,7 @@ int64_t tx_step_deadline_ms(const struct smtp_client *c)
 {
 	if (c->tx.read_step == TX_OVER)
 		return INT64_MAX;
-	if (c->tx.read_step != TX_END || tx_is_message_sent(c))
+	if (c->tx.read_step != TX_END || is_message_sent(c))
 		return c->step_deadline_ms;
 	/* Content: the server's turn only while something waits to be taken. */
 	return buf_len(&c->out) ? c->progress_at_ms + c->limits.block_ms : INT64_MAX;

@@ -184,6 +184,8 @@ static void do_action(struct player *p, const char *action)
 		size_t taken = smtp_client_body(p->client, slice_to(p->rest, (size_t)strtol(rest, NULL, 10)));
 		assert_int_equal(taken, strtol(rest, NULL, 10));
 		p->rest = slice_from(p->rest, taken);
+		if (strstr(action, " end"))
+			smtp_client_body_end(p->client);
 	} else if (strcmp(action, "end") == 0) {
 		smtp_client_body_end(p->client);
 	} else {

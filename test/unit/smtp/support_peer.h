@@ -16,13 +16,16 @@
 
 /*
  * A TRANSCRIPT is lines, each beginning with
- *   "S: "  a line of the server; neighbours arrive together, but cut as the run wants it. "S. ": without its line end.
- *          "\r", "\n", "\xHH" and "\\" stand for octets
- *   "C: "  a line of the client, content included
- *   "= "   an event, in the words of peer_describe()
- *   "> "   something the host does: "send N" (transaction N), "quit", "eof [WHY]", "tick MS" (milliseconds later),
- * "tls", "tlsfail TEXT", "abort TEXT", "feed N" (octets of content), "end" (of the content) Between two things that the
- * server or the host does, the lines and the events of the client must be exactly those written, each in their order.
+ *
+ *   S:  a line of the server; neighbours arrive together, but cut as the run wants it. "S." is one without line end.
+ *       "\r", "\n", "\xHH" and "\\" stand for octets
+ *   C:  a line of the client, content included
+ *   =   an event, in the words of peer_describe()
+ *   >   something the host does: "send N" (transaction N), "quit", "eof [WHY]", "tick MS" (milliseconds later), "tls",
+ *       "tlsfail TEXT", "abort TEXT", "feed N" (octets of content), "end" (of the content), "feed N end"
+ *
+ * Between two things that the server or the host does, the lines and the events of the client must be exactly those
+ * written, each in their order.
  */
 struct peer_setup {
 	struct smtp_client_options options;

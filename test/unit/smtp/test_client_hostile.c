@@ -227,6 +227,38 @@ static void test_a_refused_rset_is_no_recipients_fault(void **state)
 		      "mail", "the reply to RSET", "unexpected reply 550 no"));
 }
 
+/* In one flight only the count says which reply is whose. */
+static void test_a_surplus_reply_in_one_flight_makes_no_delivery(void **state)
+{
+	static const char *const turns[] = {"220 mx\r\n", "250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n", NULL};
+	static const char *const ends[] = {"250 ok\r\n250 ok\r\n250 ok\r\n250 ok\r\n",
+					   "250 ok\r\n250 ok\r\n250 ok\r\n421 bye\r\n"};
+
+	(void)state;
+	for (size_t k = 0; k < ARRAY_LEN(ends); k++) {
+		struct smtp_client *client = smtp_client_new(&plain.options, 0);
+		struct smtp_client_event event, result = {0};
+
+		for (int i = 0; i < 3; i++) {
+			smtp_client_input(client, slice_of_str(i < 2 ? turns[i] : ends[k]));
+			while (smtp_client_next(client, &event)) {
+				if (event.type == SMTP_CLIENT_READY)
+					smtp_client_send(client, &transactions[0]);
+				if (event.type == SMTP_CLIENT_NEED_BODY) {
+					smtp_client_body(client, SLICE("Subject: x\r\n\r\nhello\r\n"));
+					smtp_client_body_end(client);
+				}
+				if (event.type == SMTP_CLIENT_RESULT)
+					result = event;
+			}
+			smtp_client_output_sent(client, SIZE_MAX);
+		}
+		assert_int_equal(result.result.cause, k == 0 ? SMTP_CLIENT_PROTOCOL : SMTP_CLIENT_REPLIED);
+		assert_int_equal(result.result.may_have_been_taken, k == 0);
+		smtp_client_free(&client);
+	}
+}
+
 static void test_more_replies_than_commands(void **state)
 {
 	(void)state;
@@ -249,7 +281,7 @@ static void test_an_early_refusal_counts_when_all_has_been_sent(void **state)
 			  "= closed replied none 552 5.3.4 too big\n");
 	peer_play(&by_hand,
 		  CHUNKING "> send 0\n= need_body\nC: MAIL FROM:<>\nC: RCPT TO:<a@x.example>\nC: BDAT 21 LAST\n"
-			   "S: 250 ok\nS: 250 ok\n> feed 12\nC: Subject: x\nS: 451 no\n> feed 9\nC: \nC: hello\n> end\n"
+			   "S: 250 ok\nS: 250 ok\n> feed 12\nC: Subject: x\nS: 451 no\n> feed 9 end\nC: \nC: hello\n"
 			   "= result 0 replied dot 451 no\n= done\nC: QUIT\n= closed replied none 451 no\n");
 }
 
@@ -278,7 +310,7 @@ static void test_in_one_flight_a_refused_mail_still_gets_its_content(void **stat
 	peer_play(&by_hand,
 		  CHUNKING "> send 0\n= need_body\nC: MAIL FROM:<>\nC: RCPT TO:<a@x.example>\nC: BDAT 21 LAST\n"
 			   "S: 550 5.7.1 no\n= result 0 replied mail 550 5.7.1 no\n"
-			   "S: 503 no MAIL\n> feed 21\n" BODY "> end\nS: 503 no MAIL\n= done reusable\n");
+			   "S: 503 no MAIL\n> feed 21 end\n" BODY "S: 503 no MAIL\n= done reusable\n");
 }
 
 /* ---- Content ------------------------------------------------------------------------------------------------------
@@ -418,6 +450,37 @@ static void test_an_abort_never_ends_the_message(void **state)
 	peer_play(&plain, TO_DOT "> abort stopping\n= result 0 aborted dot 0 stopping +taken\n= done\n"
 				 "= failed aborted dot 0 stopping +taken\n");
 	peer_play(&plain, MINIMAL "> abort stopping\n= failed aborted none 0 stopping\n");
+}
+
+/* The server has the whole message when it has the last octet: that one is not given before the end. */
+static void test_bdat_holds_the_last_octet_until_the_end(void **state)
+{
+	(void)state;
+	for (int aborts = 0; aborts < 2; aborts++) {
+		struct smtp_client *client = smtp_client_new(&plain.options, 0);
+		static const char *const replies[] = {"220 x\r\n", "250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n"};
+		struct smtp_client_event event;
+		struct slice out;
+
+		for (size_t i = 0; i < ARRAY_LEN(replies); i++) {
+			smtp_client_input(client, slice_of_str(replies[i]));
+			while (smtp_client_next(client, &event))
+				if (event.type == SMTP_CLIENT_READY)
+					smtp_client_send(client, &transactions[0]);
+			out = smtp_client_output(client);
+			if (i == 0)
+				smtp_client_output_sent(client, SIZE_MAX);
+		}
+		assert_int_equal(smtp_client_body(client, SLICE("Subject: x\r\n\r\nhello\r\n")), CONTENT);
+		out = smtp_client_output(client);
+		assert_true(slice_has_prefix(slice_from(out, out.len - 6), SLICE("hello\r")));
+		if (aborts)
+			smtp_client_abort(client, "gone");
+		smtp_client_body_end(client);
+		out = smtp_client_output(client);
+		assert_int_equal(out.ptr[out.len - 1], aborts ? '\r' : '\n');
+		smtp_client_free(&client);
+	}
 }
 
 static void test_a_large_message_with_bdat_waits_for_its_recipients(void **state)
@@ -698,6 +761,7 @@ int main(void)
 	    cmocka_unit_test(test_replies_before_their_command_are_never_believed),
 	    cmocka_unit_test(test_wrong_codes_are_protocol_errors),
 	    cmocka_unit_test(test_a_refused_rset_is_no_recipients_fault),
+	    cmocka_unit_test(test_a_surplus_reply_in_one_flight_makes_no_delivery),
 	    cmocka_unit_test(test_more_replies_than_commands),
 	    cmocka_unit_test(test_an_early_refusal_counts_when_all_has_been_sent),
 	    cmocka_unit_test(test_an_early_refusal_before_a_lost_connection_is_temporary),
@@ -708,6 +772,7 @@ int main(void)
 	    cmocka_unit_test(test_a_large_message_never_fills_the_memory),
 	    cmocka_unit_test(test_content_that_is_not_as_long_as_announced_is_broken_off),
 	    cmocka_unit_test(test_an_abort_never_ends_the_message),
+	    cmocka_unit_test(test_bdat_holds_the_last_octet_until_the_end),
 	    cmocka_unit_test(test_a_large_message_with_bdat_waits_for_its_recipients),
 	    cmocka_unit_test(test_each_step_has_its_time),
 	    cmocka_unit_test(test_an_idle_session_waits_for_nothing),
