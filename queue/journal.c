@@ -24,14 +24,15 @@
 #define PAYLOAD_MAX (4u << 20)
 #define MARK_BYTES 16
 
-/* Room, in segments, that must be there before a new one is opened for ... */
-enum reserve { RESERVE_INTAKE = 4, RESERVE_RESULTS = 3, RESERVE_MOVES = 2 };
+/* Room, in segments, that must be there before a new one is opened for ... What ends messages may take the last one: it
+ * is what makes room again. A start then makes do with a small segment (repair.c). */
+enum reserve { RESERVE_INTAKE = 4, RESERVE_RESULTS = 3, RESERVE_MOVES = 2, RESERVE_ENDS = 1 };
 
 struct batch {
 	struct buf bytes;
 	struct journal_item *items;
 	uint32_t count, cap;
-	bool has_message, has_move, has_intake;
+	bool has_message, has_move, has_done, has_intake;
 	int64_t since_ms; /* of the first item */
 };
 
@@ -116,7 +117,7 @@ static void batch_clear(struct batch *batch)
 	}
 	buf_clear(&batch->bytes);
 	batch->count = 0;
-	batch->has_message = batch->has_move = batch->has_intake = false;
+	batch->has_message = batch->has_move = batch->has_done = batch->has_intake = false;
 }
 
 static void batch_add(struct batch *batch, const struct journal_item *item, int64_t now)
@@ -130,6 +131,7 @@ static void batch_add(struct batch *batch, const struct journal_item *item, int6
 	batch->items[batch->count++] = *item;
 	batch->has_message |= item->type == RECORD_MESSAGE;
 	batch->has_move |= item->old.segment != 0 && item->type != RECORD_DONE;
+	batch->has_done |= item->type == RECORD_DONE;
 	batch->has_intake |= item->is_intake;
 }
 
@@ -337,6 +339,12 @@ static void refuse_intake(struct journal *journal, enum err_code why)
 
 /* ---- Failure ---- */
 
+static void discard(struct journal *journal, struct segment *segment)
+{
+	journal->options.disk->discard(journal->options.disk, segment->name, segment->fd);
+	free(segment);
+}
+
 static void condemn(struct journal *journal, struct segment *segment)
 {
 	segments_take(journal->options.segments, segment);
@@ -352,10 +360,14 @@ static void end_segment(struct journal *journal)
 	journal->header_pending = false;
 	segment->is_void = true;
 	journal->must_clean = true;
-	if (segment->synced <= SEGMENT_DATA_START)
-		condemn(journal, segment);
-	else
+	if (segment->synced > SEGMENT_DATA_START) {
 		segment->end = segment->synced;
+	} else if (segment->synced > 0) {
+		condemn(journal, segment); /* recovery's: its header stands, so it stays until the next one does */
+	} else {
+		segments_take(journal->options.segments, segment);
+		discard(journal, segment);
+	}
 }
 
 /* Only a broken rule asks for it: pieces left memory when they were written. */
@@ -396,6 +408,7 @@ static void fail(struct journal *journal, const char *what, int error)
 
 	journal->counts.errors++;
 	journal->failures++;
+	journal->sync_token = 0;
 	snprintf(reason, sizeof(reason), "%s in segment %u failed: %s", what,
 		 journal->current ? journal->current->header.number : 0,
 		 error == DISK_HELPER_DIED ? "the helper died" : strerror(-error));
@@ -421,12 +434,6 @@ static uint32_t oldest_needed(const struct journal *journal)
 	while (i + 1 < segments->count && segments->items[i]->live == 0 && segments->items[i] != journal->current)
 		i++;
 	return segments->count ? segments->items[i]->header.number : 0;
-}
-
-static void discard(struct journal *journal, struct segment *segment)
-{
-	journal->options.disk->discard(journal->options.disk, segment->name, segment->fd);
-	free(segment);
 }
 
 /* All below `first` may go: that `first` is synced. In their order, so that what is left is never without its elder. */
@@ -482,12 +489,15 @@ static void clean_behind(struct journal *journal)
 static bool reserve_allows(struct journal *journal)
 {
 	uint64_t room = journal_room(journal);
+	bool makes_room;
 
 	if (journal->rules->no_reserve)
 		return true;
 	if (journal->gather.has_intake && room < RESERVE_INTAKE)
 		refuse_intake(journal, ERR_NO_SPACE);
-	return room >= RESERVE_RESULTS || (journal->gather.has_move && room >= RESERVE_MOVES);
+	makes_room = journal->gather.has_done || oldest_needed(journal) > journal->first_written;
+	return room >= RESERVE_RESULTS || (journal->gather.has_move && room >= RESERVE_MOVES) ||
+	       (makes_room && room >= RESERVE_ENDS);
 }
 
 static void link_to_chain(struct journal *journal, struct segment_header *header)
@@ -498,7 +508,7 @@ static void link_to_chain(struct journal *journal, struct segment_header *header
 	if (!last)
 		return;
 	header->previous = last->header.number;
-	header->cut = journal->rules->no_cut ? last->bytes : last->end;
+	header->cut = journal->rules->no_cut ? 0 : last->end;
 }
 
 static bool open_segment(struct journal *journal)

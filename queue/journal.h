@@ -107,7 +107,7 @@ struct journal_rules {
 	bool sync_early;	  /* a sync is believed to cover what was written after it began */
 	bool reply_unsynced;	  /* 250 when written, before the sync */
 	bool append_replayed;	  /* after recovery the newest segment is appended to */
-	bool no_start_sync;	  /* recovery does not begin with syncing the directory */
+	bool no_dir_sync;	  /* recovery syncs the directory neither at its start nor before the new header */
 	bool quarantine_last;	  /* evidence is copied after the new segment stands */
 	bool tail_stays;	  /* records behind the watermark are not copied forward */
 	bool header_first;	  /* recovery's header is written with the copies, before they are synced */

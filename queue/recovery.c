@@ -216,6 +216,18 @@ static uint64_t step_over(const struct journal_rules *rules, uint64_t offset, co
 	return header->type == RECORD_MARK && !rules->no_padding ? record_block_up(next) : next;
 }
 
+/* Only a broken rule asks for it: without a MARK nothing but the zeros tells that a batch has ended. */
+static bool skip_padding(const struct journal_rules *rules, struct scan *scan, uint64_t *offset)
+{
+	const char *at = scan_bytes(scan, *offset, RECORD_HEADER_BYTES);
+
+	if (!rules->no_marks || *offset % RECORD_BLOCK == 0 || at[0] != 0 ||
+	    memcmp(at, at + 1, RECORD_HEADER_BYTES - 1))
+		return false;
+	*offset = record_block_up(*offset);
+	return true;
+}
+
 static void see_mark(struct recovery *recovery, struct slice payload)
 {
 	struct payload_mark mark;
@@ -235,6 +247,8 @@ static uint64_t survey(struct recovery *recovery, struct segment *segment)
 		struct record_header header;
 		struct slice payload;
 		if (!scan_header(&scan, offset, &header) || !scan_payload(&scan, offset, &header, &payload)) {
+			if (skip_padding(recovery->rules, &scan, &offset))
+				continue;
 			if (recovery->rules->stop_at_gap)
 				break;
 			offset = scan_next_valid(&scan, offset + RECORD_ALIGN);
@@ -600,7 +614,8 @@ static int read_segment(struct recovery *recovery, struct segment *segment, bool
 		struct record_header header;
 		struct slice payload;
 		if (!read_record(&walk, &header, &payload)) {
-			on_bad(&walk, segment->end);
+			if (!skip_padding(recovery->rules, &walk.scan, &walk.offset))
+				on_bad(&walk, segment->end);
 			continue;
 		}
 		recovery->records++;
@@ -735,7 +750,7 @@ static int scan_and_repair(struct recovery *recovery, const struct queue_options
 	int rc = 0;
 
 	/* What a killed run created or unlinked must be decided before anything is built on it. */
-	if (!recovery->rules->no_start_sync)
+	if (!recovery->rules->no_dir_sync)
 		rc = recovery->disk->sync_dir(recovery->disk, DISK_JOURNAL);
 	if (rc < 0)
 		return err_set(err, err_code_of_errno(-rc), "the journal's directory cannot be synced: %s",

@@ -196,7 +196,7 @@ static void new_header(struct repair *repair)
 		return;
 	if (repair->old->end > 0) {
 		header->previous = repair->old->header.number;
-		header->cut = recovery->rules->no_cut ? repair->old->bytes : repair->old->end;
+		header->cut = recovery->rules->no_cut ? 0 : repair->old->end;
 	} else {
 		header->previous = repair->old->header.previous;
 		header->cut = repair->old->header.cut;
@@ -557,7 +557,7 @@ int repair_run(struct recovery *recovery, const struct queue_options *options, s
 	if (rc == 0)
 		rc = fill_segment(&repair);
 	if (rc == 0 && !rules->header_first)
-		rc = sync_segment(&repair, true);
+		rc = sync_segment(&repair, !rules->no_dir_sync);
 	if (rc < 0) {
 		segment_free(&repair.segment, recovery->disk);
 		return rc; /* the old one is still in the table */

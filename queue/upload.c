@@ -328,7 +328,8 @@ void upload_on_refused(struct queue *queue, const struct journal_item *item, enu
 		struct index_extra *extra;
 		schedule_forget_list(queue, slot);
 		extra = index_remove(queue->index, slot);
-		queue_release_places(queue, (struct record_place){0}, 0, extra);
+		if (!queue->rules->forget_uploads)
+			queue_release_places(queue, (struct record_place){0}, 0, extra);
 		free(extra);
 	}
 	if (item->cb)

@@ -305,17 +305,21 @@ static void bury(struct fault_disk *disk, const struct fault_file *file)
 /* Counts an operation that changes something; tells how it shall go. */
 static enum fault_kind begin_op(struct fault_disk *disk)
 {
+	enum fault_kind kind = FAULT_NONE;
+
 	if (disk->is_dead)
 		return FAULT_KILL;
 	disk->ops++;
-	if (disk->fault_at == 0 || disk->ops < disk->fault_at || disk->ops >= disk->fault_until)
-		return FAULT_NONE;
-	if (disk->fault == FAULT_KILL || disk->fault == FAULT_POWER) {
+	if (disk->planned_at > 0 && disk->ops >= disk->planned_at && disk->ops < disk->planned_until)
+		kind = disk->planned;
+	else if (disk->fault_at > 0 && disk->ops >= disk->fault_at && disk->ops < disk->fault_until)
+		kind = disk->fault;
+	if (kind == FAULT_KILL || kind == FAULT_POWER) {
 		disk->is_dead = true;
-		disk->died_by_power = disk->fault == FAULT_POWER;
-		disk->fault_at = 0;
+		disk->died_by_power = kind == FAULT_POWER;
+		disk->fault_at = disk->planned_at = 0;
 	}
-	return disk->fault;
+	return kind;
 }
 
 static int error_of(enum fault_kind kind)
@@ -348,12 +352,23 @@ static int do_open(struct disk *d, enum disk_area area, const char *name, int *f
 	return 0;
 }
 
+static bool has_name(const struct fault_disk *disk, const struct fault_file *file)
+{
+	for (int area = 0; area < DISK_AREA_COUNT; area++)
+		for (uint32_t i = 0; i < disk->cached_count[area]; i++)
+			if (disk->cached[area][i].file == file)
+				return true;
+	return false;
+}
+
+/* An unlinked file gives its room back at once, though a power cut may bring it back. */
 uint64_t fault_disk_used(const struct fault_disk *disk)
 {
 	uint64_t used = 0;
 
 	for (uint32_t i = 0; i < disk->file_count; i++)
-		used += disk->files[i]->cached_size;
+		if (disk->files[i]->fd >= 0 || has_name(disk, disk->files[i]))
+			used += disk->files[i]->cached_size;
 	return used;
 }
 
@@ -687,6 +702,13 @@ void fault_disk_arm(struct fault_disk *disk, uint64_t after, uint64_t count, enu
 	disk->fault = kind;
 	disk->fault_at = disk->ops + after;
 	disk->fault_until = disk->fault_at + count;
+}
+
+void fault_disk_plan(struct fault_disk *disk, uint64_t at, uint64_t count, enum fault_kind kind)
+{
+	disk->planned = kind;
+	disk->planned_at = at;
+	disk->planned_until = at + count;
 }
 
 static void mirror_cache(struct fault_file *file)

@@ -41,6 +41,8 @@ struct fault_disk {
 	uint64_t fault_at; /* the operation that fails, 0: none */
 	uint64_t fault_until;
 	enum fault_kind fault;
+	uint64_t planned_at, planned_until; /* the same once more, by number of operation; crashes do not disarm it */
+	enum fault_kind planned;
 	bool is_dead; /* between the fault and fault_disk_crash(): nothing that is asked for happens */
 	bool died_by_power;
 	uint64_t syncs_ok; /* of segments */
@@ -65,6 +67,8 @@ void fault_disk_init(struct fault_disk *disk, uint64_t capacity, uint64_t seed);
 void fault_disk_fini(struct fault_disk *disk);
 /* The `after`-th operation from now fails (1: the next), and all up to `count` operations later. */
 void fault_disk_arm(struct fault_disk *disk, uint64_t after, uint64_t count, enum fault_kind kind);
+/* Operation number `at`, counted from the beginning of the disk. */
+void fault_disk_plan(struct fault_disk *disk, uint64_t at, uint64_t count, enum fault_kind kind);
 /* Ends the oldest asynchronous operation; false: none runs. Its end is reported by next_done. */
 bool fault_disk_finish(struct fault_disk *disk);
 /* All descriptors and asynchronous operations are gone; with `power` what is not synced is decided. Alive again. */

@@ -567,7 +567,7 @@ static void recover(struct run *run, uint64_t seed, uint32_t faults)
 	struct rng_seeded rng;
 
 	rng_seeded_init(&rng, seed);
-	for (uint32_t tries = 0; tries < 12; tries++) {
+	for (uint32_t tries = 0; tries < 60; tries++) {
 		bool power;
 		if (tries < faults) {
 			enum fault_kind kind = (enum fault_kind)(1 + rng_below(&rng.rng, FAULT_KIND_COUNT - 1));
@@ -741,14 +741,17 @@ static void check_all(struct run *run)
 	run->durable_seq = run->seq;
 }
 
-/* A restart takes time; and now and then the clock is set back meanwhile. Then only ids that were answered for must
- * not come again: those that were never written down were seen by nobody who counts on them. */
+/* A restart takes time; and now and then the clock is set back meanwhile, to when some message was accepted. Then only
+ * ids that were answered for must not come again: those that were never written down were seen by nobody who counts on
+ * them. */
 static void pass_time(struct run *run, uint32_t b)
 {
+	const struct model_message *message = run->message_count ? choose_alive(run, b / 16) : NULL;
+
 	clock_virtual_advance(&run->clock, 1);
-	if (b % 16 != 5)
+	if (b % 16 != 5 || !message)
 		return;
-	run->clock.wall -= 3600000;
+	run->clock.wall = id_wall_ms(message->id);
 	run->id_count = 0;
 	for (uint32_t i = 0; i < run->message_count; i++)
 		if (run->messages[i].life == LIFE_ACKED)
@@ -893,14 +896,21 @@ static void check_bounds(struct run *run)
 			  stats.live_bytes);
 }
 
-static void check_intake(struct run *run)
+/* So small a disk that it may be full. */
+static bool is_small(struct run *run)
 {
 	struct queue_stats stats;
-	uint32_t before = run->message_count;
 
 	queue_stats(run->queue, &stats);
-	if (run->disk.capacity < 3 * stats.live_bytes + 16 * SEGMENT_BYTES || before == MESSAGES_MAX)
-		return; /* so small that it may be full */
+	return run->disk.capacity < 3 * stats.live_bytes + 16 * SEGMENT_BYTES;
+}
+
+static void check_intake(struct run *run)
+{
+	uint32_t before = run->message_count;
+
+	if (is_small(run) || before == MESSAGES_MAX)
+		return;
 	if (queue_may_accept(run->queue) != 0) {
 		violation(run, "NO MAIL IS TAKEN AFTER THE FAULT (%d)", queue_may_accept(run->queue));
 		return;
@@ -915,13 +925,37 @@ static void check_intake(struct run *run)
 
 static void calm(struct run *run)
 {
-	run->disk.fault_at = 0;
+	run->disk.fault_at = run->disk.planned_at = 0;
 	clock_virtual_advance(&run->clock, 4000);
 	rest(run);
 	if (run->disk.is_dead)
 		return;
+	if (journal_unsynced_bytes(run->queue->journal) > 0 && run->result->faults > 0 && is_small(run)) {
+		/* Faults and what they left behind have eaten the reserve: somebody makes room. */
+		run->disk.capacity += 4 * SEGMENT_BYTES;
+		clock_virtual_advance(&run->clock, 4000);
+		rest(run);
+	}
+	if (!run->disk.is_dead && journal_unsynced_bytes(run->queue->journal) > 0)
+		violation(run, "RESULTS CANNOT BE RECORDED");
 	check_bounds(run);
 	check_intake(run);
+}
+
+/* When all is delivered, a disk of any size takes mail again. */
+static void drain(struct run *run)
+{
+	run->disk.fault_at = 0;
+	for (uint32_t i = 0; i < run->message_count; i++)
+		if (is_alive(&run->messages[i]))
+			finish_message(run, &run->messages[i]);
+	rest(run);
+	if (queue_may_accept(run->queue) == ERR_NO_SPACE && run->result->faults > 0) {
+		run->disk.capacity += 4 * SEGMENT_BYTES;
+		rest(run);
+	}
+	if (queue_may_accept(run->queue) != 0)
+		violation(run, "EMPTY, AND TAKES NO MAIL (%d)", queue_may_accept(run->queue));
 }
 
 /* ---- Running ---- */
@@ -1026,6 +1060,7 @@ void history_run(const struct history *history, const struct journal_rules *rule
 		run->rules = *rules;
 	fault_disk_init(&run->disk, history->capacity_segments * SEGMENT_BYTES, history->seed);
 	run->disk.recycles = run->rules.recycle;
+	fault_disk_plan(&run->disk, history->plan_at, history->plan_count, history->plan_kind);
 	clock_virtual_init(&run->clock, WALL_MS);
 	rng_seeded_init(&run->rng, history->seed);
 	recover(run, 0, 0);
@@ -1040,6 +1075,8 @@ void history_run(const struct history *history, const struct journal_rules *rule
 		calm(run);
 	if (!result->violated)
 		crash(run, history->seed % 2, (uint32_t)history->seed);
+	if (!result->violated)
+		drain(run);
 	result->ops = run->disk.ops;
 	forget_queue(run);
 	for (uint32_t i = 0; i < run->message_count; i++)
@@ -1058,14 +1095,18 @@ struct weight {
 };
 
 static const struct weight weights[] = {
-    {STEP_SUBMIT, 14, DANGER_NONE}, {STEP_BEGIN, 4, DANGER_NONE},   {STEP_PIECE, 8, DANGER_NONE},
-    {STEP_COMMIT, 5, DANGER_NONE},  {STEP_ABORT, 1, DANGER_NONE},   {STEP_TURN, 14, DANGER_NONE},
-    {STEP_FINISH, 14, DANGER_NONE}, {STEP_FLUSH, 8, DANGER_NONE},   {STEP_TIME, 4, DANGER_NONE},
-    {STEP_DELIVER, 3, DANGER_NONE}, {STEP_RESULT, 8, DANGER_NONE},  {STEP_DONE, 10, DANGER_NONE},
-    {STEP_HOLD, 1, DANGER_NONE},    {STEP_RELEASE, 1, DANGER_NONE}, {STEP_DELETE, 1, DANGER_NONE},
-    {STEP_WARN, 1, DANGER_NONE},    {STEP_READ, 2, DANGER_NONE},    {STEP_READER, 2, DANGER_NONE},
-    {STEP_READ_ON, 3, DANGER_NONE}, {STEP_FAULT, 5, DANGER_FAULTS}, {STEP_CALM, 1, DANGER_FAULTS},
-    {STEP_CRASH, 3, DANGER_FAULTS}, {STEP_ROT, 3, DANGER_ROT},
+    {STEP_SUBMIT, 14, DANGER_NONE}, {STEP_BEGIN, 4, DANGER_NONE},
+    {STEP_PIECE, 8, DANGER_NONE},   {STEP_COMMIT, 5, DANGER_NONE},
+    {STEP_ABORT, 1, DANGER_NONE},   {STEP_TURN, 14, DANGER_NONE},
+    {STEP_FINISH, 14, DANGER_NONE}, {STEP_FLUSH, 8, DANGER_NONE},
+    {STEP_TIME, 4, DANGER_NONE},    {STEP_DELIVER, 3, DANGER_NONE},
+    {STEP_RESULT, 8, DANGER_NONE},  {STEP_DONE, 10, DANGER_NONE},
+    {STEP_HOLD, 1, DANGER_NONE},    {STEP_RELEASE, 1, DANGER_NONE},
+    {STEP_DELETE, 1, DANGER_NONE},  {STEP_WARN, 1, DANGER_NONE},
+    {STEP_READ, 2, DANGER_NONE},    {STEP_READER, 2, DANGER_NONE},
+    {STEP_READ_ON, 3, DANGER_NONE}, {STEP_FAULT, 5, DANGER_FAULTS},
+    {STEP_CALM, 1, DANGER_FAULTS},  {STEP_CRASH, 3, DANGER_FAULTS | DANGER_CRASH},
+    {STEP_ROT, 3, DANGER_ROT},
 };
 
 static uint32_t weight_of(const struct weight *weight, enum history_danger danger)
@@ -1081,6 +1122,8 @@ void history_random(struct history *history, uint64_t seed, uint32_t steps, enum
 	rng_seeded_init(&rng, seed ^ 0x5bd1e995u);
 	*history = (struct history){.seed = seed, .count = MIN(steps, (uint32_t)HISTORY_STEPS_MAX)};
 	history->capacity_segments = rng_below(&rng.rng, 5) == 0 ? 8 + rng_below(&rng.rng, 12) : 200;
+	if (danger & DANGER_FULL)
+		history->capacity_segments = 7 + rng_below(&rng.rng, 4);
 	for (size_t i = 0; i < ARRAY_LEN(weights); i++)
 		total += weight_of(&weights[i], danger);
 	for (uint32_t s = 0; s < history->count; s++) {
@@ -1088,8 +1131,12 @@ void history_random(struct history *history, uint64_t seed, uint32_t steps, enum
 		size_t i = 0;
 		while (at >= weight_of(&weights[i], danger))
 			at -= weight_of(&weights[i++], danger);
+		if (danger & DANGER_FULL && rng_below(&rng.rng, 3) == 0)
+			i = 0;
 		history->steps[s] = (struct step){(uint8_t)weights[i].kind, (uint32_t)rng_below(&rng.rng, 1u << 30),
 						  (uint32_t)rng_below(&rng.rng, 1u << 30)};
+		if (danger & DANGER_CRASH)
+			history->steps[s].b = history->steps[s].b / 4 * 4 + 2; /* crash(): no faults of its own */
 	}
 }
 
@@ -1123,7 +1170,11 @@ void history_shrink(struct history *history, const struct journal_rules *rules)
 
 void history_print(const struct history *history)
 {
-	printf("SEED=%" PRIu64 ", %u steps:\n", history->seed, history->count);
+	printf("SEED=%" PRIu64 ", %u steps", history->seed, history->count);
+	if (history->plan_at)
+		printf(", from disk operation %" PRIu64 " on %" PRIu64 " times %s", history->plan_at,
+		       history->plan_count, fault_kind_name(history->plan_kind));
+	printf(":\n");
 	for (uint32_t i = 0; i < history->count; i++)
 		printf("%3u %s %u %u\n", i, step_names[history->steps[i].kind], history->steps[i].a,
 		       history->steps[i].b);

@@ -45,6 +45,9 @@ struct step {
 struct history {
 	uint64_t seed; /* of disk, nonces and contents */
 	uint64_t capacity_segments;
+	/* A fault at one operation of the disk, and at `plan_count` in all; 0: none. */
+	uint64_t plan_at, plan_count;
+	enum fault_kind plan_kind;
 	uint32_t count;
 	struct step steps[HISTORY_STEPS_MAX];
 };
@@ -62,7 +65,13 @@ struct history_result {
 };
 
 /* What may happen in a random history besides the life of mail. */
-enum history_danger { DANGER_NONE = 0, DANGER_FAULTS = 1, DANGER_ROT = 2 };
+enum history_danger {
+	DANGER_NONE = 0,
+	DANGER_FAULTS = 1,
+	DANGER_ROT = 2,
+	DANGER_FULL = 4,  /* much mail on a small disk */
+	DANGER_CRASH = 8, /* crashes, but no fault */
+};
 void history_random(struct history *history, uint64_t seed, uint32_t steps, enum history_danger danger);
 /* Runs it on a fresh disk, with a calm, a crash and a check at the end. `trace`: says what happens. */
 void history_run(const struct history *history, const struct journal_rules *rules, bool trace,

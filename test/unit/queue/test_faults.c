@@ -116,12 +116,67 @@ static void rot_and_faults_together_lose_nothing_in_silence(void **state)
 	run_histories(4000000, scaled(1000), 60, DANGER_ROT | DANGER_FAULTS);
 }
 
+static void a_full_disk_takes_results_and_then_mail_again(void **state)
+{
+	(void)state;
+	run_histories(6000000, scaled(200), 200, DANGER_FULL);
+	run_histories(7000000, scaled(200), 200, DANGER_FULL | DANGER_FAULTS);
+}
+
+/* Each way in which an operation fails: kind, and how many operations do. */
+static const struct {
+	enum fault_kind kind;
+	uint64_t count;
+} ways[] = {
+    {FAULT_EIO, 1},  {FAULT_EIO, 40}, {FAULT_ENOSPC, 1}, {FAULT_ENOSPC, 40}, {FAULT_SHORT, 1},
+    {FAULT_DIED, 1}, {FAULT_DIED, 3}, {FAULT_KILL, 1},	 {FAULT_POWER, 1},   {FAULT_POWER, 1},
+};
+
+static uint64_t fail_everywhere(struct history *history, struct totals *totals)
+{
+	struct history_result result;
+	uint64_t points = 0;
+
+	for (size_t way = 0; way < sizeof(ways) / sizeof(ways[0]); way++) {
+		history->plan_kind = ways[way].kind;
+		history->plan_count = ways[way].count;
+		for (history->plan_at = 1;; history->plan_at++) {
+			history_run(history, NULL, false, &result);
+			add(totals, &result);
+			if (result.violated)
+				fail_with(history);
+			if (result.ops < history->plan_at)
+				break;
+			points++;
+		}
+	}
+	return points;
+}
+
+static void every_operation_fails_in_every_way(void **state)
+{
+	uint64_t workloads = env_number("WORKLOADS", env_number("LONG", 0) ? 3000 : 230), points = 0;
+	struct totals totals = {0};
+	static struct history history;
+
+	(void)state;
+	for (uint64_t i = 0; i < workloads; i++) {
+		/* Some are long enough for segments to fill, be walked and go. */
+		history_random(&history, 8000000 + i, i % 23 == 0 ? 160 : 30, DANGER_CRASH);
+		points += fail_everywhere(&history, &totals);
+	}
+	print_message("# %" PRIu64 " fault points in %" PRIu64 " workloads, %" PRIu64 " recoveries checked\n", points,
+		      workloads, totals.crashes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(every_operation_fails_in_every_way),
 	    cmocka_unit_test(long_quiet_histories_keep_everything),
 	    cmocka_unit_test(short_histories_with_faults_keep_everything),
 	    cmocka_unit_test(long_histories_with_faults_keep_everything),
+	    cmocka_unit_test(a_full_disk_takes_results_and_then_mail_again),
 	    cmocka_unit_test(rot_loses_nothing_in_silence),
 	    cmocka_unit_test(rot_and_faults_together_lose_nothing_in_silence),
 	};
