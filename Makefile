@@ -1,7 +1,7 @@
 # relayd - `make`, `make demo`, `make check`; `make help` lists the rest.
 
 PREFIX ?= /usr/local
-SYSCONFDIR ?= $(if $(filter /usr,$(PREFIX)),/etc,$(PREFIX)/etc)
+SYSCONFDIR ?= /etc
 DESTDIR ?=
 PKG_CONFIG ?= pkg-config
 CFLAGS ?= -O2 -g
@@ -18,7 +18,7 @@ LIBS += $(if $(filter 1,$(LIBCRYPTO)),libcrypto)
 
 RELAYD_CFLAGS := -std=gnu11 -I. -Ibuild/include -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
 	-Wvla -Wformat=2 -fno-strict-aliasing -fstack-protector-strong -fPIE -D_GNU_SOURCE \
-	-DRELAYD_VERSION='"$(VERSION)"' -DLIBCRYPTO=$(LIBCRYPTO) -DSYSCONFDIR='"$(SYSCONFDIR)"'
+	-DRELAYD_VERSION='"$(VERSION)"' -DLIBCRYPTO=$(LIBCRYPTO)
 RELAYD_LDFLAGS := -pie -Wl,-z,relro,-z,now
 
 ifeq ($(FLAVOUR),asan)

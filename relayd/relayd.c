@@ -68,7 +68,8 @@ int relayd_load_config(const struct relayd_options *options, struct config **con
 	struct config_source source = {.file = options->config_file,
 				       .file_is_named = options->file_is_named,
 				       .environ = options->environ,
-				       .check_files = true};
+				       .check_files = true,
+				       .check_users = true};
 	struct config_errors errors;
 	int rc = config_load(&source, config, &errors);
 

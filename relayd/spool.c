@@ -18,29 +18,20 @@ enum { LOCK_WAIT_MS = 60 * 1000, LOCK_EACH_MS = 100 };
 
 int service_user_find(const struct config *config, struct service_user *user, struct err *err)
 {
-	const char *name = config->user;
 	struct passwd *entry;
 
+	/* Only root can become somebody else; anybody else stays who he is. */
 	*user = (struct service_user){NULL, geteuid(), getegid(), false};
-	if (!name && geteuid() == 0 && getpwnam("relayd"))
-		name = "relayd";
-	if (!name)
+	if (geteuid() != 0)
 		return EX_OK;
-	entry = getpwnam(name);
+	entry = getpwnam(config->user);
 	if (!entry) {
 		err_set(err, ERR_CONFIG,
 			"user: there is no user '%s' on this machine; create it (useradd --system %s) or name another",
-			name, name);
+			config->user, config->user);
 		return EX_CONFIG;
 	}
-	user->name = name;
-	if (geteuid() == 0) {
-		*user = (struct service_user){name, entry->pw_uid, entry->pw_gid, entry->pw_uid != 0};
-	} else if (entry->pw_uid != geteuid()) {
-		err_set(err, ERR_PERMISSION, "user: only root can become '%s'; start relayd as root or as that user",
-			name);
-		return EX_NOPERM;
-	}
+	*user = (struct service_user){config->user, entry->pw_uid, entry->pw_gid, entry->pw_uid != 0};
 	return EX_OK;
 }
 

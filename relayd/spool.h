@@ -20,8 +20,7 @@ struct service_user {
 	bool must_drop; /* we are root and `name` is somebody else */
 };
 
-/* Looks the configured user up. EX_OK, or EX_CONFIG with words: no such user. Without `user` in the configuration, root
- * becomes "relayd" if there is such a user. */
+/* Whom to run as: root becomes the configured user, anybody else stays. EX_OK, or EX_CONFIG with words: no such user. */
 int service_user_find(const struct config *config, struct service_user *user, struct err *err);
 
 /*

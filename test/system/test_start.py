@@ -1,5 +1,6 @@
 """Starts that must fail, each with one clear line and its exit code; and configuration by environment alone."""
 import os
+import re
 import socket
 import subprocess
 
@@ -17,7 +18,7 @@ def failing_start(daemon):
 def test_unknown_key_is_78_with_place_and_suggestion(relayd):
     code, text = failing_start(relayd("relayhots: {}\n", start=False))
     assert code == 78
-    assert ":8:1: unknown key 'relayhots', did you mean 'relayhosts'?" in text
+    assert re.search(r"relayd\.yaml:\d+:1: unknown key 'relayhots', did you mean 'relayhosts'\?", text)
 
 
 def test_check_only(relayd, folder):
@@ -27,7 +28,7 @@ def test_check_only(relayd, folder):
     assert good.returncode == 0, good.stderr
     daemon.write_config(daemon.config + "limits: {recipients: many}\n")
     bad = subprocess.run([RELAYD, "-t", "-c", daemon.config_path], capture_output=True, text=True)
-    assert bad.returncode == 78 and ":8:22" in bad.stderr
+    assert bad.returncode == 78 and re.search(r":\d+:22: .*many", bad.stderr)
 
 
 def test_port_taken_is_71(relayd):
@@ -63,7 +64,8 @@ def test_spool_not_writable_is_77(folder):
 
 def test_vanishing_spool_is_73(folder):
     (folder / "users").write_text(users_line())
-    daemon = Relayd(folder, f"hostname: relay.example.org\nspool: /dev/shm/relayd-test-{os.getpid()}\nusers: {folder}/users\n")
+    daemon = Relayd(folder, f"hostname: relay.example.org\nspool: /dev/shm/relayd-test-{os.getpid()}\nusers: {folder}/users\n"
+                    + (f"user: {service_user()}\n" if service_user() else ""))
     code, text = failing_start(daemon)
     assert code == 73 and "tmpfs" in text and "volumes" in text
 
