@@ -217,16 +217,18 @@ static int wait_ms(const struct loop *loop, int max_wait_ms)
 
 static unsigned run_posts(struct loop *loop)
 {
-	size_t i;
+	unsigned called = 0;
 
 	/* Those posted meanwhile run too: they free what the first ones let go. The array may move under our feet. */
-	for (i = 0; i < loop->post_count; i++) {
+	for (size_t i = 0; i < loop->post_count; i++) {
 		struct post post = loop->posts[i];
-		if (post.cb)
-			post.cb(post.ctx);
+		if (!post.cb)
+			continue;
+		post.cb(post.ctx);
+		called++;
 	}
 	loop->post_count = 0;
-	return (unsigned)i;
+	return called;
 }
 
 static uint64_t now_us(void)

@@ -595,6 +595,7 @@ void stream_close_gently(struct stream **stream, int64_t patience_ms)
 		return;
 	}
 	s->phase = LINGERING;
+	s->drain_owed = false; /* nobody is left to be told */
 	buf_clear(&s->in);
 	timers_set(loop_timers(s->net->loop), &s->timer, loop_now_ms(s->net->loop) + patience_ms, on_patience_over, s);
 	post_settle(s);
