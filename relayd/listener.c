@@ -3,24 +3,14 @@
 #include "base/base.h"
 #include "tls/selfsigned.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <grp.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <sysexits.h>
 #include <unistd.h>
 
-enum {
-	BACKLOG = 1024,
-	ACCEPTS_PER_TURN = 64,
-	EMFILE_PAUSE_MS = 1000,
-	SOCKETS_MAX = 64,
-};
+enum { SOCKETS_MAX = 64 };
 #define SELFSIGNED_NAME "selfsigned.pem"
 
 enum kind { KIND_SMTP, KIND_SUBMIT, KIND_HTTP, KIND_CONTROL };
@@ -31,10 +21,9 @@ struct socket {
 	char address[128];
 	size_t index; /* of config->listeners; KIND_SMTP */
 	struct listeners *owner;
-	struct watch *watch;
+	struct net_acceptor *acceptor; /* SMTP; takes the descriptor over */
+	struct http_server *http;      /* HTTP and control; likewise */
 	struct submission_service *service;
-	struct http_server *http;
-	timer_id pause_timer;
 };
 
 struct listeners {
@@ -56,67 +45,28 @@ static struct socket *add_socket(struct listeners *l, enum kind kind, int fd, co
 	return s;
 }
 
-static int bind_tcp(int family, const uint8_t *bytes, uint16_t port, int backlog)
-{
-	struct sockaddr_storage address = {0};
-	struct sockaddr_in *v4 = (struct sockaddr_in *)&address;
-	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&address;
-	int on = 1, fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
-		return -1;
-	address.ss_family = (sa_family_t)family;
-	if (family == AF_INET) {
-		v4->sin_port = htons(port);
-		memcpy(&v4->sin_addr, bytes, 4);
-	} else {
-		v6->sin6_port = htons(port);
-		memcpy(&v6->sin6_addr, bytes, 16);
-		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
-	}
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (bind(fd, (struct sockaddr *)&address, family == AF_INET ? sizeof(*v4) : sizeof(*v6)) != 0 ||
-	    listen(fd, backlog) != 0) {
-		int errnum = errno;
-		close(fd);
-		errno = errnum;
-		return -1;
-	}
-	return fd;
-}
-
 /* The address as bound: port 0 has become a real one. */
 static void format_bound(int fd, char *out, size_t size)
 {
-	struct sockaddr_storage address;
-	socklen_t len = sizeof(address);
-	struct dns_address ip = {0};
 	char text[DNS_ADDRESS_TEXT];
 	uint16_t port;
+	struct dns_address address = net_local_address(fd, &port);
 
-	if (getsockname(fd, (struct sockaddr *)&address, &len) != 0) {
-		snprintf(out, size, "?");
-		return;
-	}
-	ip.family = address.ss_family == AF_INET ? DNS_IPV4 : DNS_IPV6;
-	if (address.ss_family == AF_INET) {
-		memcpy(ip.bytes, &((struct sockaddr_in *)&address)->sin_addr, 4);
-		port = ntohs(((struct sockaddr_in *)&address)->sin_port);
-	} else {
-		memcpy(ip.bytes, &((struct sockaddr_in6 *)&address)->sin6_addr, 16);
-		port = ntohs(((struct sockaddr_in6 *)&address)->sin6_port);
-	}
-	dns_address_format(&ip, text);
-	snprintf(out, size, ip.family == DNS_IPV6 ? "[%s]:%u" : "%s:%u", text, port);
+	dns_address_format(&address, text);
+	snprintf(out, size, address.family == DNS_IPV6 ? "[%s]:%u" : "%s:%u", text, port);
 }
 
-static int open_one(struct listeners *l, enum kind kind, size_t index, int family, const uint8_t *bytes, uint16_t port)
+static int open_one(struct listeners *l, enum kind kind, size_t index, const struct dns_address *at, uint16_t port,
+		    struct err *err)
 {
 	char address[128];
-	int fd = l->count < SOCKETS_MAX ? bind_tcp(family, bytes, port, BACKLOG) : (errno = EMFILE, -1);
+	int fd;
 
+	if (l->count == SOCKETS_MAX)
+		return err_set(err, ERR_LIMIT, "more than %d addresses to listen on", SOCKETS_MAX);
+	fd = net_listen(at, port, err);
 	if (fd < 0)
-		return -1;
+		return err ? (int)err->code : ERR_SYSTEM;
 	format_bound(fd, address, sizeof(address));
 	add_socket(l, kind, fd, address)->index = index;
 	return 0;
@@ -125,47 +75,30 @@ static int open_one(struct listeners *l, enum kind kind, size_t index, int famil
 static int open_endpoint(struct listeners *l, enum kind kind, size_t index, const struct config_endpoint *endpoint,
 			 bool may_fail, int *exit_code, struct err *err)
 {
-	static const uint8_t any[16] = {0};
-	bool is_any = endpoint->family == AF_UNSPEC;
+	struct dns_address at = {.family = endpoint->family == AF_INET6 ? DNS_IPV6 : DNS_IPV4};
+	struct dns_address any6 = {.family = DNS_IPV6};
+	struct err why;
 	int rc;
 
-	if (is_any) {
-		rc = open_one(l, kind, index, AF_INET, any, endpoint->port);
-		if (rc == 0)
-			open_one(l, kind, index, AF_INET6, any, endpoint->port); /* a machine without IPv6 is fine */
-	} else {
-		rc = open_one(l, kind, index, endpoint->family, endpoint->bytes, endpoint->port);
-	}
-	if (rc == 0 || (may_fail && errno != EADDRINUSE))
+	if (endpoint->family != AF_UNSPEC)
+		memcpy(at.bytes, endpoint->bytes, endpoint->family == AF_INET6 ? 16 : 4);
+	rc = open_one(l, kind, index, &at, endpoint->port, &why);
+	if (rc == 0 && endpoint->family == AF_UNSPEC)
+		open_one(l, kind, index, &any6, endpoint->port, NULL); /* a machine without IPv6 is fine */
+	if (rc == 0 || (may_fail && rc != ERR_EXISTS))
 		return 0;
-	*exit_code = errno == EACCES || errno == EPERM ? EX_NOPERM : EX_OSERR;
-	return err_set_errno(err, "cannot listen on %s:%u", endpoint->host, endpoint->port);
+	*exit_code = rc == ERR_PERMISSION ? EX_NOPERM : EX_OSERR;
+	return err_set(err, (enum err_code)rc, "cannot listen on %s:%u: %.400s", endpoint->host, endpoint->port,
+		       why.text);
 }
 
-/* The path may be longer than sun_path: the folder's descriptor stands for it. */
 static int open_unix(struct listeners *l, enum kind kind, const char *name, mode_t mode, gid_t group, struct err *err)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	struct stat st;
-	mode_t mask;
-	int rc;
+	const struct net_unix_options options = {mode, l->options.user->uid, group};
+	int fd = net_listen_unix(l->options.spool_fd, name, &options, err);
 
 	if (fd < 0)
-		return err_set_errno(err, "socket");
-	if (fstatat(l->options.spool_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISSOCK(st.st_mode))
-		unlinkat(l->options.spool_fd, name, 0); /* we hold the lock: it is a leftover */
-	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", l->options.spool_fd, name);
-	mask = umask(0177);
-	rc = bind(fd, (struct sockaddr *)&address, sizeof(address));
-	umask(mask);
-	if (rc != 0 || listen(fd, BACKLOG) != 0 ||
-	    fchownat(l->options.spool_fd, name, l->options.user->uid, group, AT_SYMLINK_NOFOLLOW) != 0 ||
-	    fchmodat(l->options.spool_fd, name, mode, 0) != 0) {
-		err_set_errno(err, "spool: cannot make the socket %s", name);
-		close(fd);
 		return ERR_SYSTEM;
-	}
 	add_socket(l, kind, fd, name);
 	return 0;
 }
@@ -225,12 +158,10 @@ void listeners_free(struct listeners **listeners)
 		return;
 	for (size_t i = 0; i < l->count; i++) {
 		struct socket *s = &l->sockets[i];
-		timers_cancel(loop_timers(l->options.loop), &s->pause_timer);
-		loop_unwatch(l->options.loop, &s->watch);
+		net_acceptor_free(&s->acceptor);
 		submission_service_unref(&s->service);
-		if (s->http)
-			http_server_free(&s->http); /* closes the descriptor */
-		else if (s->fd >= 0)
+		http_server_free(&s->http);
+		if (s->fd >= 0)
 			close(s->fd);
 		if (s->kind == KIND_CONTROL || s->kind == KIND_SUBMIT)
 			unlinkat(l->options.spool_fd, s->address, 0);
@@ -353,22 +284,12 @@ int listeners_configure(struct listeners *l, struct config *config, bool has_use
 
 /* ---- accepting ---- */
 
-static void on_pause_over(void *ctx)
+static void on_shortage(void *ctx, bool begins, const char *why)
 {
 	struct socket *s = ctx;
 
-	if (s->watch)
-		loop_watch_events(s->owner->options.loop, s->watch, EPOLLIN);
-}
-
-static void pause_accepting(struct socket *s)
-{
-	struct loop *loop = s->owner->options.loop;
-
-	log_event(s->owner->options.log, LOG_ERROR, "accept_failed", LOG_STR("listener", s->address),
-		  LOG_STR("text", strerror(errno)));
-	loop_watch_events(loop, s->watch, 0);
-	timers_set(loop_timers(loop), &s->pause_timer, loop_now_ms(loop) + EMFILE_PAUSE_MS, on_pause_over, s);
+	log_event(s->owner->options.log, begins ? LOG_ERROR : LOG_INFO, begins ? "accept_paused" : "accept_resumed",
+		  LOG_STR("listener", s->address), LOG_STR("text", why));
 }
 
 static void turn_away(struct listeners *l, int fd, const char *why)
@@ -382,46 +303,18 @@ static void turn_away(struct listeners *l, int fd, const char *why)
 	close(fd);
 }
 
-static bool is_over_address_limit(struct listeners *l, const struct sockaddr_storage *peer)
-{
-	struct dns_address address = {0};
-
-	if (peer->ss_family == AF_INET) {
-		address.family = DNS_IPV4;
-		memcpy(address.bytes, &((const struct sockaddr_in *)peer)->sin_addr, 4);
-	} else if (peer->ss_family == AF_INET6) {
-		address.family = DNS_IPV6;
-		memcpy(address.bytes, &((const struct sockaddr_in6 *)peer)->sin6_addr, 16);
-	} else {
-		return false;
-	}
-	return submissions_count_address(l->submissions, &address) >= (unsigned)l->per_address_max;
-}
-
-static void on_acceptable(void *ctx, uint32_t events)
+static void on_accept(void *ctx, int fd, const struct net_peer *peer)
 {
 	struct socket *s = ctx;
 	struct listeners *l = s->owner;
 
-	(void)events;
-	for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
-		struct sockaddr_storage peer = {0};
-		socklen_t size = sizeof(peer);
-		int fd = accept4(s->fd, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd < 0) {
-			if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-				pause_accepting(s);
-			if (errno != ECONNABORTED && errno != EINTR)
-				return;
-			continue;
-		}
-		if (submissions_count(l->submissions) >= (unsigned)l->connections_max)
-			turn_away(l, fd, "");
-		else if (is_over_address_limit(l, &peer))
-			turn_away(l, fd, "from this address");
-		else
-			submissions_begin(l->submissions, s->service, fd);
-	}
+	if (submissions_count(l->submissions) >= (unsigned)l->connections_max)
+		turn_away(l, fd, "");
+	else if (!peer->is_unix &&
+		 submissions_count_address(l->submissions, &peer->address) >= (unsigned)l->per_address_max)
+		turn_away(l, fd, "from this address");
+	else
+		submissions_begin(l->submissions, s->service, fd, peer);
 }
 
 static void tell(struct listeners *l, const struct socket *s)
@@ -444,9 +337,9 @@ void listeners_start(struct listeners *l, struct submissions *submissions, http_
 			s->http = http_server_new(l->options.loop, s->fd, s->kind == KIND_HTTP ? web : control,
 						  s->kind == KIND_HTTP ? web_ctx : control_ctx, err);
 		else
-			s->watch = loop_watch(l->options.loop, s->fd, EPOLLIN, on_acceptable, s);
-		if (is_http)
-			s->fd = -1;
+			s->acceptor = net_acceptor_new(l->options.net, s->fd,
+						       &(struct net_acceptor_events){s, on_accept, on_shortage});
+		s->fd = -1;
 		tell(l, s);
 	}
 }
@@ -457,9 +350,6 @@ void listeners_stop(struct listeners *l)
 		struct socket *s = &l->sockets[i];
 		if (s->kind != KIND_SMTP && s->kind != KIND_SUBMIT)
 			continue;
-		timers_cancel(loop_timers(l->options.loop), &s->pause_timer);
-		loop_unwatch(l->options.loop, &s->watch);
-		close(s->fd);
-		s->fd = -1;
+		net_acceptor_free(&s->acceptor);
 	}
 }

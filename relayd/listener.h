@@ -1,8 +1,7 @@
 /*
- * relayd/listener.h - the doors: binds, listens, accepts, keeps the number of connections in bounds
+ * relayd/listener.h - the doors: which sockets there are, who serves them, how many connections may come
  *
- * Bound as root if need be, before privileges are dropped. When descriptors run out (EMFILE) accepting pauses for a
- * second instead of spinning; the connection that could not be taken waits in the backlog.
+ * Bound as root if need be, before privileges are dropped; accepting itself is net.h's.
  */
 #ifndef RELAYD_LISTENER_H
 #define RELAYD_LISTENER_H
@@ -15,6 +14,7 @@ struct listeners;
 
 struct listeners_options {
 	struct loop *loop;
+	struct net *net;
 	struct log *log;
 	struct metrics *metrics;
 	int spool_fd;

@@ -393,16 +393,6 @@ static int drop_privileges(const struct service_user *user, struct err *err)
 	return 0;
 }
 
-static void raise_fd_limit(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
-	}
-}
-
 static int open_queue(struct relayd *r, struct err *err)
 {
 	struct queue_report found;
@@ -513,7 +503,6 @@ static void make_control(struct relayd *r)
 
 static int start_parts(struct relayd *r, struct err *err)
 {
-	r->net = net_new(r->loop);
 	if (start_dns(r, err) != 0)
 		return EX_CONFIG;
 	configure_mx(r);
@@ -582,7 +571,7 @@ static void open_doors(struct relayd *r)
 
 static int start(struct relayd *r, struct err *err)
 {
-	struct listeners_options listening = {r->loop, r->log, r->metrics, -1, &r->user};
+	struct listeners_options listening = {r->loop, NULL, r->log, r->metrics, -1, &r->user};
 	int rc = service_user_find(r->config, &r->user, err);
 
 	rc = rc ? rc : spool_open(r->config, &r->user, r->log, &r->spool_fd, err);
@@ -590,6 +579,7 @@ static int start(struct relayd *r, struct err *err)
 	if (rc != EX_OK)
 		return rc;
 	listening.spool_fd = r->spool_fd;
+	listening.net = r->net = net_new(r->loop);
 	r->listeners = listeners_open(&listening, r->config, &rc, err);
 	if (!r->listeners)
 		return rc;
@@ -614,7 +604,7 @@ struct relayd *relayd_start(const struct relayd_options *options, int *exit_code
 	*exit_code = relayd_load_config(options, &r->config);
 	if (*exit_code == EX_OK) {
 		configure_log(r);
-		raise_fd_limit();
+		net_raise_fd_limit();
 		*exit_code = start(r, &err);
 		if (*exit_code != EX_OK)
 			complain(r, *exit_code, &err);

@@ -6,7 +6,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <time.h>
 
 enum { CLOSE_PATIENCE_MS = 5 * 1000, OUTPUT_MARK_BYTES = 64 * 1024 };
@@ -432,19 +431,11 @@ static void on_handshake_timeout(void *ctx)
 	end(ctx);
 }
 
-static void describe_peer(struct session *s)
+static void describe_peer(struct session *s, const struct net_peer *peer)
 {
-	struct ucred credentials;
-	socklen_t size = sizeof(credentials);
-	uint16_t port;
-
-	s->peer = stream_peer_address(s->stream, &port);
+	s->peer = peer->address;
 	dns_address_format(&s->peer, s->address);
-	if (s->peer.family)
-		snprintf(s->client, sizeof(s->client), s->peer.family == DNS_IPV6 ? "[%s]:%u" : "%s:%u", s->address,
-			 port);
-	else if (getsockopt(stream_fd(s->stream), SOL_SOCKET, SO_PEERCRED, &credentials, &size) == 0)
-		snprintf(s->client, sizeof(s->client), "local uid %u", (unsigned)credentials.uid);
+	net_peer_format(peer, s->client, sizeof(s->client));
 }
 
 static bool is_trusted(const struct session *s)
@@ -455,7 +446,8 @@ static bool is_trusted(const struct session *s)
 			     &s->service->gateways);
 }
 
-void submissions_begin(struct submissions *submissions, struct submission_service *service, int fd)
+void submissions_begin(struct submissions *submissions, struct submission_service *service, int fd,
+		       const struct net_peer *peer)
 {
 	enum { HANDSHAKE_MS = 60 * 1000 };
 	struct loop *loop = submissions->options.loop;
@@ -470,7 +462,7 @@ void submissions_begin(struct submissions *submissions, struct submission_servic
 	list_append(&submissions->sessions, &s->node);
 	submissions->count++;
 	series_add(metrics_series(submissions->options.metrics, METRIC_CONNECTIONS, "in", NULL, NULL), 1);
-	describe_peer(s);
+	describe_peer(s, peer);
 	s->trusted = is_trusted(s);
 	if (service->tls == CONFIG_LISTEN_IMPLICIT) {
 		timers_set(loop_timers(loop), &s->timer, loop_now_ms(loop) + HANDSHAKE_MS, on_handshake_timeout, s);

@@ -45,7 +45,8 @@ void submissions_free(struct submissions **submissions);
 struct intake_context *submissions_intake(struct submissions *submissions);
 
 /* Takes over an accepted descriptor. */
-void submissions_begin(struct submissions *submissions, struct submission_service *service, int fd);
+void submissions_begin(struct submissions *submissions, struct submission_service *service, int fd,
+		       const struct net_peer *peer);
 /* Sessions with this peer address. */
 unsigned submissions_count_address(const struct submissions *submissions, const struct dns_address *address);
 unsigned submissions_count(const struct submissions *submissions);
