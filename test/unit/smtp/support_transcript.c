@@ -498,6 +498,8 @@ static void do_line(struct run *run, struct slice line)
 	case '>':
 		text = slice_from(line, 1);
 		word = take_word(&text);
+		if (buf_len(&run->pending))
+			settle(run);
 		if (is_word(word, "hold"))
 			hold(run, text);
 		else if (!set_answer(run, word, text))
