@@ -244,10 +244,10 @@ static bool contains(struct slice text, const char *needle)
 static void choose_boundary(char out[BOUNDARY_CHARS + 1], struct rng *rng, const struct slice *parts, size_t count)
 {
 	for (int tries = 0; tries < BOUNDARY_TRIES; tries++) {
+		unsigned long long one = rng_u64(rng), two = rng_u64(rng);
 		bool taken = false;
 
-		snprintf(out, BOUNDARY_CHARS + 1, "=_%016llx.%016llx", (unsigned long long)rng_u64(rng),
-			 (unsigned long long)rng_u64(rng));
+		snprintf(out, BOUNDARY_CHARS + 1, "=_%016llx.%016llx", one, two);
 		for (size_t i = 0; i < count; i++)
 			taken = taken || contains(parts[i], out);
 		if (!taken)
@@ -276,11 +276,15 @@ static void put_references(struct dsn_writer *w, const struct dsn *dsn)
 
 static void put_message_id(struct dsn_writer *w, const struct dsn *dsn)
 {
-	if (dsn->message_id)
+	unsigned long long one, two;
+
+	if (dsn->message_id) {
 		dsn_printf(w, "Message-ID: <%s@%s>\r\n", dsn->message_id, dsn->hostname);
-	else
-		dsn_printf(w, "Message-ID: <%016llx%016llx@%s>\r\n", (unsigned long long)rng_u64(dsn->rng),
-			   (unsigned long long)rng_u64(dsn->rng), dsn->hostname);
+		return;
+	}
+	one = rng_u64(dsn->rng);
+	two = rng_u64(dsn->rng);
+	dsn_printf(w, "Message-ID: <%016llx%016llx@%s>\r\n", one, two, dsn->hostname);
 }
 
 static void put_header(struct dsn_writer *w, const struct dsn *dsn, const char *boundary, bool has_8bit)

@@ -116,11 +116,11 @@ static void test_a_whole_failure(void **state)
 			    "Auto-Submitted: auto-replied\r\n"
 			    "MIME-Version: 1.0\r\n"
 			    "Content-Type: multipart/report; report-type=delivery-status;\r\n"
-			    "\tboundary=\"=_beeb8da1658eec67.910a2dec89025cc1\"\r\n"
+			    "\tboundary=\"=_910a2dec89025cc1.beeb8da1658eec67\"\r\n"
 			    "\r\n"
 			    "This is a MIME message; a mail program shows it better.\r\n"
 			    "\r\n"
-			    "--=_beeb8da1658eec67.910a2dec89025cc1\r\n"
+			    "--=_910a2dec89025cc1.beeb8da1658eec67\r\n"
 			    "Content-Type: text/plain; charset=us-ascii\r\n"
 			    "Content-Description: Notification\r\n"
 			    "Content-Transfer-Encoding: 7bit\r\n"
@@ -144,7 +144,7 @@ static void test_a_whole_failure(void **state)
 			    "It has the number 0DEF in the relay's log.\r\n"
 			    "It is attached.\r\n"
 			    "\r\n"
-			    "--=_beeb8da1658eec67.910a2dec89025cc1\r\n"
+			    "--=_910a2dec89025cc1.beeb8da1658eec67\r\n"
 			    "Content-Type: message/delivery-status\r\n"
 			    "Content-Description: Delivery report\r\n"
 			    "Content-Transfer-Encoding: 7bit\r\n"
@@ -170,14 +170,14 @@ static void test_a_whole_failure(void **state)
 			    "Diagnostic-Code: x-relayd; connection refused\r\n"
 			    "Last-Attempt-Date: Tue, 25 Nov 2025 05:53:20 +0000\r\n"
 			    "\r\n"
-			    "--=_beeb8da1658eec67.910a2dec89025cc1\r\n"
+			    "--=_910a2dec89025cc1.beeb8da1658eec67\r\n"
 			    "Content-Type: message/rfc822\r\n"
 			    "Content-Description: Undelivered message\r\n"
 			    "Content-Transfer-Encoding: 7bit\r\n"
 			    "\r\n"
 			    "Received: from x\r\nMessage-ID: <a.b@c.example>\r\nSubject: hello\r\n\r\nbody\r\n.dot\r\n"
 			    "\r\n"
-			    "--=_beeb8da1658eec67.910a2dec89025cc1--\r\n");
+			    "--=_910a2dec89025cc1.beeb8da1658eec67--\r\n");
 	assert_true(f.result.returned_whole);
 	assert_false(f.result.has_8bit || f.result.needs_smtputf8);
 	end(&f);
@@ -347,7 +347,7 @@ static void test_many_random_texts_stay_clean(void **state)
 
 static void test_the_boundary_is_not_in_the_message(void **state)
 {
-	static const char hostile[] = "Subject: x\r\n\r\n--=_beeb8da1658eec67.910a2dec89025cc1--\r\n";
+	static const char hostile[] = "Subject: x\r\n\r\n--=_910a2dec89025cc1.beeb8da1658eec67--\r\n";
 	struct fixture f;
 	const char *text;
 
@@ -358,7 +358,7 @@ static void test_the_boundary_is_not_in_the_message(void **state)
 	f.dsn.return_full = true;
 	text = compose(&f);
 	assert_true(f.result.returned_whole);
-	assert_lacks(text, "boundary=\"=_beeb8da1658eec67.910a2dec89025cc1\"");
+	assert_lacks(text, "boundary=\"=_910a2dec89025cc1.beeb8da1658eec67\"");
 	assert_has(text, "\tboundary=\"=_");
 	end(&f);
 }
