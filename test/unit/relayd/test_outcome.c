@@ -2,10 +2,11 @@
 #include "base/base.h"
 #include "relayd/outcome.h"
 
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
+#include <cmocka.h>
 
 struct row {
 	enum delivery_stage stage;
