@@ -9,9 +9,10 @@
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
+#include <uthash.h>
 
 enum type { COUNTER, GAUGE, HISTOGRAM };
-enum { LABELS_MAX = 3, BUCKETS_MAX = 16, COLLECTORS_MAX = 8 };
+enum { LABELS_MAX = 3, BUCKETS_MAX = 16, COLLECTORS_MAX = 8, KEY_MAX_BYTES = 1024 };
 
 struct family {
 	const char *name;
@@ -112,7 +113,9 @@ static const struct family families[METRIC_COUNT] = {
 };
 
 struct series {
+	UT_hash_handle hh; /* by `key` */
 	struct series *next;
+	char *key;
 	const struct family *family;
 	char *values[LABELS_MAX];
 	double value; /* histograms: the sum */
@@ -121,6 +124,7 @@ struct series {
 };
 
 struct metrics {
+	struct series *by_key; /* asked for several times a message: must not cost more with many users */
 	struct series *first[METRIC_COUNT], *last[METRIC_COUNT];
 	struct {
 		void (*collect)(void *ctx);
@@ -144,46 +148,63 @@ void metrics_free(struct metrics **metrics)
 {
 	if (!*metrics)
 		return;
+	HASH_CLEAR(hh, (*metrics)->by_key);
 	for (int i = 0; i < METRIC_COUNT; i++)
 		for (struct series *s = (*metrics)->first[i], *next; s; s = next) {
 			next = s->next;
 			for (int label = 0; label < LABELS_MAX; label++)
 				free(s->values[label]);
+			free(s->key);
 			free(s);
 		}
 	free(*metrics);
 	*metrics = NULL;
 }
 
-static bool has_values(const struct series *series, const char *const values[LABELS_MAX])
+/* Family and label values, each with its NUL: no two series share it. Returns the length. */
+static size_t make_key(char *out, size_t size, enum metric metric, const char *const values[LABELS_MAX])
 {
+	size_t len = 0;
+
+	out[len++] = (char)metric;
+	for (int i = 0; i < LABELS_MAX && families[metric].labels[i]; i++) {
+		BUG_ON(!values[i]);
+		len += (size_t)snprintf(out + len, size - len, "%s", values[i]) + 1;
+		BUG_ON(len > size);
+	}
+	return len;
+}
+
+static struct series *series_new(struct metrics *metrics, enum metric metric, const char *const values[LABELS_MAX])
+{
+	struct series *series = xcalloc(1, sizeof(*series));
+
+	series->family = &families[metric];
 	for (int i = 0; i < LABELS_MAX; i++)
-		if (series->family->labels[i] && strcmp(series->values[i], values[i]) != 0)
-			return false;
-	return true;
+		if (series->family->labels[i])
+			series->values[i] = xstrdup(values[i]);
+	if (metrics->last[metric])
+		metrics->last[metric]->next = series;
+	else
+		metrics->first[metric] = series;
+	metrics->last[metric] = series;
+	return series;
 }
 
 struct series *metrics_series(struct metrics *metrics, enum metric metric, const char *first, const char *second,
 			      const char *third)
 {
 	const char *const values[LABELS_MAX] = {first, second, third};
+	char key[KEY_MAX_BYTES];
+	size_t len = make_key(key, sizeof(key), metric, values);
 	struct series *series;
 
-	for (series = metrics->first[metric]; series; series = series->next)
-		if (has_values(series, values))
-			return series;
-	series = xcalloc(1, sizeof(*series));
-	series->family = &families[metric];
-	for (int i = 0; i < LABELS_MAX; i++)
-		if (series->family->labels[i]) {
-			BUG_ON(!values[i]);
-			series->values[i] = xstrdup(values[i]);
-		}
-	if (metrics->last[metric])
-		metrics->last[metric]->next = series;
-	else
-		metrics->first[metric] = series;
-	metrics->last[metric] = series;
+	HASH_FIND(hh, metrics->by_key, key, len, series);
+	if (series)
+		return series;
+	series = series_new(metrics, metric, values);
+	series->key = xmemdup(key, len);
+	HASH_ADD_KEYPTR(hh, metrics->by_key, series->key, len, series);
 	return series;
 }
 
