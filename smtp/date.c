@@ -19,7 +19,7 @@ void smtp_date_format(int64_t wall_ms, int offset_min, char out[SMTP_DATE_CHARS 
 	static const char days[] = "SunMonTueWedThuFriSat";
 	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 	int offset = (int)clamp(offset_min, 1 - DAY_MIN, DAY_MIN - 1), minutes = offset < 0 ? -offset : offset;
-	time_t local = (time_t)(clamp(wall_ms / 1000, 86400, LAST_SEC) + (int64_t)offset * 60);
+	time_t local = (time_t)(clamp(wall_ms / 1000, 0, LAST_SEC) + (int64_t)offset * 60);
 	struct tm tm;
 
 	gmtime_r(&local, &tm);

@@ -1,6 +1,7 @@
 #include "smtp/sasl.h"
 
 #include "base/base.h"
+#include "smtp/syntax.h"
 
 #include <sodium.h>
 #include <stdlib.h>
@@ -34,7 +35,8 @@ int sasl_base64_decode(struct buf *out, struct slice text)
 	size_t padding = 0, size, len;
 	char *at;
 
-	if (text.len % 4)
+	/* libsodium 1.0.18 takes some octets over 127 for base64 characters (its char is signed). */
+	if (text.len % 4 || !smtp_is_ascii(text))
 		return ERR_SYNTAX;
 	if (text.len == 0)
 		return 0;
