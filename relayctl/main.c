@@ -24,6 +24,8 @@ static const struct command commands[] = {
     {"release", cmd_release, "ID", "end a hold, attempt now"},
     {"delete", cmd_delete, "ID", "remove a message; nobody is told"},
     {"send", cmd_send, "--from A --to B [FILE]", "submit a message and follow it"},
+    {"sendmail", cmd_sendmail, "[-t] [-i] [-f FROM] [TO ...]",
+     "as sendmail(8), for cron and scripts; also by that name"},
     {"config", cmd_config, "", "what is in force and where it comes from, secrets masked"},
     {"user", cmd_user, "add|remove|list|check NAME", "who may submit"},
     {"dkim", cmd_dkim, "keygen|show ...", "signing keys and their DNS records"},
@@ -82,6 +84,12 @@ static int run(struct ctl *ctl, int argc, char **argv)
 	return ctl_usage("unknown command '%s'; relayctl --help lists them", argv[0]);
 }
 
+static bool is_sendmail(const char *program)
+{
+	const char *slash = strrchr(program, '/');
+	return strcmp(slash ? slash + 1 : program, "sendmail") == 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct ctl ctl = {.is_terminal = isatty(STDOUT_FILENO)};
@@ -89,6 +97,11 @@ int main(int argc, char **argv)
 
 	if (sodium_init() < 0 || curl_global_init(CURL_GLOBAL_DEFAULT) != 0)
 		return ctl_failed("a library cannot be initialised");
+	if (is_sendmail(argv[0])) {
+		rc = cmd_sendmail(&ctl, argc, argv);
+		config_free(&ctl.config);
+		return rc;
+	}
 	if (argc > 1 &&
 	    (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)) {
 		print_help(stdout);
