@@ -1,0 +1,66 @@
+/*
+ * relayd/control.h - the operator's side: JSON over HTTP on SPOOL/control.sock, for relayctl and `curl --unix-socket`
+ *
+ *   GET  /v1/status                      all of it on one screen
+ *   GET  /v1/health[?mail=1]             {ok, reason}; 200 or 503
+ *   GET  /v1/queue?state=&domain=&sender=&user=&limit=
+ *                                        {messages: [...], more}; a condition that is not given always holds
+ *   GET  /v1/message?id=ID               one message with each recipient's last outcome and next attempt; also for a
+ *                                        while after it has left the queue (state "done")
+ *   POST /v1/flush {} | {id} | {domain}  attempt now, back-off or not: {count}
+ *   POST /v1/hold, /v1/release, /v1/delete {id}
+ *                                        {count: 1, synced}; answers when it is on stable storage, or after a second
+ *   POST /v1/reload                      {ok}, or 400 with what is wrong with the configuration
+ *
+ * Refusals are {error: words}: 400 for a request that makes no sense, 404 when nothing is known by that id or path,
+ * 405, 409 when the message's state forbids it. Numbers are integers; times are seconds from now (_sec) or "age". Texts
+ * of peers are made printable UTF-8.
+ *
+ * Long work (the listing, flush) is done in steps of about two milliseconds, as the client reads; a client that leaves
+ * ends it.
+ */
+#ifndef RELAYD_CONTROL_H
+#define RELAYD_CONTROL_H
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "config/config.h"
+#include "queue/queue.h"
+#include "relayd/destination.h"
+#include "relayd/health.h"
+#include "relayd/http.h"
+#include "relayd/loop.h"
+#include "relayd/metrics.h"
+#include "relayd/recent.h"
+#include "relayd/scheduler.h"
+
+struct control;
+
+/* All borrowed; they outlive the control. */
+struct control_options {
+	struct loop *loop;
+	const struct clock *clock;
+	struct log *log;
+	struct metrics *metrics;
+	struct queue *queue;
+	struct destinations *destinations;
+	struct scheduler *scheduler;
+	struct health *health;
+	struct recent *recent;
+	void *ctx; /* of the two below */
+	/* What is in force; looked at during a request only. */
+	const struct config *(*config)(void *ctx);
+	/* 0, or what is wrong, in words. */
+	int (*reload)(void *ctx, struct err *err);
+	int64_t started_wall;
+};
+
+/* Options are copied. */
+struct control *control_new(const struct control_options *options);
+/* The HTTP server goes first: it ends the streams. */
+void control_free(struct control **control);
+
+/* `ctx` is the struct control. */
+http_handler control_handle;
+
+#endif
