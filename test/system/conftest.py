@@ -266,12 +266,18 @@ def relayd(folder):
         return daemon.start() if start else daemon
 
     yield start
+    codes = []
     for daemon in running:
+        was_running = daemon.process is not None and daemon.process.poll() is None
         try:
-            daemon.stop()
+            code = daemon.stop()
         finally:
             if os.environ.get("SHOW_LOG"):
                 print("\n".join(daemon.lines))
+        if was_running:
+            codes.append((code, daemon.lines[-40:]))
+    for code, lines in codes:
+        assert code == 0, f"relayd ended with {code}:\n" + "\n".join(lines)
 
 
 def relayhost(port, host="127.0.0.1", name="main", tls="none", **options):
