@@ -22,7 +22,10 @@
 #include <unistd.h>
 
 enum {
-	RECORD_MAX = 16 * 1024,		/* plain text of one TLS record */
+	RECORD_MAX = 16 * 1024, /* plain text of one TLS record */
+	/* A session whose output is over 64 KiB decrypts nothing. Two sides that both send much would wait for each
+	 * other, and a server's early refusal would not be heard; so we stay below. */
+	TLS_UNSENT_MAX = 32 * 1024,
 	SENT_PER_TURN_MAX = 256 * 1024, /* then the others have their turn, however fast this peer reads */
 	WHY_MAX = 200,
 };
@@ -119,12 +122,19 @@ static void set_why(struct stream *s, const char *why)
 		s->why = xmemdup(why, strnlen(why, WHY_MAX));
 }
 
+static size_t tls_unsent(const struct stream *s)
+{
+	return s->tls ? tls_session_output(s->tls).len : 0;
+}
+
 /* The socket takes no more. What the peer said before is still to be read: often the reply that explains it. */
 static void break_output(struct stream *s, const char *why)
 {
 	s->broken = true;
 	buf_reset(&s->raw);
 	buf_reset(&s->out);
+	if (s->tls)
+		tls_session_output_sent(s->tls, tls_unsent(s)); /* or it would not decrypt */
 	if (why)
 		set_why(s, why);
 }
@@ -136,11 +146,6 @@ static void break_all(struct stream *s, const char *why)
 }
 
 /* ---- what to wait for ---- */
-
-static size_t tls_unsent(const struct stream *s)
-{
-	return s->tls ? tls_session_output(s->tls).len : 0;
-}
 
 size_t stream_unsent(const struct stream *s)
 {
@@ -162,9 +167,12 @@ static bool wants_bytes(const struct stream *s)
 {
 	if (s->eof || s->phase == CONNECTING || s->phase == CLOSED)
 		return false;
-	if (s->phase == OPEN)
-		return !s->end_seen && buf_len(&s->in) == 0 && may_offer(s);
-	return true;
+	if (s->phase == LINGERING)
+		return true;
+	/* A full session waits for its output to drain before it decrypts any more. */
+	if (s->tls && tls_session_input_room(s->tls) == 0)
+		return false;
+	return s->phase == HANDSHAKE || (!s->end_seen && buf_len(&s->in) == 0 && may_offer(s));
 }
 
 static void on_ready(void *ctx, uint32_t events);
@@ -191,22 +199,27 @@ static void update_watch(struct stream *s)
 
 /* ---- sending ---- */
 
-/* Plain text into TLS, as much as it takes. */
+/* False: nothing more can be written now. */
+static bool feed_record(struct stream *s)
+{
+	struct slice piece = slice_to(buf_slice(&s->out), RECORD_MAX);
+	struct err err;
+	size_t taken;
+	enum tls_status status = tls_session_write(s->tls, piece, &taken, &err);
+
+	buf_consume(&s->out, taken);
+	if (status == TLS_CLOSED || status == TLS_FAILED)
+		break_output(s, err.text);
+	return status == TLS_OK && taken > 0;
+}
+
 static void feed_tls(struct stream *s)
 {
-	size_t taken;
-	struct err err;
-
 	if (s->phase == HANDSHAKE || !tls_session_is_established(s->tls))
 		return;
-	while (buf_len(&s->out) > 0) {
-		enum tls_status status = tls_session_write(s->tls, buf_slice(&s->out), &taken, &err);
-		buf_consume(&s->out, taken);
-		if (status == TLS_CLOSED || status == TLS_FAILED)
-			break_output(s, err.text);
-		if (status != TLS_OK || taken == 0)
+	while (buf_len(&s->out) > 0 && tls_unsent(s) < TLS_UNSENT_MAX)
+		if (!feed_record(s))
 			break;
-	}
 	if (s->phase == LINGERING && !s->bye_said && buf_len(&s->out) == 0 && !s->broken) {
 		s->bye_said = true;
 		tls_session_bye(s->tls);
@@ -374,8 +387,6 @@ static void receive(struct stream *s)
 		return;
 	if (s->tls && s->phase != LINGERING)
 		limit = MIN(limit, tls_session_input_room(s->tls));
-	if (limit == 0)
-		return;
 	n = recv(s->fd, s->net->scratch, limit, MSG_DONTWAIT);
 	if (n > 0) {
 		take_bytes(s, slice_of(s->net->scratch, (size_t)n));
