@@ -2,6 +2,7 @@
 
 #include "base/base.h"
 #include "relayd/bounce.h"
+#include "relayd/changes.h"
 #include "relayd/control.h"
 #include "relayd/delivery.h"
 #include "relayd/helper.h"
@@ -22,7 +23,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-enum { HEALTH_EACH_MS = 5 * 1000, JOURNAL_PATIENCE_MS = 5 * 1000 };
+enum { HEALTH_EACH_MS = 5 * 1000, LOOK_EACH_MS = 10 * 1000, JOURNAL_PATIENCE_MS = 5 * 1000 };
 
 struct relayd {
 	struct relayd_options options;
@@ -55,7 +56,8 @@ struct relayd {
 	struct submissions *submissions;
 	struct control *control;
 	struct web web;
-	timer_id health_timer, stop_timer;
+	struct changes *changes;
+	timer_id health_timer, changes_timer, stop_timer;
 	int64_t started_wall;
 	bool stopping;
 	int exit_code;
@@ -167,6 +169,8 @@ static int reload(void *ctx, struct err *err)
 	r->config = fresh;
 	r->tls_policy = policy;
 	apply_config(r);
+	changes_free(&r->changes);
+	r->changes = changes_new(r->config);
 	config_free(&old);
 	tls_policy_free(&old_policy);
 	series_set(good, 1);
@@ -545,6 +549,28 @@ static void on_health_time(void *ctx)
 	timers_set(loop_timers(r->loop), &r->health_timer, loop_now_ms(r->loop) + HEALTH_EACH_MS, on_health_time, r);
 }
 
+static void reload_and_tell(struct relayd *r)
+{
+	struct err err;
+
+	if (reload(r, &err) != 0)
+		log_event(r->log, LOG_ERROR, "reload_failed", LOG_STR("text", err.text));
+}
+
+/* A secret that was rotated, a certificate that was renewed: nobody need tell us. */
+static void on_changes_time(void *ctx)
+{
+	struct relayd *r = ctx;
+
+	if (changes_look(r->changes)) {
+		reload_and_tell(r);
+		/* A bad state is told once, not at each look. */
+		changes_free(&r->changes);
+		r->changes = changes_new(r->config);
+	}
+	timers_set(loop_timers(r->loop), &r->changes_timer, loop_now_ms(r->loop) + LOOK_EACH_MS, on_changes_time, r);
+}
+
 static void on_signal(void *ctx, int signo);
 
 static void open_doors(struct relayd *r)
@@ -562,6 +588,8 @@ static void open_doors(struct relayd *r)
 	loop_on_signal(r->loop, SIGHUP, on_signal, r);
 	loop_add_turn_hook(r->loop, on_turn_end, r);
 	timers_set(loop_timers(r->loop), &r->health_timer, loop_now_ms(r->loop), on_health_time, r);
+	r->changes = changes_new(r->config);
+	timers_set(loop_timers(r->loop), &r->changes_timer, loop_now_ms(r->loop) + LOOK_EACH_MS, on_changes_time, r);
 	listeners_start(r->listeners, r->submissions, web_handle, &r->web, control_handle, r->control, &err);
 	log_event(r->log, LOG_INFO, "started", LOG_STR("version", RELAYD_VERSION),
 		  LOG_STR("hostname", r->config->hostname), LOG_STR("config", r->config->file),
@@ -645,11 +673,9 @@ static void begin_stop(struct relayd *r)
 static void on_signal(void *ctx, int signo)
 {
 	struct relayd *r = ctx;
-	struct err err;
 
 	if (signo == SIGHUP) {
-		if (reload(r, &err) != 0)
-			log_event(r->log, LOG_ERROR, "reload_failed", LOG_STR("text", err.text));
+		reload_and_tell(r);
 	} else if (!r->stopping) {
 		begin_stop(r);
 	} else {
@@ -704,6 +730,7 @@ void relayd_free(struct relayd **relayd)
 	dns_free(&r->dns);
 	free(r->dns_fds);
 	tls_policy_free(&r->tls_policy);
+	changes_free(&r->changes);
 	queue_close(&r->queue);
 	disk_real_free(&r->disk);
 	helpers_free(&r->helpers);
