@@ -139,6 +139,13 @@ void dsn_clean(char out[DSN_PEER_TEXT_BYTES + 1], struct slice text, bool ascii)
 		smtp_reply_append_text(out, DSN_PEER_TEXT_BYTES + 1, text);
 }
 
+const char *dsn_enhanced(const struct outcome *outcome)
+{
+	const char *code = outcome->enhanced;
+
+	return code[0] && code[strspn(code, "0123456789.")] == '\0' ? code : "";
+}
+
 /* ---- The returned message --------------------------------------------------------------------------------------- */
 
 struct returned {

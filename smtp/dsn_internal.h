@@ -33,6 +33,9 @@ void dsn_put_quoted_printable(struct dsn_writer *w, struct slice text);
 /* Printable, one line, at most DSN_PEER_TEXT_BYTES; with `ascii` nothing over 127. */
 void dsn_clean(char out[DSN_PEER_TEXT_BYTES + 1], struct slice text, bool ascii);
 
+/* "5.1.1", or "" when that is no such code. */
+const char *dsn_enhanced(const struct outcome *outcome);
+
 /* The whole parts, without boundary. */
 void dsn_put_words(struct dsn_writer *w, const struct dsn *dsn, bool returned_whole);
 /* `utf8`: RFC 6533's message/global-delivery-status. */

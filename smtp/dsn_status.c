@@ -32,6 +32,18 @@ static void put_unicode_escaped(struct dsn_writer *w, struct slice text)
 	}
 }
 
+/* As it is where UTF-8 may stand, without controls. */
+static void put_utf8(struct dsn_writer *w, struct slice text, bool utf8)
+{
+	char clean[DSN_PEER_TEXT_BYTES + 1];
+
+	dsn_clean(clean, text, false);
+	if (utf8)
+		dsn_put_str(w, clean);
+	else
+		put_unicode_escaped(w, slice_to(text, DSN_PEER_TEXT_BYTES));
+}
+
 /* "rfc822; joe@example.com". */
 static void put_address(struct dsn_writer *w, const char *field, struct slice address, bool utf8)
 {
@@ -43,10 +55,7 @@ static void put_address(struct dsn_writer *w, const char *field, struct slice ad
 		return;
 	}
 	dsn_printf(w, "%s: utf-8; ", field);
-	if (utf8)
-		dsn_put(w, address);
-	else
-		put_unicode_escaped(w, address);
+	put_utf8(w, address, utf8);
 	dsn_put_str(w, "\r\n");
 }
 
@@ -80,10 +89,8 @@ static void put_original_recipient(struct dsn_writer *w, struct slice orcpt, boo
 		dsn_put(w, is_printable_ascii(value) ? slice_to(value, DSN_PEER_TEXT_BYTES) : (struct slice){0});
 	else if (smtp_is_ascii(value))
 		put_xtext(w, value);
-	else if (utf8)
-		dsn_put(w, value);
 	else
-		put_unicode_escaped(w, value);
+		put_utf8(w, value, utf8);
 	dsn_put_str(w, "\r\n");
 }
 
@@ -100,9 +107,9 @@ static const char *action(const struct dsn *dsn, const struct dsn_recipient *rec
 static void put_status_code(struct dsn_writer *w, const struct dsn *dsn, const struct outcome *outcome)
 {
 	char class = dsn->kind == DSN_FAILED ? '5' : dsn->kind == DSN_DELAYED ? '4' : '2';
-	const char *code = outcome->enhanced;
+	const char *code = dsn_enhanced(outcome);
 
-	if (code[0] == class && code[1] == '.' && is_printable_ascii(slice_of_str(code)))
+	if (code[0] == class && code[1] == '.')
 		dsn_printf(w, "Status: %s\r\n", code);
 	else if (dsn->kind == DSN_FAILED && outcome->kind == OUTCOME_EXPIRED)
 		dsn_put_str(w, "Status: 5.4.7\r\n");
@@ -128,12 +135,13 @@ static void put_remote_mta(struct dsn_writer *w, const char *host)
 static void put_diagnostic(struct dsn_writer *w, const struct outcome *outcome)
 {
 	char text[DSN_PEER_TEXT_BYTES + 1], line[DSN_PEER_TEXT_BYTES + 64];
+	const char *enhanced = dsn_enhanced(outcome);
 	int head;
 
 	dsn_clean(text, slice_of_str(outcome->text), true);
 	if (outcome->code)
-		head = snprintf(line, sizeof(line), "Diagnostic-Code: smtp; %d %s%s%s", outcome->code,
-				outcome->enhanced, outcome->enhanced[0] ? " " : "", text);
+		head = snprintf(line, sizeof(line), "Diagnostic-Code: smtp; %d %s%s%s", outcome->code, enhanced,
+				enhanced[0] ? " " : "", text);
 	else
 		head = snprintf(line, sizeof(line), "Diagnostic-Code: x-relayd; %s", text);
 	if (head > 0 && (outcome->code || text[0])) {

@@ -80,6 +80,7 @@ static void put_intro(struct dsn_writer *w, const struct dsn *dsn)
 static void put_reason(struct dsn_writer *w, const struct dsn *dsn, const struct dsn_recipient *recipient)
 {
 	const struct outcome *outcome = recipient->outcome;
+	const char *enhanced = dsn_enhanced(outcome);
 	char text[DSN_PEER_TEXT_BYTES + 1], host[DSN_PEER_TEXT_BYTES + 1], line[3 * DSN_PEER_TEXT_BYTES];
 
 	dsn_clean(text, slice_of_str(outcome->text), false);
@@ -91,7 +92,7 @@ static void put_reason(struct dsn_writer *w, const struct dsn *dsn, const struct
 			 host[0] ? host : "of the recipient");
 	else if (outcome->code)
 		snprintf(line, sizeof(line), "The host %s said: %d %s%s%s", host[0] ? host : "of the recipient",
-			 outcome->code, outcome->enhanced, outcome->enhanced[0] ? " " : "", text);
+			 outcome->code, enhanced, enhanced[0] ? " " : "", text);
 	else
 		snprintf(line, sizeof(line), "%s%s%s", text, host[0] && text[0] ? " - " : "", host);
 	if (line[0]) {

@@ -34,13 +34,13 @@ static size_t count(struct slice text, const char *needle)
 
 static void check(struct slice text, const struct dsn_result *result)
 {
-	const char *at = memmem(text.ptr, text.len, "boundary=\"", 10);
+	const char *at = memmem(text.ptr, text.len, "\r\n\tboundary=\"", 13);
 	char boundary[64];
 	size_t len;
 
 	BUG_ON(!at);
-	len = (size_t)((const char *)memchr(at + 10, '"', 60) - at) - 10;
-	snprintf(boundary, sizeof(boundary), "\r\n--%.*s", (int)len, at + 10);
+	len = (size_t)((const char *)memchr(at + 13, '"', 60) - at) - 13;
+	snprintf(boundary, sizeof(boundary), "\r\n--%.*s", (int)len, at + 13);
 	BUG_ON(count(text, boundary) != 4);
 	BUG_ON(!result->has_8bit && !smtp_is_ascii(text));
 	for (size_t i = 0; i < text.len; i++) {

@@ -512,6 +512,10 @@ static void test_utf8_addresses(void **state)
 			 "Final-Recipient: utf-8; j\xc3\xb6rg+a@b\xc3\xbc"
 			 "cher.example\r\n");
 	assert_has(text, "Content-Type: message/global-headers\r\n");
+	/* No control comes along. */
+	f.recipients[0].orcpt = SLICE("utf-8;\xe2\x82\xac\r\nX: y\0");
+	text = compose(&f);
+	assert_has(text, "Original-Recipient: utf-8; \xe2\x82\xac\\x0D\\x0AX: y\\x00\r\n");
 	f.recipients[0].orcpt = SLICE("utf-8;\\x{20AC}@x.example");
 	assert_has(compose(&f), "Original-Recipient: utf-8; \\x{20AC}@x.example\r\n");
 	end(&f);
