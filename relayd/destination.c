@@ -138,6 +138,16 @@ struct destination *destinations_get(struct destinations *destinations, const st
 	return d;
 }
 
+struct destination *destinations_find(const struct destinations *destinations, const struct destination_id *id)
+{
+	char key[sizeof((struct destination){0}.key)];
+	struct destination *d;
+
+	make_key(key, sizeof(key), id);
+	HASH_FIND_STR(destinations->by_key, key, d);
+	return d;
+}
+
 struct destination *destinations_next(struct destinations *destinations, struct destination *previous)
 {
 	return previous ? previous->hh.next : destinations->by_key;

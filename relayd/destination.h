@@ -110,6 +110,8 @@ void destinations_free(struct destinations **destinations);
 void destinations_set_limits(struct destinations *destinations, unsigned connections_max, unsigned per_destination_max);
 /* Finds or makes it; lives as long as it has work, or trouble, or was used within the last ten minutes. */
 struct destination *destinations_get(struct destinations *destinations, const struct destination_id *id);
+/* The same without making one; NULL: there is none, so it has no work and no trouble. */
+struct destination *destinations_find(const struct destinations *destinations, const struct destination_id *id);
 /* Next one after `previous` (NULL: the first), in any order; NULL at the end. */
 struct destination *destinations_next(struct destinations *destinations, struct destination *previous);
 unsigned destinations_connection_count(const struct destinations *destinations);

@@ -234,6 +234,17 @@ double series_value(const struct series *series)
 	return series->family->type == HISTOGRAM ? (double)series->count : series->value;
 }
 
+double metrics_sum(const struct metrics *metrics, enum metric metric, int label, const char *value)
+{
+	double sum = 0;
+
+	BUG_ON(label < 0 || label >= LABELS_MAX || !families[metric].labels[label]);
+	for (const struct series *series = metrics->first[metric]; series; series = series->next)
+		if (strcmp(series->values[label], value) == 0)
+			sum += series_value(series);
+	return sum;
+}
+
 void metrics_on_scrape(struct metrics *metrics, void (*collect)(void *ctx), void *ctx)
 {
 	BUG_ON(metrics->collector_count == COLLECTORS_MAX);

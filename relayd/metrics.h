@@ -69,6 +69,9 @@ void series_observe(struct series *series, double value);
 /* The value of a counter or gauge; a histogram's count. */
 double series_value(const struct series *series);
 
+/* The sum of all series whose label number `label` (from 0) has this value; 0: there is none. Counters and gauges. */
+double metrics_sum(const struct metrics *metrics, enum metric metric, int label, const char *value);
+
 /* Called at each scrape before the values are read, to set gauges. */
 void metrics_on_scrape(struct metrics *metrics, void (*collect)(void *ctx), void *ctx);
 /* Calls the collectors and appends the exposition. */

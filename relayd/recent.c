@@ -46,7 +46,8 @@ void recent_add(struct recent *recent, const struct queue_message *message, uint
 				      envelope->client,
 				      envelope->message_id,
 				      slice_of_str(outcome->host),
-				      slice_of_str(outcome->text)};
+				      slice_of_str(outcome->text),
+				      envelope->tag};
 	struct recent_entry *entry = &recent->entries[recent->next];
 	size_t size = 0;
 	char *at;
@@ -65,6 +66,7 @@ void recent_add(struct recent *recent, const struct queue_message *message, uint
 				       .kind = outcome->kind,
 				       .class = outcome->class,
 				       .stage = outcome->stage,
+				       .message_class = envelope->class,
 				       .code = outcome->code};
 	memcpy(entry->enhanced, outcome->enhanced, sizeof(entry->enhanced));
 	entry->sender = put(&at, texts[0]);
@@ -74,6 +76,7 @@ void recent_add(struct recent *recent, const struct queue_message *message, uint
 	entry->message_id = put(&at, texts[4]);
 	entry->host = put(&at, texts[5]);
 	entry->text = put(&at, texts[6]);
+	entry->tag = put(&at, texts[7]);
 }
 
 const struct recent_entry *recent_find(const struct recent *recent, uint64_t id, const struct recent_entry *previous)

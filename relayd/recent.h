@@ -22,9 +22,10 @@ struct recent_entry {
 	enum outcome_kind kind;
 	enum failure_class class;
 	enum delivery_stage stage;
+	enum message_class message_class;
 	int code;
 	char enhanced[12];
-	const char *sender, *recipient, *user, *client, *message_id, *host, *text;
+	const char *sender, *recipient, *user, *client, *message_id, *tag, *host, *text;
 };
 
 struct recent *recent_new(void);
