@@ -36,7 +36,7 @@ ifeq ($(FLAVOUR),clang)
 endif
 
 LIB_CFLAGS = $(shell $(PKG_CONFIG) --cflags $(LIBS) 2>/dev/null)
-LIB_LDLIBS = $(shell $(PKG_CONFIG) --libs $(LIBS) 2>/dev/null)
+LIB_LDLIBS = $(shell $(PKG_CONFIG) --libs $(LIBS) 2>/dev/null) -lm
 
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-4s %s\n' $(1) $(2);)
@@ -136,6 +136,9 @@ bench:
 	@test/deps build bench
 	@$(MAKE) --no-print-directory all benchers
 	@test/bench/run $(BENCH_ARGS)
+# The container image as far as it can be proven without an engine; as root, some minutes.
+container:
+	@test/deps container && test/container
 tidy:
 	clang-tidy $(wildcard $(patsubst %,%/*.c,$(MODULES))) -- $(RELAYD_CFLAGS) $(LIB_CFLAGS)
 format:
@@ -164,9 +167,10 @@ help:
 	@echo 'make asan       all tests under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make fuzz       fuzz each target for FUZZ_SECONDS (600)'
 	@echo 'make bench      measure against Postfix on this machine'
+	@echo 'make container  build and run the container image without an engine (root, some minutes)'
 	@echo 'make deps       install what building, demo and tests need (Debian packages, npm packages)'
 	@echo 'make install    PREFIX=$(PREFIX) DESTDIR='
 	@echo 'Variables: CC, CFLAGS, LDFLAGS, FLAVOUR=release|clang|asan|fuzz, LIBCRYPTO=0, V=1'
 
-.PHONY: all deps demo check asan fuzz bench tidy format install clean help unit fuzzers benchers sims
+.PHONY: all deps demo check asan fuzz bench container tidy format install clean help unit fuzzers benchers sims
 .DEFAULT_GOAL := all

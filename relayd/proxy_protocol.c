@@ -151,7 +151,7 @@ int proxy_reader_input(struct proxy_reader *reader, struct slice bytes, size_t *
 	for (;;) {
 		struct slice rest = slice_from(bytes, *taken), version;
 		bool ended = false;
-		size_t goal;
+		size_t goal = 0;
 		int rc;
 
 		if (reader->len + rest.len == 0)
