@@ -141,7 +141,8 @@ struct smtp_client_result {
 	/* The end of the message had been sent and no reply to it has been read: trying again may deliver it twice. */
 	bool may_have_been_taken;
 	/* A connection that had been idle was found closed, or said 421, before anything of this transaction was
-	 * answered. That is no attempt: connect anew at once. Never set for the first transaction of a connection. */
+	 * answered. That is no attempt: connect anew at once. Never set for the first transaction of a connection,
+	 * except when the host itself had ended it. */
 	bool untried;
 	/* "Too many recipients" after others had been accepted: send these at once in another transaction. */
 	bool too_many_recipients;
@@ -227,7 +228,8 @@ struct smtp_transaction {
 	struct slice auth;  /* MAIL's AUTH=, xtext or "<>"; sent where we are authenticated; empty: none */
 };
 
-/* Only when smtp_client_is_ready(). */
+/* From READY on, one at a time, until FAILED or CLOSED has been told. When the session is ending already (QUIT is out,
+ * or the connection was found closed) all recipients come back `untried`. */
 void smtp_client_send(struct smtp_client *client, const struct smtp_transaction *transaction);
 
 /* How many octets of content smtp_client_body() takes now; 0: send output first, or no content is wanted. */

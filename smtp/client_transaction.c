@@ -72,13 +72,29 @@ static void begin(struct smtp_client *c, const struct smtp_transaction *what)
 	tx->write_step = tx->read_step = c->needs_rset ? TX_RSET : TX_MAIL;
 }
 
+/* The session is ending, and the host does not know it yet: nobody has been tried. */
+static void send_too_late(struct smtp_client *c, const struct smtp_transaction *what)
+{
+	BUG_ON(c->phase == PHASE_ENDED);
+	begin(c, what);
+	judge_recipients(c);
+	if (c->phase == PHASE_QUIT)
+		client_close(c);
+	c->end = (struct smtp_client_result){.cause = SMTP_CLIENT_LOST, .stage = STAGE_MAIL, .untried = true};
+	smtp_reply_set(&c->end.reply, 0, "", "the session was ending");
+}
+
 void smtp_client_send(struct smtp_client *c, const struct smtp_transaction *what)
 {
 	int64_t for_content = (int64_t)(MIN(what->content_bytes, (uint64_t)INT64_MAX / 4000) / 4096 * 1000);
 	struct tx *tx = &c->tx;
 	struct smtp_reply why;
 
-	BUG_ON(c->phase != PHASE_READY || c->has_notice || what->recipient_count == 0);
+	BUG_ON(c->phase < PHASE_READY || c->has_notice || tx->what || what->recipient_count == 0);
+	if (c->phase != PHASE_READY) {
+		send_too_late(c, what);
+		return;
+	}
 	begin(c, what);
 	judge_recipients(c);
 	if (!command_check_message(c, &why))

@@ -37,19 +37,23 @@ struct host {
 	size_t fed;
 };
 
-static void send_next(struct host *h)
+static void send_now(struct host *h)
 {
-	if (!smtp_client_is_ready(h->client))
-		return;
-	if (h->transactions++ == TRANSACTIONS_MAX) {
-		smtp_client_quit(h->client);
-		return;
-	}
 	memset(h->results, 0, sizeof(h->results));
 	h->is_busy = true;
 	h->is_all_fed = false;
 	h->fed = 0;
 	smtp_client_send(h->client, &h->transaction);
+}
+
+static void send_next(struct host *h)
+{
+	if (!smtp_client_is_ready(h->client))
+		return;
+	if (h->transactions++ == TRANSACTIONS_MAX)
+		smtp_client_quit(h->client);
+	else
+		send_now(h);
 }
 
 static void on_result(struct host *h, const struct smtp_client_event *event)
@@ -140,7 +144,12 @@ static void happen(struct host *h, uint8_t what)
 	case 0: smtp_client_eof(h->client, what & 8 ? "broken pipe" : NULL); break;
 	case 1: smtp_client_tick(h->client, h->now_ms += (int64_t)what * 1000); break;
 	case 2: smtp_client_abort(h->client, "stop"); break;
-	case 3: smtp_client_quit(h->client); break;
+	case 3:
+		smtp_client_quit(h->client);
+		/* A host that has another message before it hears of the end. */
+		if ((what & 8) && h->was_ready && !h->is_busy)
+			send_now(h);
+		break;
 	case 4: h->out_step = 1 + what / 8; break;
 	case 5: h->out_step = SIZE_MAX; break;
 	case 6: smtp_client_tls_failed(h->client, "no"); break;

@@ -161,7 +161,10 @@ static void do_action(struct player *p, const char *action)
 	const char *rest = strchr(action, ' ');
 
 	rest = rest ? rest + 1 : "";
-	if (strncmp(action, "send", 4) == 0) {
+	if (strncmp(action, "eof+send", 8) == 0) {
+		smtp_client_eof(p->client, NULL);
+		smtp_client_send(p->client, &p->setup->transactions[strtol(rest, NULL, 10)]);
+	} else if (strncmp(action, "send", 4) == 0) {
 		p->rest = p->setup->content
 			      ? slice_of(p->setup->content,
 					 p->setup->content_len ? p->setup->content_len : strlen(p->setup->content))

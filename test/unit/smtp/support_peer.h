@@ -22,7 +22,7 @@
  *   C:  a line of the client, content included
  *   =   an event, in the words of peer_describe()
  *   >   something the host does: "send N" (transaction N), "quit", "eof [WHY]", "tick MS" (milliseconds later), "tls",
- *       "tlsfail TEXT", "abort TEXT", "feed N" (octets of content), "end" (of the content), "feed N end"
+ *       "tlsfail TEXT", "abort TEXT", "feed N" (octets of content), "end" (of the content), "feed N end", "eof+send N"
  *
  * Between two things that the server or the host does, the lines and the events of the client must be exactly those
  * written, each in their order.

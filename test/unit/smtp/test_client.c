@@ -406,8 +406,8 @@ static const struct peer_setup login = {
 };
 #define SECURE                                                                                                         \
 	HELLO                                                                                                          \
-	    "S: 250-mx.example\nS: 250-AUTH PLAIN LOGIN\nS: 250 STARTTLS\nC: STARTTLS\nS: 220 go\n= need_tls\n> tls\n" \
-	    "C: EHLO relay.example\n"
+	"S: 250-mx.example\nS: 250-AUTH PLAIN LOGIN\nS: 250 STARTTLS\nC: STARTTLS\nS: 220 go\n= need_tls\n> tls\n"     \
+	"C: EHLO relay.example\n"
 
 static void check_plain(struct smtp_client *client)
 {
@@ -537,6 +537,19 @@ static void test_a_session_found_dead_was_no_attempt(void **state)
 				"= failed lost rcpt 0 connection lost while waiting for the reply to RCPT\n");
 }
 
+static void test_a_message_for_an_ending_session_was_no_attempt(void **state)
+{
+	(void)state;
+#define ENDING "lost mail 0 the session was ending +untried\n"
+	peer_play(&plain, MINIMAL "> quit\nC: QUIT\n> send 1\n= result 0 " ENDING "= result 1 " ENDING
+				  "= result 2 " ENDING "= done\n= closed " ENDING);
+	/* Found closed, but not yet told. */
+	peer_play(&plain, FIRST
+		  "> eof+send 0\n= result 0 lost mail 0 connection lost while waiting for the reply to MAIL +untried\n"
+		  "= done\n= failed lost mail 0 connection lost while waiting for the reply to MAIL +untried\nC: MAIL "
+		  "FROM:<s@y.example>\n");
+}
+
 static void check_capabilities(struct smtp_client *client)
 {
 	const struct smtp_client_capabilities *offered = smtp_client_capabilities(client);
@@ -609,6 +622,7 @@ int main(void)
 	    cmocka_unit_test(test_quit_ends_however_the_server_answers),
 	    cmocka_unit_test(test_quit_waits_for_the_transaction),
 	    cmocka_unit_test(test_a_session_found_dead_was_no_attempt),
+	    cmocka_unit_test(test_a_message_for_an_ending_session_was_no_attempt),
 	    cmocka_unit_test(test_capabilities),
 	};
 	return cmocka_run_group_tests_name("client", tests, NULL, NULL);
