@@ -55,7 +55,7 @@ class Upstream:
         good = isinstance(data, LoginPassword) and (data.login.decode(), data.password.decode()) == self.credentials
         if good:
             session.login = data.login.decode()
-        return AuthResult(success=good)
+        return AuthResult(success=good, handled=False)
 
     def _next_reply(self, stage):
         with self.lock:
