@@ -226,7 +226,9 @@ struct config {
 		enum config_tls_version min_version;
 	} tls;
 	struct {
-		int64_t message_size_bytes, recipients, connections, connections_per_address, messages_per_connection;
+		int64_t message_size_bytes, recipients, messages_per_connection;
+		int64_t connections, connections_per_address, connections_per_user;
+		int64_t idle_timeout_ms, session_timeout_ms, memory_bytes;
 		int64_t queue_bytes, queue_messages;
 	} limits;
 

@@ -44,7 +44,11 @@ static const struct config_key root_keys[] = {
 {"limits.recipients", CONFIG_INT,     AT(limits.recipients), "1000", RANGE(1, 100000), 0, "recipients of a message"},
 {"limits.connections", CONFIG_INT,    AT(limits.connections), "1000", RANGE(1, 100000), 0, "connections of clients at a time"},
 {"limits.connections_per_address", CONFIG_INT, AT(limits.connections_per_address), "100", RANGE(1, 100000), 0, "connections of one client address at a time"},
+{"limits.connections_per_user", CONFIG_INT, AT(limits.connections_per_user), "500", RANGE(1, 100000), 0, "connections of one user at a time"},
 {"limits.messages_per_connection", CONFIG_INT, AT(limits.messages_per_connection), "1000", RANGE(1, 1000000000), 0, "messages on one connection"},
+{"limits.idle_timeout", CONFIG_DURATION, AT(limits.idle_timeout_ms), "5m", RANGE(SEC, DAY), 0, "how long a client may be silent"},
+{"limits.session_timeout", CONFIG_DURATION, AT(limits.session_timeout_ms), "4h", RANGE(SEC, 30 * DAY), 0, "how long a connection may last; a message under way is finished"},
+{"limits.memory",    CONFIG_SIZE,     AT(limits.memory_bytes), "128M", RANGE(KIB * KIB, TIB), 0, "memory for what clients are sending; above it new mail gets 452"},
 {"limits.queue_bytes", CONFIG_SIZE,   AT(limits.queue_bytes), "10G", RANGE(KIB * KIB, 1024 * TIB), 0, "bytes of waiting mail; above it new mail gets 452"},
 {"limits.queue_messages", CONFIG_INT, AT(limits.queue_messages), "1000000", RANGE(1, 1000000000), 0, "waiting messages; above it new mail gets 452"},
 
@@ -101,7 +105,7 @@ static const struct config_key root_keys[] = {
 {"log.level",        CONFIG_WORD,     AT(log.level),         "info", config_words_log_level, 0, "least urgent lines to write"},
 {"log.addresses",    CONFIG_WORD,     AT(log.addresses),     "full", config_words_log_addresses, 0, "how much of mail addresses is logged"},
 {"stop_timeout",     CONFIG_DURATION, AT(stop_timeout_ms),   "10s", RANGE(0, 3600 * SEC), 0, "how long transactions under way may take to finish at a stop"},
-{"dedupe_window",    CONFIG_DURATION, AT(dedupe_window_ms),  "0", RANGE(0, 7 * DAY), KEY_LATER, "how long a repeated submission is answered with the first id; 0: off"},
+{"dedupe_window",    CONFIG_DURATION, AT(dedupe_window_ms),  "0", RANGE(0, 7 * DAY), 0, "how long a repeated submission is answered with the first id; 0: off"},
 {"hide_client",      CONFIG_BOOL,     AT(hide_client),       "true", NULL, 0, "keep the client's name and address out of Received"},
 {"long_lines",       CONFIG_WORD,     AT(long_lines),        "pass", config_words_long_lines, 0, "lines of more than 998 octets"},
 {"helpers",          CONFIG_INT,      AT(helpers),           "2", RANGE(0, 64), 0, "processes for signatures and passwords; 0: none, in the daemon itself"},
@@ -117,7 +121,7 @@ static const struct config_key listener_keys[] = {
 {"auth",             CONFIG_WORD,     AT(auth),              "required", config_words_listen_auth, 0, "optional: those in trusted need neither AUTH nor TLS, others get 530"},
 {"trusted",          CONFIG_NETWORK,  AT(trusted),           NULL, NULL, KEY_LIST, "networks that may send without AUTH"},
 {"allow_plaintext_auth", CONFIG_BOOL, AT(allow_plaintext_auth), "false", NULL, 0, "offer AUTH without TLS"},
-{"proxy_protocol",   CONFIG_NETWORK,  AT(proxy_protocol),    NULL, NULL, KEY_LIST | KEY_LATER, "load balancers whose PROXY header is believed"},
+{"proxy_protocol",   CONFIG_NETWORK,  AT(proxy_protocol),    NULL, NULL, KEY_LIST, "load balancers whose PROXY header is believed"},
 {"bare_newlines",    CONFIG_WORD,     AT(bare_newlines),     "reject", config_words_bare_newlines, 0, "a bare CR or LF in a message: 550, or made CR LF"},
 };
 

@@ -65,8 +65,8 @@ static const struct option {
 	bool may_repeat;
 	bool is_later; /* not supported yet */
 } option_table[] = {
-    {"from", take_from, true, false},		{"rate", take_rate, false, true},
-    {"class", take_class, false, true},		{"lifetime", take_lifetime, false, true},
+    {"from", take_from, true, false},		{"rate", take_rate, false, false},
+    {"class", take_class, false, false},	{"lifetime", take_lifetime, false, false},
     {"relayhost", take_relayhost, false, true},
 };
 

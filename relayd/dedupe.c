@@ -17,16 +17,18 @@ struct dedupe_claim {
 };
 
 struct dedupe {
+	const struct clock *clock;
 	struct dedupe_claim *claims;
 	struct list settled;
 	unsigned settled_count;
 	int64_t window_ms;
 };
 
-struct dedupe *dedupe_new(void)
+struct dedupe *dedupe_new(const struct clock *clock)
 {
 	struct dedupe *dedupe = xcalloc(1, sizeof(*dedupe));
 
+	dedupe->clock = clock;
 	list_init(&dedupe->settled);
 	return dedupe;
 }
@@ -58,16 +60,16 @@ void dedupe_free(struct dedupe **dedupe)
 
 static struct dedupe_claim *oldest(const struct dedupe *dedupe)
 {
-	return list_is_empty(&dedupe->settled) ? NULL
-					       : CONTAINER_OF(dedupe->settled.next, struct dedupe_claim, node);
+	return list_is_empty(&dedupe->settled) ? NULL : CONTAINER_OF(dedupe->settled.next, struct dedupe_claim, node);
 }
 
-static void forget_old_ones(struct dedupe *dedupe, int64_t now_ms)
+static void forget_old_ones(struct dedupe *dedupe)
 {
+	int64_t now_ms = clock_mono_ms(dedupe->clock);
 	struct dedupe_claim *claim;
 
-	while ((claim = oldest(dedupe)) && (claim->settled_ms + dedupe->window_ms <= now_ms ||
-					    dedupe->settled_count > DEDUPE_SETTLED_MAX))
+	while ((claim = oldest(dedupe)) &&
+	       (claim->settled_ms + dedupe->window_ms <= now_ms || dedupe->settled_count > DEDUPE_SETTLED_MAX))
 		forget(claim);
 }
 
@@ -96,12 +98,12 @@ static struct dedupe_claim *make_claim(struct dedupe *dedupe, const unsigned cha
 	return claim;
 }
 
-enum dedupe_answer dedupe_ask(struct dedupe *dedupe, const unsigned char key[DEDUPE_KEY_BYTES], int64_t now_ms,
+enum dedupe_answer dedupe_ask(struct dedupe *dedupe, const unsigned char key[DEDUPE_KEY_BYTES],
 			      struct dedupe_claim **claim, uint64_t *first_id, struct dedupe_waiter *waiter)
 {
 	struct dedupe_claim *known;
 
-	forget_old_ones(dedupe, now_ms);
+	forget_old_ones(dedupe);
 	HASH_FIND(hh, dedupe->claims, key, DEDUPE_KEY_BYTES, known);
 	if (!known) {
 		*claim = make_claim(dedupe, key);
@@ -124,7 +126,7 @@ static void call_waiters(struct list *waiters, uint64_t id)
 	}
 }
 
-void dedupe_settle(struct dedupe_claim **settled, uint64_t id, int64_t now_ms)
+void dedupe_settle(struct dedupe_claim **settled, uint64_t id)
 {
 	struct dedupe_claim *claim = *settled;
 	struct list waiters;
@@ -140,10 +142,10 @@ void dedupe_settle(struct dedupe_claim **settled, uint64_t id, int64_t now_ms)
 	} else {
 		claim->id = id;
 		claim->owner = NULL;
-		claim->settled_ms = now_ms;
+		claim->settled_ms = clock_mono_ms(claim->dedupe->clock);
 		claim->dedupe->settled_count++;
 		list_append(&claim->dedupe->settled, &claim->node);
-		forget_old_ones(claim->dedupe, now_ms);
+		forget_old_ones(claim->dedupe);
 	}
 	call_waiters(&waiters, id);
 }

@@ -12,6 +12,7 @@
 #ifndef RELAYD_DEDUPE_H
 #define RELAYD_DEDUPE_H
 
+#include "base/clock.h"
 #include "base/list.h"
 
 #include <stdbool.h>
@@ -22,7 +23,8 @@ enum { DEDUPE_KEY_BYTES = 32, DEDUPE_SETTLED_MAX = 65536 };
 struct dedupe;
 struct dedupe_claim;
 
-struct dedupe *dedupe_new(void);
+/* The clock is borrowed. Off at first. */
+struct dedupe *dedupe_new(const struct clock *clock);
 /* Claims under way go too, their waiters hear nothing: freed when nobody can call back any more. Accepts NULL. */
 void dedupe_free(struct dedupe **dedupe);
 /* 0: off, all that is settled is forgotten. */
@@ -42,11 +44,11 @@ enum dedupe_answer {
 	DEDUPE_UNDERWAY, /* `waiter` will be called once, out of dedupe_settle(); or cancel it */
 };
 
-/* `waiter` is filled in by the caller, but for its node. Times are monotonic. */
-enum dedupe_answer dedupe_ask(struct dedupe *dedupe, const unsigned char key[DEDUPE_KEY_BYTES], int64_t now_ms,
+/* `waiter` is filled in by the caller, its node initialised. */
+enum dedupe_answer dedupe_ask(struct dedupe *dedupe, const unsigned char key[DEDUPE_KEY_BYTES],
 			      struct dedupe_claim **claim, uint64_t *first_id, struct dedupe_waiter *waiter);
 /* id 0: it was not taken. Sets *claim to NULL, accepts NULL. Calls the waiters, which may ask again. */
-void dedupe_settle(struct dedupe_claim **claim, uint64_t id, int64_t now_ms);
+void dedupe_settle(struct dedupe_claim **claim, uint64_t id);
 /* Harmless when it waits for nothing (its node must have been initialised). */
 void dedupe_cancel(struct dedupe_waiter *waiter);
 

@@ -9,6 +9,7 @@
 
 #include "config/users.h"
 #include "queue/queue.h"
+#include "relayd/dedupe.h"
 #include "relayd/health.h"
 #include "relayd/signer.h"
 #include "smtp/server.h"
@@ -17,6 +18,7 @@
 struct intake_context {
 	struct queue *queue;
 	struct signer *signer;
+	struct dedupe *dedupe; /* freed when the queue calls back no more */
 	struct health *health;
 	struct log *log;
 	const struct clock *clock;
@@ -35,8 +37,12 @@ struct intake_client {
 
 struct intake;
 
-/* result 0: accepted as `id`. Otherwise `reply` says why not. */
-typedef void intake_done_cb(void *ctx, uint64_t id, const struct smtp_server_reply *reply);
+enum intake_result {
+	INTAKE_ACCEPTED, /* as `id` */
+	INTAKE_REPEATED, /* it was accepted before, as `id`; nothing of this one is kept */
+	INTAKE_REFUSED,	 /* `refusal` says why */
+};
+typedef void intake_done_cb(void *ctx, enum intake_result result, uint64_t id, const struct smtp_server_reply *refusal);
 
 /* From MAIL; copies what it needs. */
 struct intake *intake_new(struct intake_context *context, const struct smtp_server_mail *mail);
@@ -53,6 +59,11 @@ const struct smtp_server_reply *intake_content(struct intake *intake, struct sli
 /* All is there. `done` comes once, later or from inside. */
 void intake_complete(struct intake *intake, const struct smtp_server_complete *complete, intake_done_cb *done,
 		     void *ctx);
+
+/* The header has not ended yet: what comes is kept in memory. */
+bool intake_is_in_header(const struct intake *intake);
+/* About what it occupies. */
+size_t intake_memory_bytes(const struct intake *intake);
 
 /* The replies for a journal that takes no mail; NULL for 0. */
 const struct smtp_server_reply *intake_reply_of(int queue_error);

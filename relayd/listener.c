@@ -1,6 +1,7 @@
 #include "relayd/listener.h"
 
 #include "base/base.h"
+#include "relayd/proxy_gate.h"
 #include "tls/selfsigned.h"
 
 #include <grp.h>
@@ -31,7 +32,8 @@ struct listeners {
 	struct submissions *submissions;
 	struct socket sockets[SOCKETS_MAX];
 	size_t count;
-	int64_t connections_max, per_address_max;
+	struct proxy_gates *gates; /* connections of balancers whose header has not come yet */
+	unsigned gates_max;
 };
 
 /* ---- opening ---- */
@@ -156,6 +158,7 @@ void listeners_free(struct listeners **listeners)
 
 	if (!l)
 		return;
+	proxy_gates_free(&l->gates);
 	for (size_t i = 0; i < l->count; i++) {
 		struct socket *s = &l->sockets[i];
 		net_acceptor_free(&s->acceptor);
@@ -214,7 +217,9 @@ static void fill_smtp_options(struct submission_service *service, const struct c
 	    .reject_long_lines = config->long_lines == CONFIG_LONG_LINES_REJECT,
 	    .limits = {.message_bytes = (uint64_t)config->limits.message_size_bytes,
 		       .recipients = (uint32_t)config->limits.recipients,
-		       .messages = (uint32_t)config->limits.messages_per_connection},
+		       .messages = (uint32_t)config->limits.messages_per_connection,
+		       .idle_ms = config->limits.idle_timeout_ms,
+		       .session_ms = config->limits.session_timeout_ms},
 	};
 	if (listener->auth == CONFIG_AUTH_OPTIONAL)
 		smtp->untrusted_text =
@@ -264,8 +269,7 @@ int listeners_configure(struct listeners *l, struct config *config, bool has_use
 		if (!credentials)
 			return ERR_CONFIG;
 	}
-	l->connections_max = config->limits.connections;
-	l->per_address_max = config->limits.connections_per_address;
+	l->gates_max = (unsigned)config->limits.connections;
 	for (size_t i = 0; i < l->count; i++) {
 		struct socket *s = &l->sockets[i];
 		if (s->kind != KIND_SUBMIT && (s->kind != KIND_SMTP || s->index >= config->listener_count))
@@ -292,15 +296,12 @@ static void on_shortage(void *ctx, bool begins, const char *why)
 		  LOG_STR("listener", s->address), LOG_STR("text", why));
 }
 
-static void turn_away(struct listeners *l, int fd, const char *why)
+static bool is_balancer(const struct socket *s, const struct net_peer *peer)
 {
-	char reply[128];
-	int len = snprintf(reply, sizeof(reply), "421 4.7.0 Too many connections %s; try again later\r\n", why);
-	ssize_t n = send(fd, reply, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	const struct config_networks *balancers = &s->service->listener.proxy_protocol;
+	int family = peer->address.family == DNS_IPV4 ? AF_INET : AF_INET6;
 
-	(void)n; /* whoever does not hear it sees the connection close */
-	series_add(metrics_series(l->options.metrics, METRIC_SUBMISSION_REJECTIONS, "rate", NULL, NULL), 1);
-	close(fd);
+	return !peer->is_unix && config_networks_contain(balancers, family, peer->address.bytes, NULL);
 }
 
 static void on_accept(void *ctx, int fd, const struct net_peer *peer)
@@ -308,13 +309,35 @@ static void on_accept(void *ctx, int fd, const struct net_peer *peer)
 	struct socket *s = ctx;
 	struct listeners *l = s->owner;
 
-	if (submissions_count(l->submissions) >= (unsigned)l->connections_max)
-		turn_away(l, fd, "");
-	else if (!peer->is_unix &&
-		 submissions_count_address(l->submissions, &peer->address) >= (unsigned)l->per_address_max)
-		turn_away(l, fd, "from this address");
+	if (!is_balancer(s, peer))
+		submissions_begin(l->submissions, s->service, fd, peer, 0);
+	else if (proxy_gates_count(l->gates) < l->gates_max)
+		proxy_gates_add(l->gates, fd, peer, s);
 	else
-		submissions_begin(l->submissions, s->service, fd, peer);
+		close(fd);
+}
+
+static void on_proxy_header(void *ctx, void *tag, int fd, const struct net_peer *balancer,
+			    const struct proxy_header *header)
+{
+	const struct net_peer client = {.address = header->client, .port = header->port};
+	struct listeners *l = ctx;
+	struct socket *s = tag;
+
+	submissions_begin(l->submissions, s->service, fd, header->names_client ? &client : balancer,
+			  header->names_client ? 0 : SUBMISSION_NEVER_TRUSTED);
+}
+
+static void on_proxy_refused(void *ctx, void *tag, const struct net_peer *balancer, const char *why)
+{
+	struct listeners *l = ctx;
+	struct socket *s = tag;
+	char client[128];
+
+	net_peer_format(balancer, client, sizeof(client));
+	series_add(metrics_series(l->options.metrics, METRIC_SUBMISSION_REJECTIONS, "syntax", NULL, NULL), 1);
+	log_event(l->options.log, LOG_WARN, "proxy_header_refused", LOG_STR("client", client), LOG_STR("text", why),
+		  LOG_STR("listener", s->address));
 }
 
 static void tell(struct listeners *l, const struct socket *s)
@@ -330,6 +353,7 @@ void listeners_start(struct listeners *l, struct submissions *submissions, http_
 		     http_handler *control, void *control_ctx, struct err *err)
 {
 	l->submissions = submissions;
+	l->gates = proxy_gates_new(l->options.loop, &(struct proxy_gate_events){l, on_proxy_header, on_proxy_refused});
 	for (size_t i = 0; i < l->count; i++) {
 		struct socket *s = &l->sockets[i];
 		bool is_http = s->kind == KIND_HTTP || s->kind == KIND_CONTROL;
@@ -346,6 +370,7 @@ void listeners_start(struct listeners *l, struct submissions *submissions, http_
 
 void listeners_stop(struct listeners *l)
 {
+	proxy_gates_free(&l->gates);
 	for (size_t i = 0; i < l->count; i++) {
 		struct socket *s = &l->sockets[i];
 		if (s->kind != KIND_SMTP && s->kind != KIND_SUBMIT)

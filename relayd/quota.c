@@ -6,6 +6,7 @@
 #include <uthash.h>
 
 #define NS_PER_MS INT64_C(1000000)
+#define PER_MAX_MS (100 * 365 * CONFIG_DAY_MS) /* so that sums of it fit */
 
 struct bucket {
 	UT_hash_handle hh;
@@ -73,7 +74,7 @@ static struct bucket *add(struct quota *quota, struct slice user, int64_t now_ns
 /* What one token takes to come back. */
 static int64_t interval_ns(const struct config_rate *rate)
 {
-	return rate->per_ms > INT64_MAX / NS_PER_MS ? INT64_MAX / rate->count : rate->per_ms * NS_PER_MS / rate->count;
+	return MIN(rate->per_ms, PER_MAX_MS) * NS_PER_MS / rate->count;
 }
 
 int64_t quota_take(struct quota *quota, struct slice user, const struct config_rate *rate, int64_t now_ms)

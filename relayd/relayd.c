@@ -44,6 +44,7 @@ struct relayd {
 	struct resolver *resolver;
 	struct mx *mx;
 	struct auth *auth;
+	struct dedupe *dedupe;
 	struct signer *signer;
 	struct health *health;
 	struct recent *recent;
@@ -132,7 +133,7 @@ static void apply_config(struct relayd *r)
 	destinations_set_limits(r->destinations, (unsigned)r->config->delivery.connections,
 				(unsigned)r->config->delivery.per_destination);
 	deliveries_configure(r->deliveries, r->config, r->tls_policy);
-	submissions_intake(r->submissions)->config = r->config;
+	submissions_configure(r->submissions, r->config);
 	auth_forget(r->auth);
 }
 
@@ -474,13 +475,14 @@ static void make_submissions(struct relayd *r)
 	struct submissions_options options;
 
 	r->auth = auth_new(r->loop, rng_system(), &backend);
+	r->dedupe = dedupe_new(r->clock);
 	options = (struct submissions_options){
 	    .loop = r->loop,
 	    .net = r->net,
 	    .auth = r->auth,
 	    .log = r->log,
 	    .metrics = r->metrics,
-	    .intake = {r->queue, r->signer, r->health, r->log, r->clock, rng_system(), r->config},
+	    .intake = {r->queue, r->signer, r->dedupe, r->health, r->log, r->clock, rng_system(), r->config},
 	};
 	r->submissions = submissions_new(&options);
 }
@@ -732,6 +734,7 @@ void relayd_free(struct relayd **relayd)
 	tls_policy_free(&r->tls_policy);
 	changes_free(&r->changes);
 	queue_close(&r->queue);
+	dedupe_free(&r->dedupe); /* the queue calls back no more */
 	disk_real_free(&r->disk);
 	helpers_free(&r->helpers);
 	net_free(&r->net);

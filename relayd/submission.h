@@ -1,8 +1,8 @@
 /*
- * relayd/submission.h - a client's session: joins its stream, the SMTP server machine, authentication and intake
+ * relayd/submission.h - the clients' sessions: each joins a stream, the SMTP server machine, authentication and intake
  *
- * The machine decides the protocol, this file what relayd does: who may send, when content is read on, what is counted
- * and logged.
+ * The machine decides the protocol, relayd/session.c what relayd does: who may send, when content is read on, what is
+ * counted and logged. This file has all sessions together: who is let in, services, start and stop.
  */
 #ifndef RELAYD_SUBMISSION_H
 #define RELAYD_SUBMISSION_H
@@ -39,16 +39,23 @@ struct submission_service {
 struct submission_service *submission_service_ref(struct submission_service *service);
 void submission_service_unref(struct submission_service **service);
 
+/* Limits and everything else are those of options->intake.config until the first submissions_configure(). */
 struct submissions *submissions_new(const struct submissions_options *options);
 /* Ends all sessions at once. */
 void submissions_free(struct submissions **submissions);
-struct intake_context *submissions_intake(struct submissions *submissions);
+/* Borrowed until the next call. Sessions under way keep what they began with. */
+void submissions_configure(struct submissions *submissions, struct config *config);
 
-/* Takes over an accepted descriptor. */
+enum submission_flag {
+	SUBMISSION_NEVER_TRUSTED =
+	    1, /* the peer's address says nothing about the client: a balancer's own connection */
+};
+/*
+ * Takes over an accepted descriptor. When a limit is reached, a session that is idle and has not logged in is sent away
+ * for it (421); without one, the new client hears the 421.
+ */
 void submissions_begin(struct submissions *submissions, struct submission_service *service, int fd,
-		       const struct net_peer *peer);
-/* Sessions with this peer address. */
-unsigned submissions_count_address(const struct submissions *submissions, const struct dns_address *address);
+		       const struct net_peer *peer, unsigned flags);
 unsigned submissions_count(const struct submissions *submissions);
 /* The journal takes content again. */
 void submissions_resume(struct submissions *submissions);
