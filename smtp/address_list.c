@@ -16,7 +16,7 @@ struct spec {
 	bool may_join;	/* a dot or the "@" came last: the next word belongs to it */
 	bool is_phrase; /* words stand side by side: this is a display name */
 	bool is_long;
-	size_t end; /* behind its last word */
+	size_t begin, end; /* of its words and dots */
 };
 
 struct element {
@@ -26,7 +26,7 @@ struct element {
 
 static void spec_clear(struct spec *spec)
 {
-	spec->local_len = spec->domain_len = spec->end = 0;
+	spec->local_len = spec->domain_len = spec->begin = spec->end = 0;
 	spec->has_word = spec->has_at = spec->has_domain = spec->may_join = spec->is_phrase = spec->is_long = false;
 }
 
@@ -40,10 +40,12 @@ static void put(struct spec *spec, char c)
 		(spec->has_at ? spec->domain : spec->local)[(*len)++] = c;
 }
 
-static void begin_word(struct spec *spec)
+static void begin_word(struct spec *spec, size_t at)
 {
 	bool has = spec->has_at ? spec->has_domain : spec->has_word;
 
+	if (spec->end == 0)
+		spec->begin = at;
 	spec->is_phrase |= has && !spec->may_join;
 	spec->may_join = false;
 	if (spec->has_at)
@@ -81,7 +83,7 @@ static size_t skip_comment(struct slice all, size_t at)
 /* Behind a quoted string; 0: it does not end. Folding goes, the blanks stay. */
 static size_t take_quoted(struct spec *spec, struct slice all, size_t at)
 {
-	begin_word(spec);
+	begin_word(spec, at);
 	for (at++; at < all.len; at++) {
 		char c = all.ptr[at];
 		if (c == '"') {
@@ -98,7 +100,7 @@ static size_t take_quoted(struct spec *spec, struct slice all, size_t at)
 
 static size_t take_atom(struct spec *spec, struct slice all, size_t at)
 {
-	begin_word(spec);
+	begin_word(spec, at);
 	while (at < all.len && !is_blank(all.ptr[at]) && !is_special(all.ptr[at]))
 		put(spec, all.ptr[at++]);
 	spec->end = at;
@@ -107,7 +109,7 @@ static size_t take_atom(struct spec *spec, struct slice all, size_t at)
 
 static size_t take_literal(struct spec *spec, struct slice all, size_t at)
 {
-	begin_word(spec);
+	begin_word(spec, at);
 	for (; at < all.len; at++) {
 		if (!is_blank(all.ptr[at]))
 			put(spec, all.ptr[at]);
@@ -125,6 +127,16 @@ static void take_at(struct spec *spec)
 	spec->has_at = spec->may_join = true;
 	spec->domain_len = 0;
 	spec->has_domain = false;
+}
+
+static size_t take_dot(struct spec *spec, size_t at)
+{
+	if (spec->end == 0)
+		spec->begin = at;
+	put(spec, '.');
+	spec->may_join = true;
+	spec->end = at + 1;
+	return at + 1;
 }
 
 /* "@one,@two:" of an obsolete route, behind it; 0: it is none. */
@@ -167,11 +179,8 @@ static size_t take_token(struct element *e, struct slice all, size_t at)
 		take_at(spec);
 		return at + 1;
 	}
-	if (c == '.') {
-		put(spec, '.');
-		spec->may_join = true;
-		return at + 1;
-	}
+	if (c == '.')
+		return take_dot(spec, at);
 	if (c == '[' && spec->has_at && !spec->has_domain)
 		return take_literal(spec, all, at);
 	if (is_special(c)) {
@@ -210,6 +219,7 @@ static int finish(const struct element *e, struct address *out)
 	slice_to_cstr(buf_slice(&text), out->text, sizeof(out->text));
 	out->len = buf_len(&text);
 	out->has_domain = spec->has_at;
+	out->spec_begin = spec->begin;
 	out->spec_end = spec->end;
 	buf_fini(&text);
 	return rc < 0 ? rc : 1;

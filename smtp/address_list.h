@@ -29,8 +29,8 @@ struct address {
 	size_t local_len; /* of the local part, quotes included */
 	bool has_domain;  /* then the domain begins at text + local_len + 1 */
 	struct slice raw; /* the whole element in the field's body, display name and all */
-	size_t spec_end;  /* offset in the field's body behind the last octet of local part or domain: where
-			   * "@origin" would have to go for a bare name */
+	/* Where local part and domain stand in the field's body: to be replaced when a bare name gets its domain. */
+	size_t spec_begin, spec_end;
 };
 
 void address_list_init(struct address_list *list, struct slice body);

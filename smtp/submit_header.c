@@ -21,8 +21,11 @@ struct survey {
 	uint32_t from_fields;
 	bool has_changes;
 	struct address_list list;
-	size_t insert_at[SUBMIT_HEADER_FROM_MAX]; /* in From's body: where "@origin" is missing */
-	size_t insert_count;
+	/* Bare names of From: out->from[i] takes the place of these octets of its body. */
+	struct {
+		size_t begin, end;
+	} bare[SUBMIT_HEADER_FROM_MAX];
+	size_t bare_count;
 };
 
 static int refuse(struct submit_header *out, int code, const char *enhanced, const char *text)
@@ -215,8 +218,10 @@ static int read_from(struct submit_header *out, struct survey *survey, bool want
 
 		if (address.has_domain == want_bare)
 			continue;
-		if (want_bare && survey->insert_count < SUBMIT_HEADER_FROM_MAX)
-			survey->insert_at[survey->insert_count++] = address.spec_end;
+		if (want_bare && survey->bare_count < SUBMIT_HEADER_FROM_MAX) {
+			survey->bare[survey->bare_count].begin = address.spec_begin;
+			survey->bare[survey->bare_count++].end = address.spec_end;
+		}
 		rc = want_bare ? keep_completed(out, text, origin) : keep_address(out, text);
 		if (rc < 0)
 			return rc;
@@ -285,16 +290,13 @@ static void place_addresses(struct submit_header *out)
 static void copy_from(struct submit_header *out, const struct survey *survey, const struct header_field *field)
 {
 	size_t head = (size_t)(field->body.ptr - field->raw.ptr), done = 0;
-	struct slice origin = origin_of(survey->options);
 
 	buf_append(&out->changed, field->name);
 	buf_append_byte(&out->changed, ':');
-	for (size_t i = 0; i < survey->insert_count; i++) {
-		size_t at = survey->insert_at[i];
-		buf_append(&out->changed, slice_of(field->body.ptr + done, at - done));
-		buf_append_byte(&out->changed, '@');
-		buf_append(&out->changed, origin);
-		done = at;
+	for (size_t i = 0; i < survey->bare_count; i++) {
+		buf_append(&out->changed, slice_of(field->body.ptr + done, survey->bare[i].begin - done));
+		buf_append(&out->changed, out->from[i]);
+		done = survey->bare[i].end;
 	}
 	buf_append(&out->changed, slice_from(field->raw, head + done));
 }
@@ -303,7 +305,7 @@ static void copy_field(struct submit_header *out, const struct survey *survey, c
 {
 	if (is_removed(survey->options, field->name))
 		return;
-	if (survey->insert_count && field->raw.ptr == survey->from.raw.ptr) {
+	if (survey->bare_count && field->raw.ptr == survey->from.raw.ptr) {
 		copy_from(out, survey, field);
 	} else if (has_blank_before_colon(field)) {
 		buf_append(&out->changed, field->name);
@@ -320,7 +322,7 @@ static void copy_kept(struct submit_header *out, const struct survey *survey, st
 {
 	struct header_field field;
 
-	buf_init(&out->changed, block.len + 2 + SUBMIT_HEADER_FROM_MAX * (SMTP_DOMAIN_MAX_BYTES + 1));
+	buf_init(&out->changed, block.len + 2 + MEMORY_MAX_BYTES);
 	buf_reserve(&out->changed, block.len + 2);
 	while (header_next_field(&block, &field))
 		copy_field(out, survey, &field);

@@ -111,6 +111,7 @@ static void bare_names_say_where_the_domain_is_missing(void **state)
 	address_list_init(&list, body);
 	assert_int_equal(address_list_next(&list, &address), 1);
 	assert_false(address.has_domain);
+	assert_int_equal(address.spec_begin, 7);
 	assert_int_equal(address.spec_end, 11);
 	assert_true(slice_eq(address.raw, SLICE("Cron <root> (x)")));
 	assert_int_equal(address_list_next(&list, &address), 1);

@@ -115,6 +115,9 @@ static void from_is_added_or_completed(void **state)
 	       "From: root@example.com (Cron Daemon)\r\nDate: x\r\nMessage-ID: <1@x>\r\n");
 	expect(&options, "from : \"A\" <root>,\r\n www\r\nDate: x\r\nMessage-ID: <1@x>\r\n", RECEIVED,
 	       "from: \"A\" <root@example.com>,\r\n www@example.com\r\nDate: x\r\nMessage-ID: <1@x>\r\n");
+	/* One that needs quotes gets them. */
+	expect(&options, "From: A: www.; b\r\nDate: x\r\nMessage-ID: <1@x>\r\n", RECEIVED,
+	       "From: A: \"www.\"@example.com; b@example.com\r\nDate: x\r\nMessage-ID: <1@x>\r\n");
 	assert_int_equal(submit_header_make(&header, SLICE("From: root\r\n"), &options), 0);
 	assert_true(header.completed_from && !header.added_from);
 	assert_int_equal(header.from_count, 1);
