@@ -507,8 +507,7 @@ static void link_to_chain(struct journal *journal, struct segment_header *header
 
 	if (!last)
 		return;
-	header->previous = last->header.number;
-	header->cut = journal->rules->no_cut ? 0 : last->end;
+	segment_header_link(header, &last->header, journal->rules->no_cut ? 0 : last->end);
 }
 
 static bool open_segment(struct journal *journal)

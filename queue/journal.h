@@ -4,78 +4,100 @@
  * Private to queue/. The first part of this comment is enough to write a reader from.
  *
  * FILES    SPOOL/journal/ holds segments. File names mean nothing (ours are "seg-" and "new-" with a running number;
- * the latter were made by recovery). All numbers are little-endian. Offsets count from the start of the file.
+ *          the latter were made by recovery). Numbers are little-endian. Offsets count from the start of the file.
  *
  * HEADER   128 octets at offset 0 and again at 4096 (the rest of both blocks is zero); either copy is enough.
- *              0  8  "RELAYDJ\n"                 56  8  lowest message id that was not given out (floor)
- *              8  2  version, 1                  64  8  the spool's random number; ids carry its low 10 bits
- *             10  2  length, 128                 72  8  created, ms since 1970
- *             12  4  0 first copy, 1 second      80  8  size of the file when it was made
- *             16  8  number, grows, from 1       88 32  zero
- *             24  8  nonce, random              120  8  XXH3-64 of the first 120, seed 0x52454c415944
+ *              0  8  "RELAYDJ\n"
+ *              8  2  version, 1
+ *             10  2  length, 128
+ *             12  4  0 in the first copy, 1 in the second
+ *             16  8  number; grows, from 1, never used again; below 2^32
+ *             24  8  nonce, random
  *             32  8  number of the previous segment, 0: none
  *             40  8  cut: the previous segment counts up to there, all behind it is void
  *             48  8  first: the oldest segment that is still needed; all below may be gone
+ *             56  8  floor: the lowest message id that was not given out
+ *             64  8  the spool's random number; ids carry its low 10 bits
+ *             72  8  created, ms since 1970
+ *             80  8  size of the file when it was made
+ *             88  8  of the previous segment: its nonce,
+ *             96  8  the number of its previous one,
+ *            104  8  and the cut of that: should both copies of its own header be lost
+ *            112  8  zero
+ *            120  8  XXH3-64 of the first 120 octets, seed 0x52454c415944
  *          A newer version keeps magic, version, length and this checksum where they are, so that an old reader can
- * tell and refuse. A file without a sound header is no segment.
+ *          tell and refuse. A file without a sound header is no segment.
  *
  * RECORDS  From offset 8192, each at a multiple of 8: a header of 32 octets, the payload, zeros up to a multiple of 8.
- *              0  4  sum of octets 4..31 of the header    12  1  type
- *              4  4  sum of the payload                   13  1  flags; 0x80: who does not know the type refuses all
- *              8  4  length of the payload                14  2  DATA: number of the piece; RESULT: of the recipient
+ *              0  4  sum of octets 4..31 of the header
+ *              4  4  sum of the payload
+ *              8  4  length of the payload
+ *             12  1  type
+ *             13  1  flags; 0x80: who does not know the type refuses the spool
+ *             14  2  DATA: number of the piece; RESULT: of the recipient
  *             16  8  message id, or 0
  *             24  8  watermark: segment (4), offset / 8 (4): all before it was synced when this was written
  *          Sums are the low 32 bits of XXH3-64 with the seed nonce + offset (header), nonce + offset +
  *          0x9e3779b97f4a7c15 (payload), the offset being that of the record: nothing stale, moved or made up by a
- * sender of mail passes.
+ *          sender of mail passes.
  *
  * TYPES    1 DATA     a piece of content, raw; found by (id, number), the last one counts
  *          2 MESSAGE  the message exists from here on
  *          3 RESULT   state of one recipient, absolute: the last one counts
- *          4 HOLD  5 RELEASE  10 WARNED   state of the message; no payload
+ *          4 HOLD, 5 RELEASE, 10 WARNED   state of the message; no payload
  *          6 DONE     the message is gone; no payload
- *          7 MOVE     a MESSAGE copied forward, with all state so far folded in; replaces what was known of the id
+ *          7 MOVE     a MESSAGE copied forward with all state so far folded in; replaces what was known of the id
  *          8 MARK     ends a batch: its start (8), first (8). The next batch begins at the next multiple of 4096
- *          9 SEAL     room for a table of contents at the end of a full segment; nothing may depend on it; not written
- *                     by this version
+ *          9 SEAL     room for a table of contents at the end of a full segment; nothing may depend on it; not
+ *                     written by this version
  *          Payloads of MESSAGE, MOVE and RESULT are fields: tag (1), length (LEB128), value. A tag with the bit 0x80
  *          must be understood, else the spool is refused; others may be skipped.
- *          MESSAGE  81 core: arrived (8), expires (8), content octets (8), content hash (8, XXH3-64 of all of it),
- * pieces (4), recipients (4), flags (4), class (1), body (1), ret (1), 0 (1) 02 sender  03 sender as submitted  04
- * ENVID  05 user  06 listener  07 client  08 tag 09 Message-ID  0a From domain  0b AUTH  8c header fields sent before
- * the content 8d recipient, fields inside: 81 address  02 as submitted  03 ORCPT  04 NOTIFY bits 8e the content itself,
- * when pieces is 0 MOVE     the same and 8f: recipient number (2), then the fields of RESULT; 90 bits: 1 held, 2 warned
- *          RESULT   81 core: next attempt (8), attempts (4), reply code (2), kind, class, stage, bits (1 each; bit 1: a
- *                      hint was used), 0 (2)   02 enhanced code  03 host  04 text
- *          Kinds, classes and stages are the numbers of base/vocabulary.h and base/outcome.h; flags and the rest those
- * of queue/queue.h.
+ *          MESSAGE  81 core: arrived (8), expires (8), content octets (8), content hash (8: XXH3-64 of all of it),
+ *                      pieces (4), recipients (4), flags (4), class (1), body (1), ret (1), zero (1)
+ *                   02 sender  03 sender as submitted  04 ENVID  05 user  06 listener  07 client  08 tag
+ *                   09 Message-ID  0a From domain  0b AUTH  8c header fields sent before the content
+ *                   8d recipient, fields inside: 81 address  02 as submitted  03 ORCPT  04 NOTIFY bits
+ *                   8e the content itself, when pieces is 0
+ *          MOVE     the same, and 8f: recipient number (2), then the fields of RESULT; 90 bits: 1 held, 2 warned
+ *          RESULT   81 core: next attempt (8), attempts (4), reply code (2), kind, class, stage, bits (1 each; bit 1:
+ *                      a hint was used), zero (2)   02 enhanced code  03 host  04 text
+ *          Kinds, classes and stages are the numbers of base/vocabulary.h and base/outcome.h; flags and the rest are
+ *          those of queue/queue.h.
  *
  * WRITING  All that was appended in a turn is a batch: it begins at a multiple of 4096, ends with a MARK, and is padded
  *          with zeros to a multiple of 4096, so no later write touches a synced block. One batch is on its way at a
- * time: written, then synced; meanwhile the next gathers in memory. Bytes stay in memory until their sync has returned
- * 0. A segment's header is written with its first batch. A segment begins only when its predecessor is synced up to the
- * cut that the header names. A write or sync that fails (or whose helper dies) ends the segment at its last synced
- * byte: it is never written or synced again, and everything behind goes to a new segment. A segment in which nothing
- * was synced is left out of the chain: its successor names its predecessor.
+ *          time: written, then synced; meanwhile the next gathers in memory. Bytes stay in memory until their sync has
+ *          returned 0. A segment's header is written with its first batch. A segment begins only when its predecessor
+ *          is synced up to the cut that the header names. When the journal goes idle, a lone MARK within a second
+ *          carries the watermark over the last batch.
+ *          A write or sync that fails (or whose helper dies) ends the segment at its last synced byte: it is never
+ *          written or synced again, and everything behind goes to a new segment. A segment in which nothing was synced
+ *          is left out of the chain: its successor names its predecessor.
+ *          Only the oldest segment is freed: nothing in it is needed, a MARK or header with a higher `first` is synced,
+ *          then it is unlinked.
  *
- * CRASH    What is found                                  What it means, what is done
- *          no header in a file made ahead of need         never used: unlinked
- *          the same with bytes in it, name "seg-"         a first batch that was never synced, or both copies damaged:
- *                                                         copied to the quarantine as suspect, unlinked
- *          the same, name "new-"                          an interrupted recovery: unlinked
- *          bad record below the cut or the watermark      corruption: quarantined, told, reading goes on behind it
- *          bad record behind it, good ones follow         torn or damaged: quarantined, told as suspect; the good ones
- *                                                         are kept, for their 250 may be out
- *          bad record behind it, nothing follows          the torn, unsynced end: cut off, counted
- *          chain names a segment >= first that is gone    a loss: told; reading goes on with the next older one
- *          segment below first, or out of the chain       left over from freeing or failure: unlinked
- *          MESSAGE with missing pieces                    never sent: quarantined; behind the watermark suspect (its
- * pieces were never synced), else a loss DATA without MESSAGE                           the client got no 250:
- * forgotten RESULT, HOLD, ... without MESSAGE              of a message that is done: ignored newer version, or unknown
- * with must-know bit   refused, nothing touched The newest segment's watermark is the highest that its own records
- * name. Records behind it are copied into a new segment and synced; then that segment's header is written and synced,
- * naming the watermark as cut (or, if there is none, the newest one's predecessor); only then anything is unlinked or
- * cut off. So recovery may stop anywhere and start again.
+ * CRASH    What is found, and what it means or what is done:
+ *          - a file without header, empty: made ahead of need, never used; unlinked
+ *          - a file without header, "new-", both header blocks zero: an interrupted recovery; unlinked
+ *          - any other file without header: a first batch that was never synced, or both copies damaged. If it is the
+ *            one that a segment of the chain names, that one tells what the header said: read, and told. Else copied to
+ *            the quarantine as suspect, unlinked
+ *          - a bad record below the cut or the watermark: corruption; quarantined, told, reading goes on behind it
+ *          - a bad record behind the watermark, good ones follow: torn or damaged; quarantined, told as suspect; the
+ *            good ones are kept, for their 250 may be out
+ *          - a bad record behind the watermark, nothing follows: the torn, unsynced end; cut off, counted
+ *          - the chain names a segment at or above `first` that is gone: a loss; told, reading goes on with the next
+ *            older one
+ *          - a segment below `first` or out of the chain: left over from freeing or failure; unlinked
+ *          - a MESSAGE with missing pieces: never sent; quarantined; behind the watermark it is suspect (its pieces
+ * were never synced), else a loss
+ *          - DATA without MESSAGE: the client got no 250; forgotten
+ *          - RESULT, HOLD, ... without MESSAGE: of a message that is done; ignored
+ *          - a newer version, or something unknown that must be known: refused, nothing touched
+ *          The newest segment's watermark is the highest that its own records name. The records behind it are copied
+ *          into a new segment and synced, then that segment's header is written and synced, naming the watermark as cut
+ *          (or, if there is none, the newest one's predecessor and its cut); only then the old ones are unlinked or cut
+ *          off. So recovery may stop anywhere and start again.
  */
 #ifndef QUEUE_JOURNAL_H
 #define QUEUE_JOURNAL_H

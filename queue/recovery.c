@@ -97,27 +97,42 @@ static int by_name(const void *a, const void *b)
 	return strcmp(a, b);
 }
 
-static bool has_content(struct recovery *recovery, int fd, uint64_t size)
+static bool has_content(struct recovery *recovery, int fd, uint64_t limit)
 {
 	struct scan scan;
 	bool any;
 
-	scan_init(&scan, recovery->disk, fd, 0, MIN(size, (uint64_t)PEEK_BYTES));
+	scan_init(&scan, recovery->disk, fd, 0, limit);
 	any = scan_last_nonzero(&scan, 0) > 0;
 	scan_fini(&scan);
 	return any;
 }
 
-static void add_leftover(struct recovery *recovery, const char *name, int fd, uint64_t size, bool header, bool content)
+static void add_leftover(struct recovery *recovery, const char *name, int fd, uint64_t size, bool header)
 {
 	struct recovery_leftover *leftover;
 
 	recovery->leftovers =
 	    xreallocarray(recovery->leftovers, recovery->leftover_count + 1, sizeof(recovery->leftovers[0]));
 	leftover = &recovery->leftovers[recovery->leftover_count++];
-	*leftover = (struct recovery_leftover){.fd = fd, .size = size, .has_header = header, .has_content = content};
+	*leftover = (struct recovery_leftover){.fd = fd, .size = size, .has_header = header};
 	snprintf(leftover->name, sizeof(leftover->name), "%s", name);
 	recovery->report->leftovers++;
+}
+
+/* Made ahead of need, it is empty; from a recovery that was cut short, it has records and no header yet; a header that
+ * is there and unsound, or records in a file that recovery did not make, are evidence of more. */
+static void add_headless(struct recovery *recovery, const char *name, int fd, uint64_t size)
+{
+	struct recovery_leftover *leftover;
+
+	add_leftover(recovery, name, fd, size, false);
+	leftover = &recovery->leftovers[recovery->leftover_count - 1];
+	leftover->has_content = has_content(recovery, fd, MIN(size, (uint64_t)PEEK_BYTES));
+	if (strncmp(name, "seg-", 4) == 0)
+		leftover->is_evidence = leftover->has_content;
+	else
+		leftover->is_evidence = has_content(recovery, fd, MIN(size, (uint64_t)SEGMENT_DATA_START));
 }
 
 static void add_found(struct recovery *recovery, const char *name, int fd, uint64_t size,
@@ -160,8 +175,7 @@ static int look_at_file(struct recovery *recovery, const char *name, struct err 
 			if (rc == 1)
 				add_found(recovery, name, fd, size, &header);
 			else if (rc == 0)
-				add_leftover(recovery, name, fd, size, false,
-					     strncmp(name, "seg-", 4) == 0 && has_content(recovery, fd, size));
+				add_headless(recovery, name, fd, size);
 			else
 				recovery->disk->close(recovery->disk, fd);
 			return rc < 0 ? err_set(err, ERR_VERSION, "journal/%s was written by a newer relayd", name) : 0;
@@ -288,6 +302,20 @@ static void count_torn(struct recovery *recovery, const struct segment *segment,
 
 /* ---- The chain ---- */
 
+static bool has_record(struct recovery *recovery, const struct recovery_leftover *leftover, uint64_t nonce)
+{
+	uint64_t limit = MIN(leftover->size, (uint64_t)PEEK_BYTES);
+	struct scan scan;
+	bool any;
+
+	if (limit < SEGMENT_DATA_START)
+		return false;
+	scan_init(&scan, recovery->disk, leftover->fd, nonce, limit);
+	any = scan_next_valid(&scan, SEGMENT_DATA_START) < limit;
+	scan_fini(&scan);
+	return any;
+}
+
 static struct segment *take_found(struct recovery *recovery, uint32_t at)
 {
 	struct segment *segment = recovery->found[at];
@@ -298,17 +326,55 @@ static struct segment *take_found(struct recovery *recovery, uint32_t at)
 	return segment;
 }
 
-/* The one with this number, or else the highest below it that is still needed; *is_it tells which. */
-static struct segment *take_older(struct recovery *recovery, uint32_t number, bool *is_it)
+static struct segment *take_number(struct recovery *recovery, uint32_t number)
 {
-	for (uint32_t at = recovery->found_count; at > 0; at--) {
-		uint32_t found = recovery->found[at - 1]->header.number;
-		if (found > number)
+	for (uint32_t at = 0; at < recovery->found_count; at++)
+		if (recovery->found[at]->header.number == number)
+			return take_found(recovery, at);
+	return NULL;
+}
+
+/* The highest below `number` that is still needed. */
+static struct segment *take_older(struct recovery *recovery, uint32_t number)
+{
+	uint32_t at = recovery->found_count;
+
+	while (at > 0 && recovery->found[at - 1]->header.number >= number)
+		at--;
+	return at > 0 && recovery->found[at - 1]->header.number >= recovery->first ? take_found(recovery, at - 1)
+										   : NULL;
+}
+
+/* A file without sound header whose first record is sound with the nonce that its successor names: both copies of the
+ * header were lost, and the successor tells what stood in them. */
+static struct segment *adopt_headless(struct recovery *recovery, const struct segment_header *successor)
+{
+	char text[128];
+
+	for (uint32_t i = 0; i < recovery->leftover_count; i++) {
+		struct recovery_leftover *leftover = &recovery->leftovers[i];
+		struct segment_header header = {.number = successor->previous,
+						.nonce = successor->previous_nonce,
+						.previous = successor->previous_previous,
+						.cut = successor->previous_cut};
+		struct segment *segment;
+		if (leftover->has_header || !leftover->has_content ||
+		    !has_record(recovery, leftover, successor->previous_nonce))
 			continue;
-		*is_it = found == number;
-		return found >= recovery->first ? take_found(recovery, at - 1) : NULL;
+		segment = xcalloc(1, sizeof(*segment));
+		segment->header = header;
+		memcpy(segment->name, leftover->name, sizeof(segment->name));
+		segment->fd = leftover->fd;
+		segment->bytes = leftover->size;
+		*leftover = recovery->leftovers[--recovery->leftover_count];
+		recovery->report->leftovers--;
+		snprintf(text, sizeof(text),
+			 "segment %u (%s): both headers are damaged; read with its successor's help", header.number,
+			 segment->name);
+		tell_corruption(recovery, 0, text);
+		recovery->report->corrupt_ranges++;
+		return segment;
 	}
-	*is_it = false;
 	return NULL;
 }
 
@@ -332,6 +398,27 @@ static void set_end(struct recovery *recovery, struct segment *segment, uint64_t
 	segment->synced = segment->end;
 }
 
+/* The segment before this one, with its end; NULL: there is none that is needed and can be read. */
+static struct segment *step_back(struct recovery *recovery, const struct segment_header *header)
+{
+	struct segment *segment;
+
+	if (header->previous == 0 || header->previous < recovery->first)
+		return NULL;
+	segment = take_number(recovery, header->previous);
+	if (!segment)
+		segment = adopt_headless(recovery, header);
+	if (segment) {
+		set_end(recovery, segment, header->cut);
+		return segment;
+	}
+	tell_missing(recovery, header->previous);
+	segment = take_older(recovery, header->previous);
+	if (segment)
+		set_end(recovery, segment, 0);
+	return segment;
+}
+
 static void link_chain(struct recovery *recovery)
 {
 	struct segment **chain = NULL, *segment;
@@ -344,20 +431,10 @@ static void link_chain(struct recovery *recovery)
 	recovery->first = segment->header.first;
 	recovery->tail_end = survey(recovery, segment);
 	segment->synced = segment->end;
-	for (;;) {
-		uint32_t previous = segment->header.previous;
-		uint64_t cut = segment->header.cut;
-		bool is_it;
+	while (segment) {
 		chain = xreallocarray(chain, count + 1, sizeof(chain[0]));
 		chain[count++] = segment;
-		if (previous == 0 || previous < recovery->first)
-			break;
-		segment = take_older(recovery, previous, &is_it);
-		if (!is_it)
-			tell_missing(recovery, previous);
-		if (!segment)
-			break;
-		set_end(recovery, segment, is_it ? cut : 0);
+		segment = step_back(recovery, &segment->header);
 	}
 	while (count > 0)
 		segments_add(recovery->segments, chain[--count]);
@@ -379,7 +456,7 @@ static void drop_unchained(struct recovery *recovery)
 			tell_corruption(recovery, 0, text);
 			continue;
 		}
-		add_leftover(recovery, segment->name, segment->fd, segment->bytes, true, false);
+		add_leftover(recovery, segment->name, segment->fd, segment->bytes, true);
 		segment->fd = -1;
 	}
 }

@@ -28,7 +28,8 @@ struct recovery_leftover {
 	int fd;
 	uint64_t size;
 	bool has_header;
-	bool has_content; /* without a header, yet not empty: evidence */
+	bool has_content; /* some octet near its beginning is not zero */
+	bool is_evidence; /* without a sound header, yet more than an interrupted recovery leaves behind */
 };
 
 /* A message that cannot be sent. */

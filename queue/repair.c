@@ -152,7 +152,7 @@ static int save_evidence(struct repair *repair)
 	for (uint32_t i = 0; rc == 0 && i < recovery->range_count; i++)
 		rc = save_range(repair, &recovery->ranges[i]);
 	for (uint32_t i = 0; rc == 0 && i < recovery->leftover_count; i++) {
-		if (!recovery->leftovers[i].has_content)
+		if (!recovery->leftovers[i].is_evidence)
 			continue;
 		tell_leftover(repair, &recovery->leftovers[i]);
 		rc = save_leftover(repair, &recovery->leftovers[i]);
@@ -195,12 +195,14 @@ static void new_header(struct repair *repair)
 	if (!repair->old)
 		return;
 	if (repair->old->end > 0) {
-		header->previous = repair->old->header.number;
-		header->cut = recovery->rules->no_cut ? 0 : repair->old->end;
-	} else {
-		header->previous = repair->old->header.previous;
-		header->cut = repair->old->header.cut;
+		segment_header_link(header, &repair->old->header, recovery->rules->no_cut ? 0 : repair->old->end);
+		return;
 	}
+	header->previous = repair->old->header.previous;
+	header->cut = repair->old->header.cut;
+	header->previous_nonce = repair->old->header.previous_nonce;
+	header->previous_previous = repair->old->header.previous_previous;
+	header->previous_cut = repair->old->header.previous_cut;
 }
 
 /* Room for all that may have to be copied, with a little for what follows. */

@@ -21,6 +21,9 @@ enum {
 	AT_SPOOL = 64,
 	AT_CREATED = 72,
 	AT_SIZE = 80,
+	AT_PREVIOUS_NONCE = 88,
+	AT_PREVIOUS_PREVIOUS = 96,
+	AT_PREVIOUS_CUT = 104,
 	AT_SUM = SEGMENT_HEADER_BYTES - 8,
 };
 
@@ -31,6 +34,15 @@ enum {
 static uint64_t header_sum(const char *at)
 {
 	return XXH3_64bits_withSeed(at, AT_SUM, HEADER_SEED);
+}
+
+void segment_header_link(struct segment_header *header, const struct segment_header *previous, uint64_t cut)
+{
+	header->previous = previous->number;
+	header->cut = cut;
+	header->previous_nonce = previous->nonce;
+	header->previous_previous = previous->previous;
+	header->previous_cut = previous->cut;
 }
 
 void segment_header_put(char *blocks, const struct segment_header *header)
@@ -51,6 +63,9 @@ void segment_header_put(char *blocks, const struct segment_header *header)
 		put_u64(at + AT_SPOOL, header->spool);
 		put_u64(at + AT_CREATED, (uint64_t)header->created_wall);
 		put_u64(at + AT_SIZE, header->size);
+		put_u64(at + AT_PREVIOUS_NONCE, header->previous_nonce);
+		put_u64(at + AT_PREVIOUS_PREVIOUS, header->previous_previous);
+		put_u64(at + AT_PREVIOUS_CUT, header->previous_cut);
 		put_u64(at + AT_SUM, header_sum(at));
 	}
 }
@@ -72,6 +87,9 @@ static int get_copy(const char *at, uint32_t copy, struct segment_header *header
 	    .spool = get_u64(at + AT_SPOOL),
 	    .created_wall = (int64_t)get_u64(at + AT_CREATED),
 	    .size = get_u64(at + AT_SIZE),
+	    .previous_nonce = get_u64(at + AT_PREVIOUS_NONCE),
+	    .previous_previous = (uint32_t)get_u64(at + AT_PREVIOUS_PREVIOUS),
+	    .previous_cut = get_u64(at + AT_PREVIOUS_CUT),
 	};
 	return header->number > 0 && header->previous < header->number;
 }

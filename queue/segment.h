@@ -17,6 +17,9 @@ struct segment_header {
 	uint64_t nonce;	   /* random: seeds all checksums of the segment */
 	uint32_t previous; /* 0: none */
 	uint64_t cut;	   /* the previous segment counts up to here; beyond it everything is void */
+	/* What stood in the header of the previous one, should both its copies be lost: */
+	uint64_t previous_nonce, previous_cut;
+	uint32_t previous_previous;
 	uint32_t first;	   /* the oldest segment that is still needed */
 	uint64_t id_floor; /* the lowest message id that has not been given out */
 	uint64_t spool;	   /* random, once per spool: its low bits stand in the ids */
@@ -24,6 +27,8 @@ struct segment_header {
 	uint64_t size; /* of the file when it was made */
 };
 
+/* Makes `header` the successor of a segment that counts up to `cut`. */
+void segment_header_link(struct segment_header *header, const struct segment_header *previous, uint64_t cut);
 /* Both copies, with zeros between, into SEGMENT_DATA_START bytes. */
 void segment_header_put(char *blocks, const struct segment_header *header);
 /* From the first `len` bytes of a file: 1: read from the first copy that is sound; 0: there is none; ERR_VERSION:

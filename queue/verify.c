@@ -162,7 +162,7 @@ static void tell_leftovers(struct view *view, struct verify_summary *summary)
 	char text[160];
 
 	for (uint32_t i = 0; i < view->recovery.leftover_count; i++) {
-		if (!view->recovery.leftovers[i].has_content)
+		if (!view->recovery.leftovers[i].is_evidence)
 			continue;
 		summary->suspect_ranges++;
 		snprintf(text, sizeof(text), "journal/%s has no sound header, but is not empty: torn or damaged",

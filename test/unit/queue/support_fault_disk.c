@@ -628,7 +628,8 @@ static int finish_sync(struct fault_disk *disk, const struct fault_async *async)
 
 	if (async->fd >= AREA_FD)
 		return sync_directory(disk, (enum disk_area)(async->fd - AREA_FD));
-	BUG_ON(!by_fd(disk, async->fd));
+	if (!by_fd(disk, async->fd))
+		return -EIO; /* closed meanwhile: only a broken rule does that */
 	rc = sync_file(disk, by_fd(disk, async->fd), async->covered);
 	disk->syncs_ok += rc == 0;
 	return rc;

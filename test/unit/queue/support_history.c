@@ -192,11 +192,12 @@ static void look_at_durability(struct run *run)
 	}
 }
 
+/* The latest: after the clock was set back, the id of one that was never written down may have come again. */
 static struct model_message *by_id(struct run *run, uint64_t id)
 {
-	for (uint32_t i = 0; i < run->message_count; i++)
-		if (run->messages[i].id == id)
-			return &run->messages[i];
+	for (uint32_t i = run->message_count; i > 0; i--)
+		if (run->messages[i - 1].id == id)
+			return &run->messages[i - 1];
 	return NULL;
 }
 

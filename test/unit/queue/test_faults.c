@@ -1,7 +1,8 @@
 /*
  * The journal under fire: random histories on the fault disk against the model of support_history.c.
  *
- * SEED=n runs that one history alone and says what happens in it. LONG=1 runs many more. A history that ends in a
+ * SEED=n runs that one history alone and says what happens in it. LONG=1 runs many more, HISTORIES=n so many of each
+ * kind, FIRST=n begins the short ones at that seed. A history that ends in a
  * violation is shrunk and printed.
  */
 #include "support_history.h"
@@ -95,7 +96,7 @@ static void short_histories_with_faults_keep_everything(void **state)
 	if (env_number("SEED", 0))
 		one_history(env_number("SEED", 0));
 	else
-		run_histories(1000000, scaled(2000), 60, DANGER_FAULTS);
+		run_histories(env_number("FIRST", 1000000), scaled(2000), 60, DANGER_FAULTS);
 }
 
 static void long_histories_with_faults_keep_everything(void **state)
