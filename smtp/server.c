@@ -246,7 +246,7 @@ static size_t line_limit(const struct smtp_server *s)
 
 static void drop_input(struct smtp_server *s, size_t len)
 {
-	if (s->state == AUTH_LINE && len)
+	if ((s->state == AUTH_LINE || s->skipping) && len)
 		sodium_memzero(s->in.data + s->in.start, len);
 	buf_consume(&s->in, len);
 	s->searched = 0;
