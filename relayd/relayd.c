@@ -5,6 +5,8 @@
 #include "relayd/changes.h"
 #include "relayd/control.h"
 #include "relayd/delivery.h"
+#include "relayd/dns_loop.h"
+#include "relayd/gauges.h"
 #include "relayd/helper.h"
 #include "relayd/listener.h"
 #include "relayd/recent.h"
@@ -39,8 +41,7 @@ struct relayd {
 	struct disk *disk;
 	struct queue *queue;
 	struct net *net;
-	struct dns *dns;
-	struct dns_fds *dns_fds;
+	struct dns_loop *dns;
 	struct resolver *resolver;
 	struct mx *mx;
 	struct auth *auth;
@@ -57,6 +58,7 @@ struct relayd {
 	struct submissions *submissions;
 	struct control *control;
 	struct web web;
+	struct gauges gauges;
 	struct changes *changes;
 	timer_id health_timer, changes_timer, stop_timer;
 	int64_t started_wall;
@@ -106,7 +108,8 @@ static void configure_mx(struct relayd *r)
 	if (r->mx)
 		mx_configure(r->mx, &options);
 	else
-		r->mx = mx_new(r->dns, r->resolver, loop_timers(r->loop), r->clock, rng_system(), &options);
+		r->mx =
+		    mx_new(dns_loop_dns(r->dns), r->resolver, loop_timers(r->loop), r->clock, rng_system(), &options);
 }
 
 static void configure_retry(struct relayd *r)
@@ -271,109 +274,6 @@ static void on_destination_health(void *ctx, struct destination *destination)
 	health_look(r->health);
 }
 
-static void collect(void *ctx)
-{
-	struct relayd *r = ctx;
-	struct queue_stats stats;
-	int64_t now = clock_wall_ms(r->clock);
-
-	queue_stats(r->queue, &stats);
-	for (int state = 0; state < STATE_COUNT; state++) {
-		const char *name = message_state_name(state);
-		int64_t oldest = stats.oldest_arrived_wall[state];
-		series_set(metrics_series(r->metrics, METRIC_QUEUE_MESSAGES, name, NULL, NULL),
-			   (double)stats.messages[state]);
-		series_set(metrics_series(r->metrics, METRIC_QUEUE_RECIPIENTS, name, NULL, NULL),
-			   (double)stats.recipients[state]);
-		series_set(metrics_series(r->metrics, METRIC_QUEUE_BYTES, name, NULL, NULL),
-			   (double)stats.bytes[state]);
-		series_set(metrics_series(r->metrics, METRIC_QUEUE_OLDEST_AGE, name, NULL, NULL),
-			   oldest ? (double)(now - oldest) / 1000 : 0);
-	}
-	series_set(metrics_series(r->metrics, METRIC_JOURNAL_BYTES, NULL, NULL, NULL), (double)stats.journal_bytes);
-	series_set(metrics_series(r->metrics, METRIC_JOURNAL_FREE_BYTES, NULL, NULL, NULL), (double)stats.free_bytes);
-	series_set(metrics_series(r->metrics, METRIC_JOURNAL_ERRORS, NULL, NULL, NULL), (double)stats.errors);
-	series_set(metrics_series(r->metrics, METRIC_CONNECTIONS, "out", NULL, NULL),
-		   destinations_connection_count(r->destinations));
-	series_set(metrics_series(r->metrics, METRIC_LOG_LINES_DROPPED, NULL, NULL, NULL),
-		   (double)log_dropped_count(r->log));
-	series_set(metrics_series(r->metrics, METRIC_LOOP_TURN_MAX, NULL, NULL, NULL),
-		   (double)loop_take_longest_turn_us(r->loop) / 1e6);
-}
-
-/* ---- DNS descriptors in the loop ---- */
-
-struct dns_fds {
-	struct dns_host host;
-	struct relayd *relayd;
-	struct dns_fd {
-		int fd;
-		struct watch *watch;
-		struct dns_fds *owner;
-		struct dns_fd *next;
-	} * first;
-};
-
-static void on_dns_fd(void *ctx, uint32_t events)
-{
-	struct dns_fd *entry = ctx;
-	bool broken = events & (EPOLLERR | EPOLLHUP);
-
-	dns_on_fd(entry->owner->relayd->dns, entry->fd, broken || (events & EPOLLIN), broken || (events & EPOLLOUT));
-}
-
-static void watch_dns(void *ctx, int fd, bool want_read, bool want_write)
-{
-	struct dns_fds *fds = ctx;
-	struct loop *loop = fds->relayd->loop;
-	uint32_t events = (want_read ? EPOLLIN : 0u) | (want_write ? EPOLLOUT : 0u);
-	struct dns_fd **at = &fds->first;
-
-	while (*at && (*at)->fd != fd)
-		at = &(*at)->next;
-	if (!events) {
-		struct dns_fd *gone = *at;
-		if (!gone)
-			return;
-		*at = gone->next;
-		loop_unwatch(loop, &gone->watch);
-		free(gone);
-		return;
-	}
-	if (!*at) {
-		*at = xcalloc(1, sizeof(**at));
-		**at = (struct dns_fd){fd, NULL, fds, NULL};
-		(*at)->watch = loop_watch(loop, fd, events, on_dns_fd, *at);
-		return;
-	}
-	loop_watch_events(loop, (*at)->watch, events);
-}
-
-static int start_dns(struct relayd *r, struct err *err)
-{
-	const struct config_endpoints *servers = &r->config->dns.servers;
-	char texts[16][80];
-	const char *pointers[16];
-	struct dns_options options = {.servers = pointers,
-				      .server_count = MIN(servers->count, ARRAY_LEN(pointers)),
-				      .trust = r->config->dns.trust_ad ? DNS_TRUST_ALWAYS : DNS_TRUST_LOOPBACK};
-
-	for (size_t i = 0; i < options.server_count; i++) {
-		bool v6 = servers->items[i].family == AF_INET6;
-		snprintf(texts[i], sizeof(texts[i]), v6 ? "[%s]:%u" : "%s:%u", servers->items[i].host,
-			 servers->items[i].port);
-		pointers[i] = texts[i];
-	}
-	r->dns_fds = xcalloc(1, sizeof(*r->dns_fds));
-	r->dns_fds->relayd = r;
-	r->dns_fds->host = (struct dns_host){watch_dns, r->dns_fds};
-	r->dns = dns_new(&options, &r->dns_fds->host, loop_timers(r->loop), r->clock, rng_system(), err);
-	if (!r->dns)
-		return ERR_CONFIG;
-	r->resolver = resolver_new(r->dns, loop_timers(r->loop), r->clock, rng_system(), NULL);
-	return 0;
-}
-
 /* ---- start ---- */
 
 static int complain(struct relayd *r, int exit_code, const struct err *err)
@@ -509,8 +409,10 @@ static void make_control(struct relayd *r)
 
 static int start_parts(struct relayd *r, struct err *err)
 {
-	if (start_dns(r, err) != 0)
+	r->dns = dns_loop_new(r->loop, r->config, r->clock, rng_system(), err);
+	if (!r->dns)
 		return EX_CONFIG;
+	r->resolver = resolver_new(dns_loop_dns(r->dns), loop_timers(r->loop), r->clock, rng_system(), NULL);
 	configure_mx(r);
 	r->tls_policy = tls_policy_new(r->config, err);
 	if (!r->tls_policy)
@@ -584,7 +486,8 @@ static void open_doors(struct relayd *r)
 	series_set(metrics_series(r->metrics, METRIC_RELOAD_SUCCESSFUL, NULL, NULL, NULL), 1);
 	series_set(metrics_series(r->metrics, METRIC_RELOAD_SUCCESS_TIME, NULL, NULL, NULL),
 		   (double)r->started_wall / 1000);
-	metrics_on_scrape(r->metrics, collect, r);
+	r->gauges = (struct gauges){r->metrics, r->clock, r->queue, r->destinations, r->loop, r->log};
+	metrics_on_scrape(r->metrics, gauges_collect, &r->gauges);
 	loop_on_signal(r->loop, SIGTERM, on_signal, r);
 	loop_on_signal(r->loop, SIGINT, on_signal, r);
 	loop_on_signal(r->loop, SIGHUP, on_signal, r);
@@ -729,8 +632,7 @@ void relayd_free(struct relayd **relayd)
 	auth_free(&r->auth);
 	mx_free(&r->mx);
 	resolver_free(&r->resolver);
-	dns_free(&r->dns);
-	free(r->dns_fds);
+	dns_loop_free(&r->dns);
 	tls_policy_free(&r->tls_policy);
 	changes_free(&r->changes);
 	queue_close(&r->queue);
