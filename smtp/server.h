@@ -69,9 +69,8 @@ struct smtp_server_options {
 	bool tls_active;	   /* implicit TLS: it stands already */
 	bool auth;		   /* there are users: AUTH is offered, under TLS */
 	bool allow_plaintext_auth; /* and without */
-	bool trusted;		   /* this client needs neither AUTH nor TLS */
-	bool auth_required; /* of everybody who is not trusted; false: nobody is asked, never use it in the open */
-	bool bare_names;    /* "RCPT TO:<root>" is for the host to complete; otherwise only postmaster */
+	bool trusted;		   /* this client needs neither AUTH nor TLS; everybody else needs AUTH */
+	bool bare_names;	   /* "RCPT TO:<root>" is for the host to complete; otherwise only postmaster */
 	/* What others are told at MAIL: 530 5.7.0 if they could log in here (`auth`), else 554 5.7.1. NULL: a text that
 	 * says which of the two must be set up. */
 	const char *untrusted_text;
@@ -114,7 +113,7 @@ enum smtp_server_event_type {
 	SMTP_SERVER_DATA,     /* open what takes the content; smtp_server_data_done() */
 	SMTP_SERVER_CONTENT,  /* `content`: the next octets. Not ready for them: call next() again later */
 	SMTP_SERVER_COMPLETE, /* `complete`: all of it was given. smtp_server_stored() */
-	SMTP_SERVER_ABORTED,  /* `reason`: the transaction that MAIL or its acceptance began is over, drop all of it */
+	SMTP_SERVER_ABORTED,  /* `reason`: the transaction that MAIL began is over, drop all of it */
 	SMTP_SERVER_STARTTLS, /* the 220 is out, what came before TLS is dropped: do the handshake, then
 			       * smtp_server_tls_started(); or close */
 	SMTP_SERVER_REJECTED, /* fact, for log and metrics: `reason`, `code`; a reply that refused something */
