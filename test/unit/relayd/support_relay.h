@@ -1,0 +1,130 @@
+/*
+ * The inner half of a relay in one process, without the network: a real queue on a temporary folder, the loop in
+ * virtual time, scheduler, destinations, health, metrics and log, and connections that do what the test says.
+ */
+#ifndef SUPPORT_RELAY_H
+#define SUPPORT_RELAY_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "base/base.h"
+#include "base/buf.h"
+#include "base/list.h"
+#include "base/random.h"
+#include "config/config.h"
+#include "queue/queue.h"
+#include "relayd/destination.h"
+#include "relayd/health.h"
+#include "relayd/recent.h"
+#include "relayd/scheduler.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RELAY_WALL_MS 1790000000000
+
+/* A connection that a destination has asked for. It does nothing by itself. */
+struct fake_connection {
+	struct destination_slot slot;
+	struct list node; /* in relay.connections */
+	struct relay *relay;
+	struct destination *destination;
+	struct job *job;
+	unsigned number; /* of all that were ever opened, from 1 */
+	unsigned woken;
+};
+
+/* What the scheduler reported. */
+struct reported {
+	uint64_t id;
+	uint32_t recipient, attempts;
+	struct outcome outcome;
+	int64_t next_wall;
+	char destination[DESTINATION_NAME_MAX + 32]; /* its key; "": none */
+};
+
+enum { REPORTS_MAX = 4096 };
+
+struct relay {
+	char folder[64];
+	int fd;
+	struct disk *disk;
+	struct clock_virtual clock;
+	struct rng_seeded rng;
+	struct loop *loop;
+	struct queue *queue;
+	struct log *log;
+	struct buf log_text;
+	struct metrics *metrics;
+	struct destinations *destinations;
+	struct scheduler *scheduler;
+	struct health *health;
+	struct recent *recent;
+	struct config *config;
+
+	struct list connections; /* open ones, the oldest first */
+	unsigned opened, quits;
+	unsigned corruptions;
+	unsigned health_changes;
+	char last_health[DESTINATION_NAME_MAX + 64]; /* "KEY CLASS", class none: it is well again */
+
+	struct reported reports[REPORTS_MAX];
+	size_t report_count;
+
+	/* The bounce hook: what it was told last, and whether it answers at once. */
+	unsigned bounces;
+	uint64_t bounced_id;
+	struct job_failure bounced[8];
+	uint32_t bounced_count;
+	enum err_code bounce_result;
+	bool bounce_waits;
+	void (*bounce_done)(void *ctx, enum err_code result);
+	void *bounce_ctx;
+	/* Answers instead of the router when it is set. */
+	void (*route)(struct relay *relay, const struct queue_envelope *envelope, uint32_t recipient,
+		      struct scheduler_targets *out);
+};
+
+/* Configuration in YAML; NULL: none, so mail goes by MX. */
+void relay_init(struct relay *relay, const char *yaml);
+void relay_fini(struct relay *relay);
+void relay_configure(struct relay *relay, const char *yaml);
+/* Stops and starts again; what was in flight is so no more. */
+void relay_restart(struct relay *relay);
+/* Turns at the present time until nothing happens any more. */
+void relay_turn(struct relay *relay);
+/* Lets time pass, stopping wherever there is something to do. */
+void relay_pass(struct relay *relay, int64_t ms);
+
+/* Submits a message, its recipients parted by spaces, and turns until it is accepted. */
+uint64_t relay_submit(struct relay *relay, const char *sender, const char *recipients);
+uint64_t relay_submit_class(struct relay *relay, enum message_class class, const char *sender, const char *recipients);
+uint64_t relay_submit_envelope(struct relay *relay, const struct queue_envelope *envelope);
+
+/* The connection that stands at this place among the open ones; NULL: there are fewer. */
+struct fake_connection *relay_connection(struct relay *relay, unsigned place);
+/* The first open one to the destination of this key; fails when there is none. */
+struct fake_connection *relay_connection_to(struct relay *relay, const char *key);
+struct destination *relay_destination(struct relay *relay, const char *key);
+/* The session stands: it takes a job if there is one. */
+void fake_session(struct fake_connection *connection);
+/* No session could be had. The connection is gone. */
+void fake_fail(struct fake_connection *connection, enum failure_class class, enum delivery_stage stage,
+	       const char *text);
+/* Reports the outcome for all recipients of its job, ends it and asks for the next. */
+void fake_finish(struct fake_connection *connection, const struct outcome *outcome);
+void fake_deliver(struct fake_connection *connection);
+void fake_close(struct fake_connection *connection);
+struct outcome outcome_like(enum outcome_kind kind, enum failure_class class, enum delivery_stage stage, int code,
+			    const char *enhanced, const char *text);
+
+/* The last report of that message and recipient; fails when there is none. */
+const struct reported *relay_report(const struct relay *relay, uint64_t id, uint32_t recipient);
+bool relay_log_has(struct relay *relay, const char *text);
+
+#endif
