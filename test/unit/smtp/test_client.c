@@ -300,6 +300,15 @@ static void test_starttls_forgets_what_was_learnt(void **state)
 			"= done reusable\n");
 }
 
+static void test_what_was_offered_before_tls_is_gone_even_with_helo(void **state)
+{
+	(void)state;
+	peer_play(&opportunistic,
+		  HELLO "S: 250-mx.example\nS: 250-PIPELINING\nS: 250-SIZE\nS: 250 STARTTLS\nC: STARTTLS\nS: 220 go\n"
+			"= need_tls\n> tls\nC: EHLO relay.example\nS: 502 what\nC: HELO relay.example\n"
+			"S: 250 mx\n= ready\n> send 0\nC: MAIL FROM:<s@y.example>\n");
+}
+
 static void test_opportunistic_goes_on_without_tls(void **state)
 {
 	(void)state;
@@ -609,6 +618,7 @@ int main(void)
 	    cmocka_unit_test(test_only_recipients_that_need_smtputf8_suffer_from_its_absence),
 	    cmocka_unit_test(test_a_message_that_the_server_cannot_take_is_not_sent),
 	    cmocka_unit_test(test_starttls_forgets_what_was_learnt),
+	    cmocka_unit_test(test_what_was_offered_before_tls_is_gone_even_with_helo),
 	    cmocka_unit_test(test_opportunistic_goes_on_without_tls),
 	    cmocka_unit_test(test_required_tls_is_never_given_up),
 	    cmocka_unit_test(test_clear_text_behind_starttls_is_never_believed),

@@ -528,6 +528,18 @@ static void test_each_step_has_its_time(void **state)
 				   "= done\n= failed timeout dot " DOT_LATE);
 }
 
+/* However long the content took. */
+static void test_the_time_for_the_last_reply_begins_when_all_is_sent(void **state)
+{
+	struct peer_setup setup = hurried;
+
+	(void)state;
+	setup.keeps_body_to_itself = true;
+	peer_play(&setup, TO_BODY
+		  "> tick 390\n> feed 12\nC: Subject: x\n> tick 390\n> feed 9 end\nC: \nC: hello\nC: .\n"
+		  "> tick 499\n> tick 1\n= result 0 timeout dot " DOT_LATE "= done\n= failed timeout dot " DOT_LATE);
+}
+
 static void test_an_idle_session_waits_for_nothing(void **state)
 {
 	(void)state;
@@ -775,6 +787,7 @@ int main(void)
 	    cmocka_unit_test(test_bdat_holds_the_last_octet_until_the_end),
 	    cmocka_unit_test(test_a_large_message_with_bdat_waits_for_its_recipients),
 	    cmocka_unit_test(test_each_step_has_its_time),
+	    cmocka_unit_test(test_the_time_for_the_last_reply_begins_when_all_is_sent),
 	    cmocka_unit_test(test_an_idle_session_waits_for_nothing),
 	    cmocka_unit_test(test_each_recipient_has_its_own_time),
 	    cmocka_unit_test(test_a_trickle_extends_nothing),
