@@ -1,7 +1,8 @@
 /*
  * smtp/server_internal.h - what the files of the submission server share; nobody else includes it
  *
- * server.c          making, bytes and time, the pull loop, lines, ends
+ * server.c          making, bytes and time, the pull loop, ends
+ * server_line.c     from octets to command lines
  * server_command.c  the table of verbs and states, the commands without mail
  * server_mail.c     MAIL, RCPT, DATA: arguments, parameters, answers
  * server_auth.c     AUTH
@@ -110,9 +111,11 @@ void server_tell(struct smtp_server *s, enum smtp_server_event_type type, enum s
 void server_abort(struct smtp_server *s, enum smtp_server_reason reason);
 /* Behind what has been said: flush, then CLOSE. */
 void server_end(struct smtp_server *s, enum smtp_server_reason reason);
+bool server_is_waiting_for_host(const struct smtp_server *s);
+
+/* ---- server_line.c */
 /* The next complete line, without CRLF, in `in`: 1; 0: there is none, or the line was dealt with (see the state). */
 int server_take_line(struct smtp_server *s, struct slice *line);
-bool server_is_waiting_for_host(const struct smtp_server *s);
 
 /* ---- server_command.c */
 enum server_step server_command(struct smtp_server *s, struct slice line, struct smtp_server_event *event);

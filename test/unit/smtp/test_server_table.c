@@ -232,8 +232,8 @@ static void every_reply_is_well_formed(void **state)
 			struct smtp_server_event event;
 			char line[100];
 			struct slice out;
-			bool is_ehlo = strncmp(table[i].command, "HELO", 4) == 0 ||
-				       strncmp(table[i].command, "EHLO", 4) == 0;
+			bool is_ehlo =
+			    strncmp(table[i].command, "HELO", 4) == 0 || strncmp(table[i].command, "EHLO", 4) == 0;
 
 			snprintf(line, sizeof(line), "%s\r\n", table[i].command);
 			smtp_server_input(s, slice_of_str(line));
