@@ -419,8 +419,8 @@ static void fail(struct journal *journal, const char *what, int error)
 	if (journal->failures < 2)
 		return;
 	journal->retry_at_ms = now_ms(journal) + RETRY_MS;
-	set_state(journal, QUEUE_POISONED, reason);
-	refuse_intake(journal, ERR_IO);
+	set_state(journal, is_space_error(error) ? QUEUE_NO_SPACE : QUEUE_POISONED, reason);
+	refuse_intake(journal, is_space_error(error) ? ERR_NO_SPACE : ERR_IO);
 }
 
 /* ---- Freeing ---- */
