@@ -146,7 +146,7 @@ class Container:
 
     def spawn(self):
         self.process = subprocess.Popen(
-            ["nsenter", "--net=/run/netns/box", "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child",
+            ["nsenter", "--net=/run/netns/box", "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork",
              "--propagation", "private", "--", "bash", "-euc", self.setup()],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
         self.reader = threading.Thread(target=self.read, daemon=True)
@@ -200,12 +200,11 @@ class Container:
         return code, time.monotonic() - began
 
     def kill(self):
+        """Process 1, and with it all others. (unshare --kill-child does not do it: a change of user clears that.)"""
         if self.process and self.process.poll() is None:
             os.kill(self.pid, signal.SIGKILL)
             self.wait_exit()
 
     def remove(self):
-        if self.process and self.process.poll() is None:
-            self.process.kill()  # --kill-child takes process 1 along, and with it all others
-            self.wait_exit()
+        self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
