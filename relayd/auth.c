@@ -42,6 +42,7 @@ struct request {
 	void *ctx;
 	enum auth_verdict verdict;
 	char *options;
+	uint64_t generation; /* of the users it is checked against */
 	timer_id timer;
 	bool in_backend;
 };
@@ -53,7 +54,7 @@ struct auth {
 	struct credential *credentials;
 	struct address *addresses;
 	struct request *requests;
-	uint64_t last_id;
+	uint64_t last_id, generation;
 };
 
 const char *auth_verdict_name(enum auth_verdict verdict)
@@ -82,6 +83,8 @@ static void credential_free(struct auth *auth, struct credential *credential)
 void auth_forget(struct auth *auth)
 {
 	struct credential *credential, *next;
+
+	auth->generation++;
 	HASH_ITER(hh, auth->credentials, credential, next)
 	credential_free(auth, credential);
 }
@@ -247,7 +250,9 @@ static void on_checked(void *ctx, enum auth_verdict verdict, struct slice option
 	request->in_backend = false;
 	if (verdict == AUTH_GOOD) {
 		note_success(auth, request->address);
-		remember(auth, request->credential, options);
+		/* An answer that is older than the users of now may be about one who is gone. */
+		if (request->generation == auth->generation)
+			remember(auth, request->credential, options);
 	} else if (verdict == AUTH_WRONG) {
 		note_failure(auth, request->address);
 		delay = delay_of(auth, request->address);
@@ -267,6 +272,7 @@ uint64_t auth_check(struct auth *auth, struct slice address, struct slice user, 
 
 	request->id = ++auth->last_id;
 	request->auth = auth;
+	request->generation = auth->generation;
 	request->cb = cb;
 	request->ctx = ctx;
 	credential_key(auth, user, password, request->credential);
