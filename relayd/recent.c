@@ -81,10 +81,14 @@ void recent_add(struct recent *recent, const struct queue_message *message, uint
 
 const struct recent_entry *recent_find(const struct recent *recent, uint64_t id, const struct recent_entry *previous)
 {
-	size_t from = previous ? (size_t)(previous - recent->entries) + 1 : 0;
+	/* Steps from the oldest, which stands where the next one will. */
+	size_t step =
+	    previous ? ((size_t)(previous - recent->entries) + RECENT_MAX - recent->next) % RECENT_MAX + 1 : 0;
 
-	for (size_t i = from; i < RECENT_MAX; i++)
-		if (recent->entries[i].kind != OUTCOME_NONE && recent->entries[i].id == id)
-			return &recent->entries[i];
+	for (; step < RECENT_MAX; step++) {
+		const struct recent_entry *entry = &recent->entries[(recent->next + step) % RECENT_MAX];
+		if (entry->kind != OUTCOME_NONE && entry->id == id)
+			return entry;
+	}
 	return NULL;
 }

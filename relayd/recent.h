@@ -32,7 +32,7 @@ struct recent *recent_new(void);
 void recent_free(struct recent **recent);
 void recent_add(struct recent *recent, const struct queue_message *message, uint32_t recipient,
 		const struct outcome *outcome, uint32_t attempts, int64_t now_wall);
-/* The entry of this id after `previous` (NULL: the first); NULL: no more. */
+/* The entry of this id after `previous` (NULL: the first), in the order of their ends; NULL: no more. */
 const struct recent_entry *recent_find(const struct recent *recent, uint64_t id, const struct recent_entry *previous);
 
 #endif
