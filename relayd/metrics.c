@@ -286,7 +286,7 @@ static void append_value(struct buf *out, double value)
 	if (value == floor(value) && fabs(value) < 1e15)
 		buf_printf(out, " %.0f\n", value);
 	else
-		buf_printf(out, " %.9g\n", value);
+		buf_printf(out, " %.15g\n", value); /* points in time have ten digits before the point */
 }
 
 static void append_histogram(struct buf *out, const struct series *series)
