@@ -1,0 +1,104 @@
+/*
+ * relayd/delivery_internal.h - what the files of a delivery share
+ *
+ *   delivery.c          the set of them, the driver of destinations, beginning and end
+ *   delivery_connect.c  from a destination to a connected stream: hosts, addresses, TLS, the next one when one fails
+ *   delivery_session.c  the SMTP client's events, jobs, content, outcomes
+ */
+#ifndef RELAYD_DELIVERY_INTERNAL_H
+#define RELAYD_DELIVERY_INTERNAL_H
+
+#include "base/base.h"
+#include "relayd/delivery.h"
+#include "relayd/outcome.h"
+#include "smtp/client.h"
+
+enum { CANDIDATES_MAX = 32 };
+
+struct deliveries {
+	struct deliveries_options options;
+	struct config *config;
+	const struct tls_policy *policy;
+	struct list all;
+	unsigned count;
+};
+
+/* One address to try. */
+struct candidate {
+	char host[256];
+	struct dns_address address;
+};
+
+enum stage { RESOLVING, CONNECTING, SESSION, IDLE, TRANSACTION, ENDING };
+
+struct delivery {
+	struct destination_slot slot; /* first: the destination knows it by this */
+	struct list node;	      /* in deliveries.all */
+	struct deliveries *owner;
+	struct destination *destination;
+	struct config *config;
+	enum stage stage;
+
+	uint64_t lookup; /* of mx or resolver */
+	struct candidate candidates[CANDIDATES_MAX];
+	size_t candidate_count, next_candidate;
+	struct candidate *current;
+	uint16_t port;
+	struct tls_need need;
+	bool without_tls, use_helo; /* of the second try with the same address */
+	struct outcome fault;	    /* why the last address failed */
+
+	struct stream *stream;
+	struct smtp_client *client;
+	timer_id timer;
+	int64_t step_began_ms;
+	char where[256 + DNS_ADDRESS_TEXT + 3]; /* "name[address]" */
+
+	struct job *job;
+	struct smtp_transaction transaction; /* with `recipients`: what the client borrows */
+	struct smtp_client_recipient *recipients;
+	bool untried;
+	size_t prefix_sent, inline_sent;
+	struct queue_content *content;
+	bool feeding;
+};
+
+/* ---- delivery.c ---- */
+
+int64_t delivery_now_ms(const struct delivery *d);
+bool delivery_is_to_relayhost(const struct delivery *d);
+/* NULL: direct delivery, or a relayhost that is not configured any more. */
+const struct config_relayhost *delivery_relayhost(const struct delivery *d);
+/* The time since `step_began_ms`, for relayd_attempt_duration_seconds. */
+void delivery_observe(const struct delivery *d, const char *phase);
+struct outcome_place delivery_place(const struct delivery *d, enum delivery_stage stage, unsigned attempts);
+void delivery_drop_connection(struct delivery *d);
+void delivery_close_content(struct delivery *d);
+/* Over: recipients without an outcome wait again; the object is freed at the end of the turn. */
+void delivery_end(struct delivery *d);
+/* Like delivery_end(), but what the client has to say (QUIT) goes out first. */
+void delivery_end_gently(struct delivery *d);
+/* QUIT, and nobody is waited for: an idle session that said it must not be given another job. */
+void delivery_say_goodbye(struct delivery *d);
+
+/* ---- delivery_connect.c ---- */
+
+/* Looks the hosts up, then connects. A timer callback. */
+void delivery_begin(void *ctx);
+/* The same address once more. */
+void delivery_retry_current(struct delivery *d);
+/* This address was no good (d->fault says why); the next one, or the destination has failed. */
+void delivery_give_up_candidate(struct delivery *d);
+void delivery_candidate_fault(struct delivery *d, enum delivery_stage stage, enum failure_class class,
+			      const char *text);
+void delivery_start_tls(struct delivery *d);
+
+/* ---- delivery_session.c ---- */
+
+/* The connection stands (and TLS, if it is implicit): the SMTP client begins. */
+void delivery_begin_session(struct delivery *d);
+/* Runs the client machine as far as it goes. */
+void delivery_pump(struct delivery *d);
+void delivery_take_job(struct delivery *d);
+
+#endif

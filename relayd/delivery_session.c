@@ -1,0 +1,317 @@
+#include "relayd/delivery_internal.h"
+
+#include <stdlib.h>
+
+enum {
+	IDLE_MX_MS = 5 * 1000,
+	IDLE_RELAYHOST_MS = 30 * 1000,
+	QUICK_MS = 2 * 1000,
+	SESSION_MAX_TRANSACTIONS = 1000,
+};
+
+static enum sasl_client_mechanism mechanism_of(const struct config_relayhost *relayhost)
+{
+	switch (relayhost->auth) {
+	case CONFIG_RELAY_AUTH_PLAIN: return SASL_CLIENT_PLAIN;
+	case CONFIG_RELAY_AUTH_LOGIN: return SASL_CLIENT_LOGIN;
+	case CONFIG_RELAY_AUTH_XOAUTH2: return SASL_CLIENT_XOAUTH2;
+	case CONFIG_RELAY_AUTH_OAUTHBEARER: return SASL_CLIENT_OAUTHBEARER;
+	case CONFIG_RELAY_AUTH_NONE: return SASL_CLIENT_NONE;
+	case CONFIG_RELAY_AUTH_AUTO: break;
+	}
+	return relayhost->username ? SASL_CLIENT_AUTO : SASL_CLIENT_NONE;
+}
+
+/* Makes the SMTP machine. False: the secret cannot be read, which is the account's trouble. */
+static bool make_client(struct delivery *d)
+{
+	const struct config_relayhost *relayhost = delivery_relayhost(d);
+	struct smtp_client_options options = {
+	    .helo_name = d->config->hostname,
+	    .tls = d->without_tls ? SMTP_CLIENT_TLS_NONE : d->need.mode,
+	    .use_helo = d->use_helo,
+	};
+	char *secret = NULL;
+	struct err err;
+
+	if (relayhost && mechanism_of(relayhost) != SASL_CLIENT_NONE) {
+		if (config_secret_read(&relayhost->password, &secret, &err) != 0) {
+			delivery_candidate_fault(d, STAGE_AUTH, CLASS_AUTH, err.text);
+			return false;
+		}
+		options.credentials = (struct sasl_client_credentials){.mechanism = mechanism_of(relayhost),
+								       .username = relayhost->username,
+								       .secret = secret,
+								       .host = relayhost->address.host,
+								       .port = relayhost->address.port};
+	}
+	d->client = smtp_client_new(&options, delivery_now_ms(d));
+	config_secret_wipe(&secret);
+	return true;
+}
+
+void delivery_begin_session(struct delivery *d)
+{
+	d->stage = SESSION;
+	if (!make_client(d)) {
+		delivery_give_up_candidate(d);
+		return;
+	}
+	delivery_pump(d);
+}
+
+/* ---- the session ---- */
+
+static void on_idle_over(void *ctx)
+{
+	delivery_say_goodbye(ctx);
+}
+
+static bool has_8bit(const struct queue_envelope *envelope)
+{
+	return envelope->body == QUEUE_BODY_8BITMIME;
+}
+
+static void begin_transaction(struct delivery *d, struct job *job)
+{
+	const struct queue_message *message = &job->ticket->message;
+	const struct queue_envelope *envelope = &message->envelope;
+
+	d->transaction = (struct smtp_transaction){
+	    .sender = envelope->sender,
+	    .recipient_count = job->count,
+	    .content_bytes = envelope->prefix.len + message->content_bytes,
+	    .has_8bit = has_8bit(envelope),
+	    .needs_smtputf8 = envelope->flags & QUEUE_SMTPUTF8,
+	    .requiretls = envelope->flags & QUEUE_REQUIRETLS,
+	    .ret = (enum smtp_dsn_ret)envelope->ret,
+	    .envid = envelope->envid,
+	    .auth = envelope->auth,
+	};
+
+	d->job = job;
+	d->stage = TRANSACTION;
+	d->untried = false;
+	d->prefix_sent = d->inline_sent = 0;
+	d->step_began_ms = delivery_now_ms(d);
+	d->recipients = xreallocarray(d->recipients, job->count, sizeof(*d->recipients));
+	for (uint32_t i = 0; i < job->count; i++) {
+		const struct queue_recipient *recipient = job_recipient(job, i);
+		d->recipients[i] =
+		    (struct smtp_client_recipient){recipient->address, recipient->orcpt, recipient->notify};
+	}
+	d->transaction.recipients = d->recipients;
+	smtp_client_send(d->client, &d->transaction);
+}
+
+void delivery_take_job(struct delivery *d)
+{
+	struct loop *loop = d->owner->options.loop;
+	struct job *job;
+
+	if (smtp_client_transaction_count(d->client) >= SESSION_MAX_TRANSACTIONS) {
+		smtp_client_quit(d->client);
+		return;
+	}
+	job = destination_next_job(d->destination, &d->slot);
+	if (job) {
+		begin_transaction(d, job);
+		return;
+	}
+	if (d->stage == ENDING)
+		return;
+	d->stage = IDLE;
+	timers_set(loop_timers(loop), &d->timer,
+		   delivery_now_ms(d) + (delivery_is_to_relayhost(d) ? IDLE_RELAYHOST_MS : IDLE_MX_MS), on_idle_over,
+		   d);
+}
+
+/* What a result of the client means for a recipient; false: it has not been tried. */
+static bool outcome_of_result(const struct delivery *d, const struct smtp_client_result *result, unsigned attempts,
+			      struct outcome *out)
+{
+	struct outcome_place place = delivery_place(d, result->stage, attempts);
+	const struct smtp_reply *reply = &result->reply;
+
+	switch (result->cause) {
+	case SMTP_CLIENT_REPLIED:
+		outcome_of_reply(out, &place, reply->code, reply->enhanced, reply->text);
+		/* Only a reply to the end of data delivers (RFC 5321 section 4.1.1.4). */
+		if (out->kind == OUTCOME_DELIVERED && result->stage != STAGE_DOT)
+			outcome_of_fault(out, &place, OUTCOME_DEFERRED, CLASS_OTHER, "4.5.0", reply->text);
+		return true;
+	case SMTP_CLIENT_UNDELIVERABLE:
+		outcome_of_fault(out, &place, OUTCOME_FAILED, CLASS_OTHER, reply->enhanced, reply->text);
+		return true;
+	case SMTP_CLIENT_LOST:
+	case SMTP_CLIENT_TIMEOUT:
+	case SMTP_CLIENT_PROTOCOL:
+		outcome_of_fault(out, &place, OUTCOME_DEFERRED, CLASS_CONNECT,
+				 result->cause == SMTP_CLIENT_PROTOCOL ? "4.5.0" : "4.4.2", reply->text);
+		return true;
+	case SMTP_CLIENT_NO_TLS:
+		outcome_of_fault(out, &place, OUTCOME_DEFERRED, CLASS_TLS, NULL, reply->text);
+		return true;
+	case SMTP_CLIENT_NO_AUTH:
+		outcome_of_fault(out, &place, OUTCOME_DEFERRED, CLASS_AUTH, NULL, reply->text);
+		return true;
+	case SMTP_CLIENT_ABORTED: break;
+	}
+	return false;
+}
+
+static void on_result(struct delivery *d, uint32_t i, const struct smtp_client_result *result)
+{
+	const struct queue_message *message = &d->job->ticket->message;
+	struct outcome outcome;
+
+	if (result->untried)
+		d->untried = true;
+	if (result->untried || result->too_many_recipients)
+		return;
+	if (outcome_of_result(d, result, message->status[d->job->indexes[i]].attempts, &outcome))
+		destination_on_outcome(d->destination, d->job, i, &outcome);
+}
+
+static void on_transaction_done(struct delivery *d, bool reusable)
+{
+	struct job *job = d->job;
+	bool quick = delivery_now_ms(d) - d->step_began_ms < QUICK_MS;
+
+	d->job = NULL;
+	delivery_close_content(d);
+	if (d->untried && job->reported == 0)
+		destination_return_job(d->destination, job);
+	else
+		destination_on_job_done(d->destination, job, quick && job->reported > 0);
+	if (reusable)
+		delivery_take_job(d);
+}
+
+static void on_session_failed(struct delivery *d, const struct smtp_client_event *event)
+{
+	bool had_session = d->stage == TRANSACTION || d->stage == IDLE;
+
+	if (had_session) {
+		delivery_end_gently(d);
+		return;
+	}
+	if (event->try_helo && !d->use_helo) {
+		d->use_helo = true;
+		delivery_retry_current(d);
+		return;
+	}
+	if (!outcome_of_result(d, &event->result, 0, &d->fault))
+		delivery_candidate_fault(d, STAGE_GREETING, CLASS_CONNECT, event->result.reply.text);
+	delivery_give_up_candidate(d);
+}
+
+/* False: the delivery has ended or begun anew; its client is not the same any more. */
+static bool handle(struct delivery *d, const struct smtp_client_event *event)
+{
+	switch (event->type) {
+	case SMTP_CLIENT_NEED_TLS: {
+		/* The STARTTLS reply is the last in clear text; all output before it has gone. */
+		delivery_start_tls(d);
+		return true;
+	}
+	case SMTP_CLIENT_READY:
+		destination_on_session(d->destination);
+		delivery_take_job(d);
+		return d->stage != ENDING;
+	case SMTP_CLIENT_RESULT: on_result(d, event->recipient, &event->result); return true;
+	case SMTP_CLIENT_NEED_BODY: d->feeding = true; return true;
+	case SMTP_CLIENT_TRANSACTION_DONE: on_transaction_done(d, event->reusable); return d->stage != ENDING;
+	case SMTP_CLIENT_FAILED: on_session_failed(d, event); return false;
+	case SMTP_CLIENT_CLOSED: delivery_end_gently(d); return false;
+	}
+	return true;
+}
+
+/* ---- content ---- */
+
+static bool feed_slice(struct delivery *d, struct slice bytes, size_t *sent)
+{
+	*sent += smtp_client_body(d->client, slice_from(bytes, *sent));
+	return *sent == bytes.len;
+}
+
+/* Content in pieces; false: it ended, one way or the other. */
+static bool feed_pieces(struct delivery *d)
+{
+	char piece[16 * 1024];
+	size_t room = MIN(smtp_client_body_room(d->client), sizeof(piece));
+	struct err err;
+	ssize_t n;
+
+	if (!d->content)
+		d->content = queue_content_open(d->owner->options.queue, d->job->ticket->message.id, &err);
+	n = d->content ? queue_content_read(d->content, piece, room) : ERR_IO;
+	if (n < 0)
+		smtp_client_abort(d->client, "the message cannot be read from the queue");
+	else if (n == 0)
+		smtp_client_body_end(d->client);
+	else
+		smtp_client_body(d->client, slice_of(piece, (size_t)n));
+	return n > 0;
+}
+
+static void feed(struct delivery *d)
+{
+	const struct queue_message *message = &d->job->ticket->message;
+
+	while (d->feeding && smtp_client_body_room(d->client) > 0) {
+		if (d->prefix_sent < message->envelope.prefix.len) {
+			feed_slice(d, message->envelope.prefix, &d->prefix_sent);
+		} else if (message->is_inline) {
+			if (!feed_slice(d, message->content, &d->inline_sent))
+				continue;
+			smtp_client_body_end(d->client);
+			d->feeding = false;
+		} else if (!feed_pieces(d)) {
+			d->feeding = false;
+		}
+	}
+}
+
+/* ---- driving ---- */
+
+static void on_deadline(void *ctx)
+{
+	delivery_pump(ctx);
+}
+
+static void arm_deadline(struct delivery *d)
+{
+	int64_t at = smtp_client_deadline_ms(d->client);
+
+	if (d->stage == IDLE)
+		return; /* the idle timer runs */
+	if (at == INT64_MAX)
+		timers_cancel(loop_timers(d->owner->options.loop), &d->timer);
+	else
+		timers_set(loop_timers(d->owner->options.loop), &d->timer, at, on_deadline, d);
+}
+
+void delivery_pump(struct delivery *d)
+{
+	struct smtp_client_event event;
+	struct slice output;
+
+	if (d->stage == ENDING || !d->client)
+		return;
+	smtp_client_tick(d->client, delivery_now_ms(d));
+	do {
+		while (smtp_client_next(d->client, &event))
+			if (!handle(d, &event))
+				return;
+		if (d->feeding && d->job)
+			feed(d);
+		output = smtp_client_output(d->client);
+		if (output.len == 0 || stream_unsent(d->stream) > SMTP_CLIENT_OUTPUT_MAX)
+			break;
+		stream_write(d->stream, output);
+		smtp_client_output_sent(d->client, output.len);
+	} while (true);
+	arm_deadline(d);
+}
