@@ -387,6 +387,8 @@ static size_t on_input(void *ctx, struct slice bytes)
 	if (!s->server)
 		return bytes.len;
 	admission_touch(&s->seat);
+	/* First, or the time until this input would count as no wait of the client's. */
+	smtp_server_tick(s->server, loop_now_ms(s->owner->options.loop));
 	s->in_input = true;
 	do {
 		n = smtp_server_wants_input(s->server) ? smtp_server_input(s->server, slice_from(bytes, taken)) : 0;
