@@ -9,7 +9,7 @@
 
 enum { ANSWER_MAX_BYTES = 256 << 20, TIMEOUT_SEC = 30 };
 
-static void complain(const char *format, va_list args)
+static void __attribute__((format(printf, 1, 0))) complain(const char *format, va_list args)
 {
 	fputs("relayctl: ", stderr);
 	vfprintf(stderr, format, args);
