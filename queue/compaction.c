@@ -4,14 +4,16 @@
  *
  * It begins when the files take more than 1.5 times what is needed plus two segments, and looks at four bytes for each
  * byte that others append or that dies (pacing by what is appended alone would fall far behind while a queue drains). A
- * step reads and copies at most 256 KiB. The walk goes from record to record and asks the index whether this very copy
+ * step ends after about two milliseconds. The walk goes from record to record and asks the index whether this very copy
  * counts; what it cannot find because a header is damaged is found by a sweep over the index afterwards.
  */
 #include "queue/internal.h"
 
 #include <stdlib.h>
 
-#define STEP_BYTES (256 * 1024)
+#define STEP_BYTES (4u << 20)
+#define STEP_MS 2
+#define STEP_RECORDS 64 /* between looks at the clock */
 #define SWEEP_SLOTS 4096
 #define SEGMENTS_SLACK 16 /* many small segments (one for each restart) are as bad as large ones */
 #define BUDGET_SEGMENTS 4
@@ -347,14 +349,24 @@ static void begin_walk(struct queue *queue, uint32_t number)
 	scan_init(&c->scan, queue->disk, segment->fd, segment->header.nonce, segment->end);
 }
 
+static bool may_walk(const struct queue *queue, uint64_t looked)
+{
+	const struct compaction *c = &queue->compaction;
+
+	return c->offset + RECORD_HEADER_BYTES <= c->scan.limit && looked < c->budget && looked < STEP_BYTES &&
+	       journal_unsynced_bytes(queue->journal) <= QUEUE_UNSYNCED_MAX;
+}
+
 static void step(struct queue *queue)
 {
 	struct compaction *c = &queue->compaction;
-	uint64_t begun = c->own_appended, looked = 0;
+	int64_t until_ms = clock_mono_ms(queue->options.clock) + STEP_MS;
+	uint64_t looked = 0;
 
-	while (c->offset + RECORD_HEADER_BYTES <= c->scan.limit && looked < STEP_BYTES && looked < c->budget &&
-	       c->own_appended - begun < STEP_BYTES)
-		looked += walk_on(queue);
+	do {
+		for (int i = 0; i < STEP_RECORDS && may_walk(queue, looked); i++)
+			looked += walk_on(queue);
+	} while (may_walk(queue, looked) && clock_mono_ms(queue->options.clock) < until_ms);
 	c->budget -= MIN(c->budget, looked);
 	if (c->offset + RECORD_HEADER_BYTES <= c->scan.limit)
 		return;

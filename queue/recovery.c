@@ -550,10 +550,11 @@ static void reset_slot(struct slot *slot, int64_t due)
 	}
 }
 
+/* `is_new`: no record of this id has been read yet, so there is nothing to be looked up. */
 static int apply_message(struct recovery *recovery, const struct record_header *header, struct slice payload,
-			 struct record_place place)
+			 struct record_place place, bool is_new)
 {
-	struct slot *slot = index_find(recovery->index, header->id);
+	struct slot *slot = is_new ? NULL : index_find(recovery->index, header->id);
 	struct payload_core core;
 	struct state_context state = {recovery, NULL};
 	int64_t due;
@@ -568,7 +569,8 @@ static int apply_message(struct recovery *recovery, const struct record_header *
 		reset_slot(slot, due);
 	} else {
 		slot = index_add(recovery->index, header->id, core.recipient_count, core.content.pieces, due, due);
-		adopt_orphan(recovery, slot);
+		if (!is_new)
+			adopt_orphan(recovery, slot);
 	}
 	slot->message = place;
 	slot->length = header->length;
@@ -622,11 +624,15 @@ static void apply_flag(struct recovery *recovery, uint64_t id, uint8_t set, uint
 static int apply(struct recovery *recovery, const struct record_header *header, struct slice payload,
 		 struct record_place place)
 {
+	/* Ids grow, so most messages are told to be new without a search. */
+	bool is_new = header->id > recovery->highest_id;
+
+	recovery->highest_id = MAX(recovery->highest_id, header->id);
 	see_id(recovery, header->id);
 	switch (header->type) {
 	case RECORD_DATA: apply_data(recovery, header, place); return 0;
 	case RECORD_MESSAGE:
-	case RECORD_MOVE: return apply_message(recovery, header, payload, place);
+	case RECORD_MOVE: return apply_message(recovery, header, payload, place, is_new);
 	case RECORD_RESULT: return apply_result(recovery, header, payload, place);
 	case RECORD_HOLD: apply_flag(recovery, header->id, SLOT_HELD, 0); return 0;
 	case RECORD_RELEASE: apply_flag(recovery, header->id, 0, SLOT_HELD); return 0;

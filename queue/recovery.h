@@ -67,10 +67,10 @@ struct recovery {
 	uint32_t newest;   /* its number; 0: the journal is empty */
 	uint64_t tail_end; /* of the newest: good records end here; those from its `end` on are to be copied */
 	uint32_t first;
-	uint32_t highest;   /* number of all sound headers */
-	uint64_t next_name; /* not yet used */
-	uint64_t id_floor;
-	uint64_t spool; /* 0: no header was found */
+	uint32_t highest;	       /* number of all sound headers */
+	uint64_t next_name;	       /* not yet used */
+	uint64_t id_floor, highest_id; /* highest: of the records read so far */
+	uint64_t spool;		       /* 0: no header was found */
 };
 
 /* The first step alone: fills `found` and `leftovers`. */
