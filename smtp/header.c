@@ -31,8 +31,10 @@ static enum verdict judge_mbox(struct slice line)
 	static const char days[] = "MonTueWedThuFriSatSun";
 	ptrdiff_t blank;
 
+	if (line.len > HEADER_NAME_MAX_BYTES)
+		return NO_FIELD;
 	if (line.ptr[line.len - 1] != '\n')
-		return line.len > HEADER_NAME_MAX_BYTES ? NO_FIELD : UNDECIDED;
+		return UNDECIDED;
 	line = slice_from(line, SLICE("From ").len + (line.ptr[0] == '>'));
 	blank = slice_find(line, ' ');
 	if (blank <= 0)
@@ -68,8 +70,10 @@ static enum verdict judge_name(struct header_scanner *scan, struct slice line)
 		return NO_FIELD;
 	while (at < line.len && is_blank(line.ptr[at]))
 		at++;
+	if (at > HEADER_NAME_MAX_BYTES)
+		return NO_FIELD;
 	if (at == line.len)
-		return at > HEADER_NAME_MAX_BYTES ? NO_FIELD : UNDECIDED;
+		return UNDECIDED;
 	if (line.ptr[at] == ':')
 		return FIELD;
 	return may_be_mbox(scan, line) ? judge_mbox(line) : NO_FIELD;

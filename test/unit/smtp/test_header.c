@@ -146,6 +146,36 @@ static void the_ceiling_holds(void **state)
 	free(text);
 }
 
+/* However it is cut, a name or an mbox line is too long at the same octet. */
+static void long_beginnings(void **state)
+{
+	char text[1200];
+	struct buf content;
+
+	(void)state;
+	buf_init(&content, 4000);
+	for (int kind = 0; kind < 3; kind++) {
+		for (size_t len = 990; len < 1010; len++) {
+			struct found whole, cut;
+
+			memset(text, kind == 1 ? ' ' : 'x', sizeof(text));
+			text[0] = 'A';
+			buf_clear(&content);
+			if (kind == 2)
+				buf_append_str(&content, "From joe Tue ");
+			buf_append(&content, slice_of(text, len - buf_len(&content)));
+			buf_append_str(&content, kind == 2 ? "\r\nA: b\r\n\r\n" : ": b\r\n\r\n");
+			whole = scan(buf_slice(&content), 0, 4000, 10000);
+			cut = scan(buf_slice(&content), 0, 1, 10000);
+			assert_true(slice_eq(whole.block, cut.block) && slice_eq(whole.body, cut.body));
+			assert_int_equal(whole.fields, len <= (kind == 2 ? 996 : 998));
+			buf_fini(&whole.memory);
+			buf_fini(&cut.memory);
+		}
+	}
+	buf_fini(&content);
+}
+
 /* C22: 50,000 fields, each found, in one pass. */
 static void fifty_thousand_fields(void **state)
 {
@@ -207,6 +237,7 @@ int main(void)
 	    cmocka_unit_test(header_only),
 	    cmocka_unit_test(an_mbox_line_is_set_aside),
 	    cmocka_unit_test(the_ceiling_holds),
+	    cmocka_unit_test(long_beginnings),
 	    cmocka_unit_test(fifty_thousand_fields),
 	    cmocka_unit_test(fields_are_cut_out_whole),
 	};
