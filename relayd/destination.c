@@ -13,6 +13,9 @@ enum {
 	BACKOFF_RELAYHOST_MAX_MS = 60 * 1000,
 	FORGET_AFTER_MS = 10 * 60 * 1000,
 	REFILL_EACH_MS = 10,
+	PROGRESS_MS = 30 * 1000, /* a session that has got nowhere for longer proves nothing */
+	GROW_PAUSE_MS = 60 * 1000,
+	YIELD_AFTER_JOBS = 50, /* the last connection goes too when others have none */
 };
 
 /* Jobs of each class in a round of the line, the transactional first. */
@@ -25,6 +28,7 @@ struct destinations {
 	struct destinations_options options;
 	struct destination *by_key;
 	unsigned connections;
+	struct list starved;
 	bool stopping;
 };
 
@@ -32,6 +36,7 @@ struct destinations *destinations_new(const struct destinations_options *options
 {
 	struct destinations *destinations = xcalloc(1, sizeof(*destinations));
 	destinations->options = *options;
+	list_init(&destinations->starved);
 	return destinations;
 }
 
@@ -41,6 +46,7 @@ static void destination_free(struct destination *d)
 	timers_cancel(loop_timers(d->owner->options.loop), &d->refill_timer);
 	for (int class = 0; class < MESSAGE_CLASS_COUNT; class ++)
 		queue_list_fini(&d->parked[class]);
+	list_remove(&d->starved_node);
 	HASH_DEL(d->owner->by_key, d);
 	free(d);
 }
@@ -98,7 +104,8 @@ static bool is_forgettable(const struct destination *d, int64_t now)
 	       now - d->used_at_ms > FORGET_AFTER_MS;
 }
 
-/* A few old ones go each time that a new one comes, so that their number stays in proportion to what is in use. */
+/* A few old ones go each time that a new one comes, so that their number stays in proportion to what is in use. Those
+ * that stay go to the end: the next look is at others. */
 static void forget_some(struct destinations *destinations)
 {
 	struct destination *d, *next;
@@ -108,8 +115,12 @@ static void forget_some(struct destinations *destinations)
 	{
 		if (++looked > 4)
 			break;
-		if (is_forgettable(d, now_ms(destinations)))
+		if (is_forgettable(d, now_ms(destinations))) {
 			destination_free(d);
+		} else {
+			HASH_DEL(destinations->by_key, d);
+			HASH_ADD_STR(destinations->by_key, key, d);
+		}
 	}
 }
 
@@ -131,6 +142,7 @@ struct destination *destinations_get(struct destinations *destinations, const st
 			queue_list_init(&d->parked[class], destinations->options.queue);
 		}
 		list_init(&d->idle);
+		list_node_init(&d->starved_node);
 		d->window = WINDOW_START;
 		HASH_ADD_STR(destinations->by_key, key, d);
 	}
@@ -183,7 +195,7 @@ void destination_park(struct destination *d, enum message_class class, uint64_t 
 	queue_list_append(&d->parked[class], id);
 }
 
-/* The connection that has been idle longest, of any destination, gives its place to one that has work. */
+/* An idle connection of any destination gives its place to one that has work. */
 static void quit_an_idle_one(struct destinations *destinations)
 {
 	struct destination *d, *next;
@@ -197,30 +209,40 @@ static void quit_an_idle_one(struct destinations *destinations)
 	}
 }
 
+/* In trouble one probe at a time is enough. */
+static unsigned busy_limit(const struct destination *d)
+{
+	return d->failures > 0 ? 1 : MIN(d->window, d->owner->options.per_destination_max);
+}
+
 static bool may_connect(struct destination *d)
 {
 	struct destinations *owner = d->owner;
-	/* In trouble one probe at a time is enough. */
-	unsigned limit = d->failures > 0 ? 1 : MIN(d->window, owner->options.per_destination_max);
 
-	if (d->busy >= limit || d->connections >= owner->options.per_destination_max)
+	if (d->busy >= busy_limit(d) || d->connections >= owner->options.per_destination_max)
 		return false;
-	if (owner->connections >= owner->options.connections_max) {
+	if (owner->connections >= owner->options.connections_max)
 		quit_an_idle_one(owner);
-		return owner->connections < owner->options.connections_max;
-	}
-	return true;
+	if (owner->connections < owner->options.connections_max)
+		return true;
+	if (d->connections == 0 && !list_is_linked(&d->starved_node))
+		list_append(&owner->starved, &d->starved_node);
+	return false;
 }
 
 static void open_connection(struct destination *d)
 {
 	struct destination_slot *slot;
 
+	list_remove(&d->starved_node);
 	d->connections++;
 	d->busy++;
+	d->coming++;
 	d->owner->connections++;
 	slot = d->owner->options.driver.open(d->owner->options.driver.ctx, d);
 	slot->busy = true;
+	slot->has_session = false;
+	slot->job_count = 0;
 	list_node_init(&slot->node);
 }
 
@@ -231,14 +253,29 @@ static void pump(struct destination *d)
 
 	if (d->owner->stopping || !destination_is_open(d, &until))
 		return;
-	while (d->ready_count > 0 && !list_is_empty(&d->idle) && d->busy < d->window) {
+	while (d->ready_count > 0 && !list_is_empty(&d->idle) && d->busy < busy_limit(d)) {
 		struct destination_slot *slot = CONTAINER_OF(list_pop(&d->idle), struct destination_slot, node);
 		slot->busy = true;
 		d->busy++;
 		d->owner->options.driver.wake(slot);
 	}
-	for (unsigned opened = 0; opened < d->ready_count && may_connect(d); opened++)
+	while (d->ready_count > d->coming && may_connect(d))
 		open_connection(d);
+}
+
+/* There is a place: the destination that has waited longest for any connection comes first. */
+static void serve_starved(struct destinations *owner)
+{
+	struct list *node;
+
+	while (owner->connections < owner->options.connections_max && (node = list_pop(&owner->starved)))
+		pump(CONTAINER_OF(node, struct destination, starved_node));
+}
+
+/* Others have no connection at all: who has several gives one up, and who has one after a while. */
+static bool must_yield(const struct destination *d, const struct destination_slot *slot)
+{
+	return !list_is_empty(&d->owner->starved) && (d->connections > 1 || slot->job_count >= YIELD_AFTER_JOBS);
 }
 
 static bool pop_parked(struct destination *d, uint64_t *id)
@@ -259,6 +296,7 @@ static void unpark(struct destination *d)
 
 	if (d->owner->stopping || d->ready_count > DESTINATION_READY_MAX / 2)
 		return;
+	d->used_at_ms = now_ms(d->owner); /* the scheduler may make and forget destinations, but not this one */
 	for (int i = 0; i < DESTINATION_READY_MAX / 2 && pop_parked(d, &id); i++)
 		events->on_unparked(events->ctx, id);
 }
@@ -271,16 +309,21 @@ static bool has_parked(const struct destination *d)
 	return false;
 }
 
-/* Without a running delivery nobody asks for the parked ones: they come back in portions, so that the loop never
- * stalls. */
-static void on_refill(void *ctx)
-{
-	struct destination *d = ctx;
+static void on_refill(void *ctx);
 
-	unpark(d);
-	if (has_parked(d) && d->connections == 0)
+/* With a line that is full enough the deliveries ask for the parked ones. Otherwise, when they are sent elsewhere or
+ * put off, they come back in portions, so that the loop never stalls. */
+static void refill_later(struct destination *d)
+{
+	if (has_parked(d) && d->ready_count <= DESTINATION_READY_MAX / 2)
 		timers_set(loop_timers(d->owner->options.loop), &d->refill_timer, now_ms(d->owner) + REFILL_EACH_MS,
 			   on_refill, d);
+}
+
+static void on_refill(void *ctx)
+{
+	unpark(ctx);
+	refill_later(ctx);
 }
 
 static void on_backoff_over(void *ctx)
@@ -347,22 +390,41 @@ static struct job *pop_ready(struct destination *d)
 	return CONTAINER_OF(node, struct job, node);
 }
 
+static void note_asking(struct destination *d, struct destination_slot *slot)
+{
+	if (slot->has_session)
+		return;
+	slot->has_session = true;
+	d->coming--;
+	d->sessions++;
+}
+
+static void begin_job(struct destination *d, struct destination_slot *slot, struct job *job)
+{
+	job->started_ms = now_ms(d->owner);
+	slot->job_count++;
+	if (!slot->busy) {
+		slot->busy = true;
+		d->busy++;
+		list_remove(&slot->node);
+	}
+	d->owner->options.events.on_job_begun(d->owner->options.events.ctx, job);
+	unpark(d);
+	refill_later(d);
+	pump(d); /* the window may have grown */
+}
+
 struct job *destination_next_job(struct destination *d, struct destination_slot *slot)
 {
-	int64_t until;
+	bool yields = must_yield(d, slot);
 	struct job *job = NULL;
+	int64_t until;
 
-	if (!d->owner->stopping && destination_is_open(d, &until) && d->busy <= MAX(d->window, 1u))
+	note_asking(d, slot);
+	if (!d->owner->stopping && !yields && destination_is_open(d, &until) && d->busy <= MAX(d->window, 1u))
 		job = pop_ready(d);
 	if (job) {
-		job->started_ms = now_ms(d->owner);
-		if (!slot->busy) {
-			slot->busy = true;
-			d->busy++;
-			list_remove(&slot->node);
-		}
-		d->owner->options.events.on_job_begun(d->owner->options.events.ctx, job);
-		unpark(d);
+		begin_job(d, slot, job);
 		return job;
 	}
 	if (slot->busy) {
@@ -371,7 +433,8 @@ struct job *destination_next_job(struct destination *d, struct destination_slot 
 		list_append(&d->idle, &slot->node);
 	}
 	d->used_at_ms = now_ms(d->owner);
-	if (d->owner->stopping)
+	refill_later(d);
+	if (d->owner->stopping || yields || !list_is_empty(&d->owner->starved))
 		d->owner->options.driver.quit(slot);
 	return NULL;
 }
@@ -401,31 +464,7 @@ static void note_trouble(struct destination *d, const struct outcome *outcome)
 		events->on_health(events->health_ctx, d);
 }
 
-void destination_on_outcome(struct destination *d, struct job *job, uint32_t i, const struct outcome *outcome)
-{
-	const struct destination_events *events = &d->owner->options.events;
-
-	if (outcome->kind == OUTCOME_DELIVERED)
-		d->last_success_wall = clock_wall_ms(d->owner->options.clock);
-	if (outcome->class == CLASS_THROTTLE)
-		d->window = MAX(d->window / 2, 1u);
-	if (d->id.kind == DESTINATION_RELAYHOST && outcome_is_account_trouble(outcome)) {
-		back_off(d);
-		note_trouble(d, outcome);
-	}
-	events->on_outcome(events->ctx, job, i, outcome);
-}
-
-void destination_on_job_done(struct destination *d, struct job *job, bool quick)
-{
-	const struct destination_events *events = &d->owner->options.events;
-
-	if (quick && d->window < d->owner->options.per_destination_max)
-		d->window++;
-	events->on_job_done(events->ctx, job, clock_wall_ms(d->owner->options.clock));
-}
-
-void destination_on_session(struct destination *d)
+static void end_trouble(struct destination *d)
 {
 	const struct destination_events *events = &d->owner->options.events;
 	bool was_in_trouble = d->trouble.kind != OUTCOME_NONE;
@@ -440,10 +479,64 @@ void destination_on_session(struct destination *d)
 	}
 }
 
+/* Trouble with our account that only shows once there is a message to refuse. */
+static bool is_in_session_trouble(const struct destination *d)
+{
+	return d->trouble.stage >= STAGE_MAIL && outcome_is_account_trouble(&d->trouble);
+}
+
+void destination_on_outcome(struct destination *d, struct job *job, uint32_t i, const struct outcome *outcome)
+{
+	const struct destination_events *events = &d->owner->options.events;
+
+	if (outcome->kind == OUTCOME_DELIVERED)
+		d->last_success_wall = clock_wall_ms(d->owner->options.clock);
+	if (outcome->class == CLASS_THROTTLE)
+		d->window = MAX(d->window / 2, 1u);
+	if (d->id.kind == DESTINATION_RELAYHOST && outcome_is_account_trouble(outcome)) {
+		back_off(d);
+		note_trouble(d, outcome);
+	} else if (is_in_session_trouble(d) &&
+		   (outcome->kind == OUTCOME_DELIVERED || outcome->stage > d->trouble.stage)) {
+		end_trouble(d);
+	}
+	events->on_outcome(events->ctx, job, i, outcome);
+}
+
+void destination_on_job_done(struct destination *d, struct job *job, bool quick)
+{
+	const struct destination_events *events = &d->owner->options.events;
+
+	if (quick)
+		d->progress_ms = now_ms(d->owner);
+	if (quick && d->window < d->owner->options.per_destination_max && now_ms(d->owner) >= d->grow_after_ms)
+		d->window++;
+	events->on_job_done(events->ctx, job, clock_wall_ms(d->owner->options.clock));
+}
+
+void destination_on_session(struct destination *d)
+{
+	d->progress_ms = now_ms(d->owner);
+	if (!is_in_session_trouble(d))
+		end_trouble(d);
+}
+
+/* The server takes so many connections and no more. */
+static bool has_enough_sessions(const struct destination *d, const struct outcome *outcome)
+{
+	return outcome->kind == OUTCOME_DEFERRED && !outcome_is_account_trouble(outcome) && d->sessions > 0 &&
+	       now_ms(d->owner) - d->progress_ms < PROGRESS_MS;
+}
+
 void destination_on_failed(struct destination *d, const struct outcome *outcome)
 {
 	struct list line;
 
+	if (has_enough_sessions(d, outcome)) {
+		d->window = MIN(d->window, d->sessions);
+		d->grow_after_ms = now_ms(d->owner) + GROW_PAUSE_MS;
+		return;
+	}
 	if (outcome->kind == OUTCOME_DEFERRED) {
 		back_off(d);
 		note_trouble(d, outcome);
@@ -459,8 +552,7 @@ void destination_on_failed(struct destination *d, const struct outcome *outcome)
 		destination_on_job_done(d, job, false);
 	}
 	/* Parked ones go through the scheduler again, which finds the back-off, another relayhost, or the same end. */
-	if (has_parked(d))
-		timers_set(loop_timers(d->owner->options.loop), &d->refill_timer, now_ms(d->owner), on_refill, d);
+	refill_later(d);
 }
 
 void destination_on_closed(struct destination *d, struct destination_slot *slot)
@@ -469,7 +561,13 @@ void destination_on_closed(struct destination *d, struct destination_slot *slot)
 	if (slot->busy)
 		d->busy--;
 	slot->busy = false;
+	if (slot->has_session)
+		d->sessions--;
+	else
+		d->coming--;
 	d->connections--;
 	d->owner->connections--;
+	serve_starved(d->owner);
+	refill_later(d);
 	pump(d);
 }

@@ -3,7 +3,8 @@
  *
  * A destination is an MX domain or a relayhost. A slow or dead one takes nothing from the others: it has its own limit
  * of connections, which grows with quick successes and halves on trouble, and its own back-off, during which nothing is
- * tried but one probe at its end.
+ * tried but one probe at its end. At the limit of all connections a destination without any gets the next place that
+ * another one gives up, and others do give up places for it.
  *
  * LINES      jobs in memory wait in `ready`, at most DESTINATION_READY_MAX; messages beyond that wait in `parked`,
  * which costs no memory (queue/queue.h), and come back through the scheduler when there is room. CLASSES transactional,
@@ -39,6 +40,8 @@ struct destinations;
 struct destination_slot {
 	struct list node; /* in `idle` */
 	bool busy;	  /* connecting or in a transaction */
+	bool has_session; /* it has asked for a job; before that it is `coming` */
+	unsigned job_count;
 };
 
 /* Read by status, metrics and the scheduler; changed in destination.c alone. */
@@ -55,7 +58,11 @@ struct destination {
 
 	struct list idle;	    /* deliveries without a job, the longest idle first */
 	unsigned connections, busy; /* busy: connecting or in a transaction */
+	unsigned coming, sessions;  /* the connections that have not yet, and those that have asked for a job */
 	unsigned window;
+	int64_t grow_after_ms;	  /* not before: a connection more was refused */
+	int64_t progress_ms;	  /* a session began, or a job went quickly */
+	struct list starved_node; /* in the line of those who wait for any connection at all */
 
 	unsigned failures; /* connection failures since the last success */
 	int64_t backoff_until_ms;
@@ -139,9 +146,11 @@ void destination_return_job(struct destination *destination, struct job *job);
 void destination_on_outcome(struct destination *destination, struct job *job, uint32_t i,
 			    const struct outcome *outcome);
 void destination_on_job_done(struct destination *destination, struct job *job, bool quick);
-/* A session is established: trouble is over. */
+/* A session is established: trouble is over, except that of our account with single messages (a daily limit), which
+ * only a message that gets through ends. */
 void destination_on_session(struct destination *destination);
-/* No session could be had from any host, or the account is in trouble: all jobs in the line get this outcome. */
+/* No session could be had from any host, or the account is in trouble: all jobs in the line get this outcome. While
+ * other sessions get on it only means that there are enough of them. */
 void destination_on_failed(struct destination *destination, const struct outcome *outcome);
 /* A connection is gone. */
 void destination_on_closed(struct destination *destination, struct destination_slot *slot);

@@ -282,11 +282,12 @@ void relay_configure(struct relay *relay, const char *yaml)
 
 void relay_init(struct relay *relay, const char *yaml)
 {
-	const char *base = getenv("TMPDIR");
+	/* Memory if there is any: nothing here is about the disk itself. */
+	const char *base = getenv("TMPDIR") ? getenv("TMPDIR") : access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
 	struct log_options logging = {.level = LOG_DEBUG};
 
 	*relay = (struct relay){0};
-	snprintf(relay->folder, sizeof(relay->folder), "%.40s/relayd-relay-XXXXXX", base ? base : "/tmp");
+	snprintf(relay->folder, sizeof(relay->folder), "%.40s/relayd-relay-XXXXXX", base);
 	assert_non_null(mkdtemp(relay->folder));
 	relay->fd = open(relay->folder, O_RDONLY | O_DIRECTORY);
 	assert_true(relay->fd >= 0);
@@ -393,9 +394,8 @@ static void on_committed(void *ctx, uint64_t id, enum err_code result)
 	submitted->result = result;
 }
 
-uint64_t relay_submit_envelope(struct relay *relay, const struct queue_envelope *envelope)
+static uint64_t upload(struct relay *relay, const struct queue_envelope *envelope, queue_commit_cb *cb, void *ctx)
 {
-	struct submitted submitted = {0};
 	struct err err = {0};
 	struct queue_upload *upload = queue_upload_begin(relay->queue, &err);
 	uint64_t id;
@@ -404,7 +404,15 @@ uint64_t relay_submit_envelope(struct relay *relay, const struct queue_envelope 
 		fail_msg("%s", err.text);
 	id = queue_upload_id(upload);
 	assert_int_equal(queue_upload_append(upload, SLICE("Subject: test\r\n\r\nHello\r\n")), 0);
-	assert_int_equal(queue_upload_commit(&upload, envelope, on_committed, &submitted), 0);
+	assert_int_equal(queue_upload_commit(&upload, envelope, cb, ctx), 0);
+	return id;
+}
+
+uint64_t relay_submit_envelope(struct relay *relay, const struct queue_envelope *envelope)
+{
+	struct submitted submitted = {0};
+	uint64_t id = upload(relay, envelope, on_committed, &submitted);
+
 	for (int turns = 0; turns < 1000 && !submitted.done; turns++)
 		loop_turn(relay->loop, 0);
 	assert_true(submitted.done);
@@ -412,32 +420,52 @@ uint64_t relay_submit_envelope(struct relay *relay, const struct queue_envelope 
 	return id;
 }
 
-uint64_t relay_submit_class(struct relay *relay, enum message_class class, const char *sender, const char *recipients)
+enum { SUBMIT_RECIPIENTS_MAX = 64 };
+
+static struct queue_envelope make_envelope(const struct relay *relay, struct queue_recipient *list, const char *sender,
+					   const char *recipients)
 {
-	struct queue_recipient list[64];
 	struct queue_envelope envelope = {.sender = slice_of_str(sender),
 					  .user = SLICE("app"),
 					  .client = SLICE("[192.0.2.9]:4711"),
 					  .message_id = SLICE("<1@example.org>"),
 					  .from_domain = SLICE("example.org"),
-					  .class = class,
 					  .arrived_wall = clock_wall_ms(&relay->clock.clock),
 					  .expires_wall = clock_wall_ms(&relay->clock.clock) + 5ll * 86400 * 1000,
 					  .recipients = list};
 	struct slice rest = slice_of_str(recipients);
 
-	while (rest.len > 0 && envelope.recipient_count < ARRAY_LEN(list)) {
+	while (rest.len > 0 && envelope.recipient_count < SUBMIT_RECIPIENTS_MAX) {
 		ptrdiff_t end = slice_find(rest, ' ');
 		struct slice address = end < 0 ? rest : slice_to(rest, (size_t)end);
 		list[envelope.recipient_count++] = (struct queue_recipient){.address = address};
 		rest = slice_from(rest, address.len + 1);
 	}
+	return envelope;
+}
+
+uint64_t relay_submit_class(struct relay *relay, enum message_class class, const char *sender, const char *recipients)
+{
+	struct queue_recipient list[SUBMIT_RECIPIENTS_MAX];
+	struct queue_envelope envelope = make_envelope(relay, list, sender, recipients);
+
+	envelope.class = class;
 	return relay_submit_envelope(relay, &envelope);
 }
 
 uint64_t relay_submit(struct relay *relay, const char *sender, const char *recipients)
 {
 	return relay_submit_class(relay, MESSAGE_DEFAULT, sender, recipients);
+}
+
+void relay_submit_many(struct relay *relay, const char *recipients, unsigned count)
+{
+	struct queue_recipient list[SUBMIT_RECIPIENTS_MAX];
+	struct queue_envelope envelope = make_envelope(relay, list, "app@example.org", recipients);
+
+	for (unsigned i = 0; i < count; i++)
+		upload(relay, &envelope, NULL, NULL);
+	relay_turn(relay);
 }
 
 const struct reported *relay_report(const struct relay *relay, uint64_t id, uint32_t recipient)

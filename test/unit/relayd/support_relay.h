@@ -105,6 +105,8 @@ void relay_pass(struct relay *relay, int64_t ms);
 uint64_t relay_submit(struct relay *relay, const char *sender, const char *recipients);
 uint64_t relay_submit_class(struct relay *relay, enum message_class class, const char *sender, const char *recipients);
 uint64_t relay_submit_envelope(struct relay *relay, const struct queue_envelope *envelope);
+/* So many of the same, synced together; they may all be under way already. */
+void relay_submit_many(struct relay *relay, const char *recipients, unsigned count);
 
 /* The connection that stands at this place among the open ones; NULL: there are fewer. */
 struct fake_connection *relay_connection(struct relay *relay, unsigned place);

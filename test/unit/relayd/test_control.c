@@ -663,8 +663,7 @@ static void flush_of_many_goes_in_steps(void **state)
 	struct buf out;
 	unsigned steps = 1;
 
-	for (int i = 0; i < 3000; i++)
-		relay_submit(&f->relay, "app@example.org", "one@example.net");
+	relay_submit_many(&f->relay, "one@example.net", 3000);
 	buf_init(&response.body, 1000);
 	buf_init(&out, 1 << 20);
 	control_handle(f->control, &request, &response);

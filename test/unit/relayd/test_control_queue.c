@@ -364,8 +364,7 @@ static void without_a_limit_a_thousand_come(void **state)
 {
 	struct fixture *f = *state;
 
-	for (int i = 0; i < 1001; i++)
-		relay_submit(&f->relay, "app@example.org", "one@a.example");
+	relay_submit_many(&f->relay, "one@a.example", 1001);
 	assert_int_equal(json_array_size(list(f, "")), 1000);
 	assert_true(has_more(f));
 	assert_int_equal(json_array_size(list(f, "?limit=1001")), 1001);
@@ -462,8 +461,7 @@ static void a_client_that_leaves_ends_the_walk(void **state)
 	struct web_answer answer;
 	int fd;
 
-	for (int i = 0; i < 1000; i++)
-		relay_submit(&f->relay, "app@example.org", "one@a.example");
+	relay_submit_many(&f->relay, "one@a.example", 1000);
 	fd = web_begin(&f->web, "GET", "/v1/queue", NULL);
 	for (int turns = 0; turns < 5; turns++)
 		loop_turn(f->relay.loop, 0);
@@ -479,8 +477,7 @@ static void a_listing_under_way_ends_with_the_server(void **state)
 	struct fixture *f = *state;
 	int fd;
 
-	for (int i = 0; i < 1000; i++)
-		relay_submit(&f->relay, "app@example.org", "one@a.example");
+	relay_submit_many(&f->relay, "one@a.example", 1000);
 	fd = web_begin(&f->web, "GET", "/v1/queue", NULL);
 	for (int turns = 0; turns < 3; turns++)
 		loop_turn(f->relay.loop, 0);

@@ -1,0 +1,659 @@
+/* Destinations: windows, back-off, lines and limits, with connections that do what the test says. */
+#include "support_relay.h"
+
+static const char main_relayhost[] = "relayhosts:\n  main:\n    address: smtp.example.net:587\n    tls: none\n";
+
+static int setup(void **state)
+{
+	struct relay *relay = xmalloc(sizeof(*relay));
+
+	relay_init(relay, NULL);
+	*state = relay;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_fini(relay);
+	free(relay);
+	return 0;
+}
+
+static unsigned connection_count(struct relay *relay)
+{
+	unsigned count = 0;
+
+	while (relay_connection(relay, count))
+		count++;
+	return count;
+}
+
+/* Everything that stands in lines goes out, through as many connections as are opened; how many messages. */
+static unsigned deliver_all(struct relay *relay)
+{
+	unsigned delivered = 0;
+	bool any = true;
+
+	while (any) {
+		any = false;
+		relay_pass(relay, 10);
+		for (unsigned i = 0; relay_connection(relay, i); i++) {
+			struct fake_connection *connection = relay_connection(relay, i);
+			if (!connection->job && connection->slot.busy) {
+				fake_session(connection);
+				any = true;
+			} else if (connection->job) {
+				fake_deliver(connection);
+				delivered++;
+				any = true;
+			}
+		}
+	}
+	return delivered;
+}
+
+static uint64_t waiting(struct relay *relay)
+{
+	struct queue_stats stats;
+
+	queue_stats(relay->queue, &stats);
+	return stats.messages[STATE_READY] + stats.messages[STATE_INFLIGHT] + stats.messages[STATE_DEFERRED];
+}
+
+/* Milliseconds until a new connection to the destination is asked for. */
+static int64_t time_to_next_open(struct relay *relay, int64_t at_most)
+{
+	int64_t began = clock_mono_ms(&relay->clock.clock);
+	unsigned opened = relay->opened;
+
+	while (relay->opened == opened && clock_mono_ms(&relay->clock.clock) - began < at_most)
+		relay_pass(relay, 1);
+	return clock_mono_ms(&relay->clock.clock) - began;
+}
+
+/* ---- connections ---- */
+
+static void there_are_no_more_connections_than_messages(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_submit_many(relay, "one@a.example", 1);
+	assert_int_equal(connection_count(relay), 1);
+	relay_submit_many(relay, "one@a.example", 1);
+	assert_int_equal(connection_count(relay), 2);
+	relay_submit_many(relay, "one@a.example", 1);
+	assert_int_equal(connection_count(relay), 3);
+}
+
+static void the_window_begins_small_and_grows_with_success(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_submit_many(relay, "one@a.example", 60);
+	assert_int_equal(connection_count(relay), 4);
+	for (unsigned i = 0; i < 4; i++)
+		fake_session(relay_connection(relay, i));
+	for (unsigned i = 0; i < 4; i++)
+		fake_deliver(relay_connection(relay, i));
+	relay_submit_many(relay, "one@a.example", 1);
+	assert_int_equal(connection_count(relay), 8);
+	assert_int_equal(deliver_all(relay), 57);
+	assert_in_range(relay_destination(relay, "mx:a.example")->window, 9, 20);
+	assert_in_range(relay->opened, 8, 20);
+	assert_int_equal(waiting(relay), 0);
+}
+
+static void the_window_stays_within_the_limit(void **state)
+{
+	struct relay *relay = *state;
+
+	destinations_set_limits(relay->destinations, 200, 3);
+	relay_submit_many(relay, "one@a.example", 60);
+	assert_int_equal(connection_count(relay), 3);
+	assert_int_equal(deliver_all(relay), 60);
+	assert_int_equal(relay->opened, 3);
+}
+
+static void throttling_halves_the_window(void **state)
+{
+	struct relay *relay = *state;
+	struct outcome throttled =
+	    outcome_like(OUTCOME_DEFERRED, CLASS_THROTTLE, STAGE_MAIL, 451, "4.7.1", "too many messages");
+
+	relay_submit_many(relay, "one@a.example", 10);
+	fake_session(relay_connection(relay, 0));
+	fake_finish(relay_connection(relay, 0), &throttled);
+	assert_int_equal(relay_destination(relay, "mx:a.example")->window, 2 + 1); /* quick all the same */
+	assert_int_equal(relay_report(relay, relay->reports[0].id, 0)->outcome.kind, OUTCOME_DEFERRED);
+}
+
+static void an_idle_connection_is_used_again(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_submit_many(relay, "one@a.example", 1);
+	fake_session(relay_connection(relay, 0));
+	fake_deliver(relay_connection(relay, 0));
+	assert_null(relay_connection(relay, 0)->job);
+	relay_submit_many(relay, "two@a.example", 1);
+	assert_int_equal(relay->opened, 1);
+	assert_int_equal(relay_connection(relay, 0)->woken, 1);
+	assert_non_null(relay_connection(relay, 0)->job);
+}
+
+/* A connection that died while it was idle: its job goes to the front and is no attempt. */
+static void a_returned_job_comes_first_and_counts_no_attempt(void **state)
+{
+	struct relay *relay = *state;
+	struct fake_connection *connection;
+	struct job *job;
+	uint64_t id;
+
+	destinations_set_limits(relay->destinations, 200, 1);
+	relay_submit_many(relay, "one@a.example", 3);
+	connection = relay_connection(relay, 0);
+	fake_session(connection);
+	job = connection->job;
+	id = job->ticket->message.id;
+	connection->job = NULL;
+	destination_return_job(connection->destination, job);
+	fake_close(connection);
+	relay_turn(relay);
+	connection = relay_connection(relay, 0);
+	fake_session(connection);
+	assert_true(connection->job->ticket->message.id == id);
+	assert_int_equal(relay->report_count, 0);
+}
+
+/* ---- the limit of all connections ---- */
+
+static void an_idle_connection_gives_its_place_to_another_destination(void **state)
+{
+	struct relay *relay = *state;
+
+	destinations_set_limits(relay->destinations, 1, 20);
+	relay_submit_many(relay, "one@a.example", 1);
+	fake_session(relay_connection(relay, 0));
+	fake_deliver(relay_connection(relay, 0));
+	relay_submit_many(relay, "one@b.example", 1);
+	assert_int_equal(relay->quits, 1);
+	assert_int_equal(connection_count(relay), 1);
+	relay_connection_to(relay, "mx:b.example");
+}
+
+static void a_closed_connection_makes_room_for_another_destination(void **state)
+{
+	struct relay *relay = *state;
+
+	destinations_set_limits(relay->destinations, 1, 20);
+	relay_submit_many(relay, "one@a.example", 1);
+	relay_submit_many(relay, "one@b.example", 1);
+	assert_int_equal(connection_count(relay), 1);
+	fake_session(relay_connection_to(relay, "mx:a.example"));
+	fake_close(relay_connection_to(relay, "mx:a.example"));
+	relay_turn(relay);
+	relay_connection_to(relay, "mx:b.example");
+}
+
+static void a_connection_that_becomes_idle_makes_room_too(void **state)
+{
+	struct relay *relay = *state;
+
+	destinations_set_limits(relay->destinations, 2, 20);
+	relay_submit_many(relay, "one@a.example", 1);
+	relay_submit_many(relay, "one@b.example", 1);
+	relay_submit_many(relay, "one@c.example", 1);
+	fake_session(relay_connection_to(relay, "mx:a.example"));
+	fake_deliver(relay_connection_to(relay, "mx:a.example"));
+	relay_turn(relay);
+	relay_connection_to(relay, "mx:c.example");
+	assert_int_equal(connection_count(relay), 2);
+}
+
+/* Whatever the limit, everybody gets a turn. */
+static void no_destination_starves_at_the_limit(void **state)
+{
+	enum { DESTINATIONS = 40 };
+	struct relay *relay = *state;
+	char to[64];
+
+	destinations_set_limits(relay->destinations, 3, 20);
+	for (int i = 0; i < DESTINATIONS; i++) {
+		snprintf(to, sizeof(to), "one@d%d.example", i);
+		relay_submit_many(relay, to, 5);
+	}
+	assert_int_equal(deliver_all(relay), DESTINATIONS * 5);
+	assert_int_equal(waiting(relay), 0);
+	assert_in_range(destinations_connection_count(relay->destinations), 0, 3);
+}
+
+/* ---- back-off ---- */
+
+static void back_off_doubles_to_its_limit(struct relay *relay, const char *key, const int64_t *waits, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		fake_fail(relay_connection_to(relay, key), CLASS_CONNECT, STAGE_CONNECT, "connection refused");
+		relay_turn(relay);
+		assert_null(relay_connection(relay, 0));
+		relay_submit_many(relay, "new@a.example", 2); /* there is always somebody who waits */
+		assert_int_equal(time_to_next_open(relay, 3600 * 1000), waits[i]);
+		assert_int_equal(connection_count(relay), 1); /* one probe */
+	}
+}
+
+static void back_off_of_an_mx(void **state)
+{
+	struct relay *relay = *state;
+	static const int64_t waits[] = {5000, 10000, 20000, 40000, 80000, 160000, 320000, 600000, 600000};
+
+	relay_submit_many(relay, "one@a.example", 1);
+	back_off_doubles_to_its_limit(relay, "mx:a.example", waits, ARRAY_LEN(waits));
+}
+
+static void back_off_of_a_relayhost_is_shorter(void **state)
+{
+	struct relay *relay = *state;
+	static const int64_t waits[] = {5000, 10000, 20000, 40000, 60000, 60000};
+
+	relay_configure(relay, main_relayhost);
+	relay_submit_many(relay, "one@a.example", 1);
+	back_off_doubles_to_its_limit(relay, "relayhost:main", waits, ARRAY_LEN(waits));
+}
+
+static void a_failure_defers_all_that_stand_in_line(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_submit_many(relay, "one@a.example", 30);
+	fake_fail(relay_connection(relay, 0), CLASS_DNS, STAGE_DNS, "SERVFAIL");
+	assert_int_equal(relay->report_count, 30);
+	for (size_t i = 0; i < 30; i++) {
+		assert_int_equal(relay->reports[i].outcome.kind, OUTCOME_DEFERRED);
+		assert_int_equal(relay->reports[i].outcome.class, CLASS_DNS);
+		assert_string_equal(relay->reports[i].destination, "mx:a.example");
+		assert_true(relay->reports[i].next_wall > RELAY_WALL_MS);
+	}
+}
+
+static void connections_that_fail_together_count_once(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_submit_many(relay, "one@a.example", 8);
+	assert_int_equal(connection_count(relay), 4);
+	while (relay_connection(relay, 0))
+		fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "connection refused");
+	assert_int_equal(relay_destination(relay, "mx:a.example")->failures, 1);
+	relay_submit_many(relay, "two@a.example", 1);
+	assert_int_equal(time_to_next_open(relay, 3600 * 1000), 5000);
+}
+
+static void a_dead_destination_takes_nothing_from_the_others(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_submit_many(relay, "one@dead.example", 100);
+	fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "connection refused");
+	while (relay_connection(relay, 0))
+		fake_close(relay_connection(relay, 0));
+	relay_submit_many(relay, "one@a.example", 5);
+	assert_int_equal(deliver_all(relay), 5);
+}
+
+static void a_good_probe_lets_the_others_follow_at_once(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_submit_many(relay, "one@a.example", 1);
+	fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "connection refused");
+	relay_submit_many(relay, "two@a.example", 20);
+	time_to_next_open(relay, 3600 * 1000);
+	assert_int_equal(connection_count(relay), 1);
+	fake_session(relay_connection(relay, 0));
+	relay_turn(relay);
+	assert_true(connection_count(relay) > 1);
+	assert_int_equal(relay_destination(relay, "mx:a.example")->trouble.kind, OUTCOME_NONE);
+	assert_int_equal(deliver_all(relay), 20);
+}
+
+static void health_is_told_once_for_each_change(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_submit_many(relay, "one@a.example", 1);
+	fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "connection refused");
+	assert_int_equal(relay->health_changes, 1);
+	assert_string_equal(relay->last_health, "mx:a.example connect");
+	relay_submit_many(relay, "two@a.example", 1);
+	time_to_next_open(relay, 3600 * 1000);
+	fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "connection timed out");
+	assert_int_equal(relay->health_changes, 1);
+	relay_submit_many(relay, "two@a.example", 1);
+	time_to_next_open(relay, 3600 * 1000);
+	fake_fail(relay_connection(relay, 0), CLASS_TLS, STAGE_TLS, "bad certificate");
+	assert_int_equal(relay->health_changes, 2);
+	assert_string_equal(relay->last_health, "mx:a.example tls");
+	relay_submit_many(relay, "two@a.example", 1);
+	time_to_next_open(relay, 3600 * 1000);
+	fake_session(relay_connection(relay, 0));
+	assert_int_equal(relay->health_changes, 3);
+	assert_string_equal(relay->last_health, "mx:a.example none");
+	fake_deliver(relay_connection(relay, 0));
+	assert_int_equal(relay->health_changes, 3);
+}
+
+/* A server that takes three connections and no more is not in trouble: its 421 to the fourth must neither defer what
+ * stands in line nor rest the three. */
+static void a_refused_extra_connection_is_no_trouble(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_submit_many(relay, "one@a.example", 40);
+	for (unsigned i = 0; i < 3; i++)
+		fake_session(relay_connection(relay, i));
+	fake_fail(relay_connection(relay, 3), CLASS_CONNECT, STAGE_GREETING, "too many connections");
+	assert_int_equal(relay->report_count, 0);
+	assert_int_equal(relay->health_changes, 0);
+	assert_int_equal(connection_count(relay), 3);
+	for (int i = 0; i < 10; i++) /* nor is it asked for at once again */
+		fake_deliver(relay_connection(relay, (unsigned)i % 3));
+	relay_turn(relay);
+	assert_int_equal(connection_count(relay), 3);
+	assert_int_equal(deliver_all(relay), 30);
+	assert_int_equal(relay->opened, 4);
+}
+
+/* But when the sessions are gone as well, it is. */
+static void a_refused_connection_alone_is_trouble(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_submit_many(relay, "one@a.example", 40);
+	fake_session(relay_connection(relay, 0));
+	fake_close(relay_connection(relay, 0));
+	fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_GREETING, "too many connections");
+	assert_int_equal(relay->health_changes, 1);
+}
+
+/* ---- account trouble ---- */
+
+static void a_refused_login_rests_the_relayhost(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_configure(relay, main_relayhost);
+	relay_submit_many(relay, "one@a.example", 10);
+	fake_fail(relay_connection(relay, 0), CLASS_AUTH, STAGE_AUTH, "535 authentication failed");
+	assert_string_equal(relay->last_health, "relayhost:main auth");
+	assert_int_equal(relay->reports[0].outcome.kind, OUTCOME_DEFERRED);
+}
+
+/* A daily limit is told at MAIL, in a session that stands. Sessions that come up do not end the trouble, else it would
+ * begin and end with each probe, and the back-off would never grow. */
+static void a_daily_limit_is_trouble_until_a_message_gets_through(void **state)
+{
+	struct relay *relay = *state;
+	struct outcome limit =
+	    outcome_like(OUTCOME_DEFERRED, CLASS_THROTTLE, STAGE_MAIL, 550, "5.4.5", "daily limit exceeded");
+	static const int64_t waits[] = {5000, 10000, 20000, 40000, 60000, 60000};
+
+	relay_configure(relay, main_relayhost);
+	relay_submit_many(relay, "one@a.example", 1);
+	fake_session(relay_connection(relay, 0));
+	for (size_t i = 0; i < ARRAY_LEN(waits); i++) {
+		fake_finish(relay_connection(relay, 0), &limit);
+		while (relay_connection(relay, 0))
+			fake_close(relay_connection(relay, 0));
+		relay_turn(relay);
+		relay_submit_many(relay, "one@a.example", 2);
+		assert_int_equal(time_to_next_open(relay, 3600 * 1000), waits[i]);
+		assert_int_equal(relay->health_changes, 1);
+		assert_int_equal(connection_count(relay), 1);
+		fake_session(relay_connection(relay, 0));
+		assert_int_equal(relay->health_changes, 1);
+	}
+	assert_string_equal(relay->last_health, "relayhost:main throttle");
+	fake_deliver(relay_connection(relay, 0));
+	assert_int_equal(relay->health_changes, 2);
+	assert_string_equal(relay->last_health, "relayhost:main none");
+	relay_turn(relay);
+	assert_true(deliver_all(relay) > 0);
+}
+
+/* ---- lines ---- */
+
+static void classes_are_served_eight_to_four_to_one(void **state)
+{
+	struct relay *relay = *state;
+	unsigned served[MESSAGE_CLASS_COUNT] = {0};
+	struct fake_connection *connection;
+
+	destinations_set_limits(relay->destinations, 200, 1);
+	for (int i = 0; i < 20; i++) {
+		relay_submit_class(relay, MESSAGE_BULK, "app@example.org", "one@a.example");
+		relay_submit_class(relay, MESSAGE_DEFAULT, "app@example.org", "one@a.example");
+		relay_submit_class(relay, MESSAGE_TRANSACTIONAL, "app@example.org", "one@a.example");
+	}
+	relay_turn(relay);
+	connection = relay_connection(relay, 0);
+	fake_session(connection);
+	for (int i = 0; i < 13; i++) {
+		served[connection->job->ticket->message.envelope.class]++;
+		fake_deliver(connection);
+	}
+	assert_int_equal(served[MESSAGE_TRANSACTIONAL], 8);
+	assert_int_equal(served[MESSAGE_DEFAULT], 4);
+	assert_int_equal(served[MESSAGE_BULK], 1);
+}
+
+static void what_does_not_fit_is_parked_and_comes_back(void **state)
+{
+	struct relay *relay = *state;
+	struct destination *d;
+
+	destinations_set_limits(relay->destinations, 200, 1);
+	relay_submit_many(relay, "one@a.example", 500);
+	d = relay_destination(relay, "mx:a.example");
+	assert_int_equal(d->ready_count, DESTINATION_READY_MAX);
+	assert_int_equal(d->parked[MESSAGE_DEFAULT].count, 500 - DESTINATION_READY_MAX);
+	assert_int_equal(scheduler_job_count(relay->scheduler), DESTINATION_READY_MAX);
+	assert_int_equal(deliver_all(relay), 500);
+	assert_int_equal(waiting(relay), 0);
+}
+
+static void parked_messages_of_a_dead_destination_wait_for_its_probe(void **state)
+{
+	struct relay *relay = *state;
+	unsigned opened;
+
+	relay_submit_many(relay, "one@a.example", 500);
+	opened = relay->opened;
+	while (relay_connection(relay, 0))
+		fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "connection refused");
+	relay_pass(relay, 4000);
+	assert_int_equal(relay->opened, opened);
+	assert_int_equal(relay_destination(relay, "mx:a.example")->parked[MESSAGE_DEFAULT].count, 0);
+	/* Those in line were tried; the parked ones were not. */
+	assert_int_equal(relay->report_count, DESTINATION_READY_MAX);
+	relay_pass(relay, 1000);
+	assert_int_equal(relay->opened, opened + 1);
+	fake_session(relay_connection(relay, 0));
+	assert_true(deliver_all(relay) >= 500 - DESTINATION_READY_MAX);
+	relay_pass(relay, 20ll * 60 * 1000);
+	deliver_all(relay);
+	assert_int_equal(waiting(relay), 0);
+}
+
+static void route_to_b(struct relay *relay, const struct queue_envelope *envelope, uint32_t recipient,
+		       struct scheduler_targets *out)
+{
+	(void)relay;
+	(void)envelope;
+	(void)recipient;
+	out->count = 1;
+	out->targets[0] = (struct destination_id){.kind = DESTINATION_MX, .name = "b.example"};
+}
+
+/* A reload may send the rest of the mail elsewhere: nobody may be left behind in the old line. */
+static void parked_messages_leave_when_their_route_changes(void **state)
+{
+	struct relay *relay = *state;
+
+	destinations_set_limits(relay->destinations, 200, 1);
+	relay_submit_many(relay, "one@a.example", 1500);
+	relay->route = route_to_b;
+	assert_int_equal(deliver_all(relay), DESTINATION_READY_MAX + (1500 - DESTINATION_READY_MAX));
+	relay_pass(relay, 1000);
+	deliver_all(relay);
+	assert_int_equal(relay_destination(relay, "mx:a.example")->parked[MESSAGE_DEFAULT].count, 0);
+	assert_int_equal(waiting(relay), 0);
+}
+
+static void a_domain_that_takes_no_mail_fails_them_all(void **state)
+{
+	struct relay *relay = *state;
+	struct outcome null_mx =
+	    outcome_like(OUTCOME_FAILED, CLASS_DNS, STAGE_DNS, 0, "5.1.10", "the domain takes no mail");
+
+	relay_submit_many(relay, "one@a.example", 100);
+	destination_on_failed(relay_connection(relay, 0)->destination, &null_mx);
+	assert_int_equal(relay->health_changes, 0);
+	relay_pass(relay, 20);
+	while (relay_connection(relay, 0)) {
+		destination_on_failed(relay_connection(relay, 0)->destination, &null_mx);
+		fake_close(relay_connection(relay, 0));
+		relay_pass(relay, 20);
+	}
+	assert_int_equal(relay->report_count, 100);
+	assert_int_equal(relay->bounces, 100);
+	assert_int_equal(waiting(relay), 0);
+}
+
+/* ---- operators, the end, forgetting ---- */
+
+static void a_paused_destination_begins_nothing(void **state)
+{
+	struct relay *relay = *state;
+	struct destination *d;
+
+	relay_submit_many(relay, "one@a.example", 1);
+	d = relay_destination(relay, "mx:a.example");
+	fake_session(relay_connection(relay, 0));
+	destination_set_paused(d, true);
+	relay_submit_many(relay, "two@a.example", 5);
+	fake_deliver(relay_connection(relay, 0));
+	assert_null(relay_connection(relay, 0)->job);
+	relay_pass(relay, 3600 * 1000);
+	assert_int_equal(relay->opened, 1);
+	assert_null(relay_connection(relay, 0)->job);
+	destination_set_paused(d, false);
+	relay_pass(relay, 60 * 1000);
+	assert_int_equal(deliver_all(relay), 5);
+}
+
+static void stopping_hands_everything_back(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_submit_many(relay, "one@a.example", 5);
+	fake_session(relay_connection(relay, 0));
+	fake_session(relay_connection(relay, 1));
+	relay_submit_many(relay, "one@b.example", 1);
+	fake_session(relay_connection_to(relay, "mx:b.example"));
+	fake_deliver(relay_connection_to(relay, "mx:b.example"));
+	scheduler_stop(relay->scheduler);
+	destinations_stop(relay->destinations);
+	assert_int_equal(relay->quits, 1); /* the idle one */
+	fake_deliver(relay_connection(relay, 0));
+	assert_int_equal(relay->quits, 2);
+	while (relay_connection(relay, 0))
+		fake_close(relay_connection(relay, 0));
+	assert_int_equal(scheduler_job_count(relay->scheduler), 0);
+	assert_int_equal(waiting(relay), 4);
+}
+
+static unsigned destination_count(struct relay *relay)
+{
+	struct destination *d = NULL;
+	unsigned count = 0;
+
+	while ((d = destinations_next(relay->destinations, d)))
+		count++;
+	return count;
+}
+
+/* Busy ones at the head of the table must not keep all the others alive. */
+static void destinations_out_of_use_are_forgotten(void **state)
+{
+	struct relay *relay = *state;
+	struct destination_id id = {.kind = DESTINATION_MX};
+	unsigned most = 0;
+
+	for (int i = 0; i < 6; i++) {
+		snprintf(id.name, sizeof(id.name), "busy%d.example", i);
+		destination_set_paused(destinations_get(relay->destinations, &id), true);
+	}
+	for (int i = 0; i < 5000; i++) {
+		snprintf(id.name, sizeof(id.name), "d%d.example", i);
+		destinations_get(relay->destinations, &id);
+		relay_pass(relay, 6000); /* a hundred in ten minutes */
+		most = MAX(most, destination_count(relay));
+	}
+	assert_in_range(most, 100, 220);
+	snprintf(id.name, sizeof(id.name), "busy3.example");
+	assert_true(destinations_find(relay->destinations, &id)->paused);
+}
+
+static void finding_makes_none(void **state)
+{
+	struct relay *relay = *state;
+	struct destination_id id = {.kind = DESTINATION_MX, .name = "a.example"}, other = id;
+
+	assert_null(destinations_find(relay->destinations, &id));
+	destinations_get(relay->destinations, &id);
+	assert_ptr_equal(destinations_find(relay->destinations, &id), destinations_get(relay->destinations, &id));
+	other.tls = CONFIG_TLS_DANE;
+	assert_null(destinations_find(relay->destinations, &other));
+	assert_string_equal(destinations_get(relay->destinations, &other)->key, "mx:a.example/dane");
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    TEST(there_are_no_more_connections_than_messages),
+	    TEST(the_window_begins_small_and_grows_with_success),
+	    TEST(the_window_stays_within_the_limit),
+	    TEST(throttling_halves_the_window),
+	    TEST(an_idle_connection_is_used_again),
+	    TEST(a_returned_job_comes_first_and_counts_no_attempt),
+	    TEST(an_idle_connection_gives_its_place_to_another_destination),
+	    TEST(a_closed_connection_makes_room_for_another_destination),
+	    TEST(a_connection_that_becomes_idle_makes_room_too),
+	    TEST(no_destination_starves_at_the_limit),
+	    TEST(back_off_of_an_mx),
+	    TEST(back_off_of_a_relayhost_is_shorter),
+	    TEST(a_failure_defers_all_that_stand_in_line),
+	    TEST(connections_that_fail_together_count_once),
+	    TEST(a_dead_destination_takes_nothing_from_the_others),
+	    TEST(a_good_probe_lets_the_others_follow_at_once),
+	    TEST(health_is_told_once_for_each_change),
+	    TEST(a_refused_extra_connection_is_no_trouble),
+	    TEST(a_refused_connection_alone_is_trouble),
+	    TEST(a_refused_login_rests_the_relayhost),
+	    TEST(a_daily_limit_is_trouble_until_a_message_gets_through),
+	    TEST(classes_are_served_eight_to_four_to_one),
+	    TEST(what_does_not_fit_is_parked_and_comes_back),
+	    TEST(parked_messages_of_a_dead_destination_wait_for_its_probe),
+	    TEST(parked_messages_leave_when_their_route_changes),
+	    TEST(a_domain_that_takes_no_mail_fails_them_all),
+	    TEST(a_paused_destination_begins_nothing),
+	    TEST(stopping_hands_everything_back),
+	    TEST(destinations_out_of_use_are_forgotten),
+	    TEST(finding_makes_none),
+	};
+	return cmocka_run_group_tests_name("destination", tests, NULL, NULL);
+}
