@@ -1,6 +1,7 @@
 #include "relayd/bounce.h"
 
 #include "base/base.h"
+#include "base/list.h"
 #include "base/msgid.h"
 #include "smtp/dsn.h"
 
@@ -12,13 +13,22 @@ struct bounce {
 	struct rng *rng;
 	struct log *log;
 	struct config *config;
+	struct list committing; /* DSNs that are not synced yet */
+};
+
+struct committing {
+	struct list node;
+	uint64_t id;
+	void (*done)(void *ctx, enum err_code result);
+	void *ctx;
 };
 
 struct bounce *bounce_new(struct queue *queue, const struct clock *clock, struct rng *rng, struct log *log)
 {
 	struct bounce *bounce = xcalloc(1, sizeof(*bounce));
 
-	*bounce = (struct bounce){queue, clock, rng, log, NULL};
+	*bounce = (struct bounce){.queue = queue, .clock = clock, .rng = rng, .log = log};
+	list_init(&bounce->committing);
 	return bounce;
 }
 
@@ -26,6 +36,11 @@ void bounce_free(struct bounce **bounce)
 {
 	if (!*bounce)
 		return;
+	for (struct list *node; (node = list_pop(&(*bounce)->committing));) {
+		struct committing *committing = CONTAINER_OF(node, struct committing, node);
+		queue_commit_forget((*bounce)->queue, committing->id);
+		free(committing);
+	}
 	config_free(&(*bounce)->config);
 	free(*bounce);
 	*bounce = NULL;
@@ -118,16 +133,12 @@ static int compose(struct bounce *bounce, const struct queue_message *message, c
 	return rc;
 }
 
-struct committing {
-	void (*done)(void *ctx, enum err_code result);
-	void *ctx;
-};
-
 static void on_committed(void *ctx, uint64_t id, enum err_code result)
 {
 	struct committing committing = *(struct committing *)ctx;
 
 	(void)id;
+	list_remove(&((struct committing *)ctx)->node);
 	free(ctx);
 	committing.done(committing.ctx, result);
 }
@@ -160,6 +171,7 @@ static int put_into_queue(struct bounce *bounce, const struct queue_message *mes
 
 	if (!upload)
 		return ERR_NO_SPACE;
+	committing->id = queue_upload_id(upload);
 	buf_init(&text, DSN_BYTES_MAX);
 	rc = compose(bounce, message, recipients, count, queue_upload_id(upload), &text, &result);
 	if (rc == 0)
@@ -193,11 +205,13 @@ void bounce_send(struct bounce *bounce, const struct queue_message *message, con
 		return;
 	}
 	committing = xmalloc(sizeof(*committing));
-	*committing = (struct committing){done, done_ctx};
+	*committing = (struct committing){.done = done, .ctx = done_ctx};
 	rc = put_into_queue(bounce, message, recipients, selected, committing);
 	free(recipients);
-	if (rc == 0)
+	if (rc == 0) {
+		list_append(&bounce->committing, &committing->node);
 		return;
+	}
 	free(committing);
 	/* A sender that cannot be written to will never be; anything else passes. */
 	done(done_ctx, rc == ERR_SYNTAX || rc == ERR_LIMIT ? 0 : (enum err_code)rc);

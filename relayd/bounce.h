@@ -17,6 +17,7 @@
 struct bounce;
 
 struct bounce *bounce_new(struct queue *queue, const struct clock *clock, struct rng *rng, struct log *log);
+/* Before the queue. What is on its way into the queue stays; nobody is told any more. */
 void bounce_free(struct bounce **bounce);
 /* Takes a reference. */
 void bounce_configure(struct bounce *bounce, struct config *config);

@@ -77,7 +77,11 @@ void delivery_end(struct delivery *d)
 	if (d->stage == ENDING)
 		return;
 	d->stage = ENDING;
-	mx_cancel(d->owner->options.mx, &d->lookup);
+	/* Both number their lookups from 1: the wrong one would end somebody else's. */
+	if (d->destination->id.kind == DESTINATION_RELAYHOST)
+		resolver_cancel(d->owner->options.resolver, &d->lookup);
+	else
+		mx_cancel(d->owner->options.mx, &d->lookup);
 	give_job_back(d);
 	delivery_drop_connection(d);
 	list_remove(&d->node);

@@ -11,6 +11,7 @@
 #include "base/list.h"
 #include "base/outcome.h"
 #include "queue/queue.h"
+#include "queue/retry.h"
 
 struct destination;
 
@@ -36,6 +37,12 @@ struct job {
 	struct job_failure *failures; /* `failure_count` of them */
 	uint32_t failure_count;
 	int64_t started_ms; /* the attempt began */
+	bool has_begun;	    /* its recipients count as in flight */
+
+	/* The wait that was last given to one of its recipients, and what for. */
+	struct retry_input last_input;
+	int64_t last_delay_ms;
+	bool last_hint_taken;
 };
 
 static inline const struct queue_recipient *job_recipient(const struct job *job, uint32_t i)

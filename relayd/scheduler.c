@@ -11,6 +11,7 @@ enum {
 	WAIT_MAX_MS = 60 * 1000, /* the wall clock may be set meanwhile */
 	UNREADABLE_WAIT_MS = 1000,
 	NO_DSN_WAIT_MS = 60 * 1000,
+	FULL_WAIT_MS = 10 * 1000,
 };
 
 struct scheduler {
@@ -18,8 +19,22 @@ struct scheduler {
 	struct retry_policy policy;
 	int64_t warn_after_ms;
 	timer_id timer;
+	int64_t timer_at_ms;
 	unsigned jobs;
+	struct list warnings, givings_up; /* DSNs that are on their way into the queue */
 	bool stopping;
+};
+
+struct warning {
+	struct list node;
+	struct scheduler *scheduler;
+	uint64_t id;
+};
+
+struct giving_up {
+	struct list node;
+	struct scheduler *scheduler;
+	struct job *job;
 };
 
 struct scheduler *scheduler_new(const struct scheduler_options *options)
@@ -27,16 +42,29 @@ struct scheduler *scheduler_new(const struct scheduler_options *options)
 	struct scheduler *s = xcalloc(1, sizeof(*s));
 
 	s->options = *options;
+	list_init(&s->warnings);
+	list_init(&s->givings_up);
 	retry_policy_default(&s->policy);
 	return s;
 }
 
+static void job_free(struct scheduler *s, struct job *job);
+
 void scheduler_free(struct scheduler **scheduler)
 {
-	if (!*scheduler)
+	struct scheduler *s = *scheduler;
+
+	if (!s)
 		return;
-	timers_cancel(loop_timers((*scheduler)->options.loop), &(*scheduler)->timer);
-	free(*scheduler);
+	for (struct list *node; (node = list_pop(&s->warnings));)
+		free(CONTAINER_OF(node, struct warning, node));
+	for (struct list *node; (node = list_pop(&s->givings_up));) {
+		struct giving_up *giving_up = CONTAINER_OF(node, struct giving_up, node);
+		job_free(s, giving_up->job);
+		free(giving_up);
+	}
+	timers_cancel(loop_timers(s->options.loop), &s->timer);
+	free(s);
 	*scheduler = NULL;
 }
 
@@ -104,6 +132,24 @@ static void job_free(struct scheduler *s, struct job *job)
 
 /* ---- outcomes ---- */
 
+/* Several jobs of one message may be under way, for several destinations. */
+static void change_inflight(struct scheduler *s, uint64_t id, int64_t by)
+{
+	struct queue_brief brief;
+
+	if (queue_brief(s->options.queue, id, &brief) == 0)
+		queue_set_inflight(s->options.queue, id, (uint32_t)MAX((int64_t)brief.inflight + by, (int64_t)0));
+}
+
+/* A job that ends in its line counts as begun too: each result takes its recipient off the number in flight. */
+static void begin_once(struct scheduler *s, struct job *job)
+{
+	if (job->has_begun)
+		return;
+	job->has_begun = true;
+	change_inflight(s, job->ticket->message.id, job->count);
+}
+
 static void add_failure(struct job *job, uint32_t i, const struct outcome *outcome)
 {
 	job->failures = xreallocarray(job->failures, job->failure_count + 1, sizeof(*job->failures));
@@ -120,18 +166,25 @@ static void record(struct scheduler *s, struct job *job, uint32_t index, const s
 	s->options.report(s->options.ctx, message, index, job->destination, outcome, result.attempts, next_wall);
 }
 
-struct warning {
-	struct scheduler *scheduler;
-	uint64_t id;
-};
-
 static void on_warned(void *ctx, enum err_code result)
 {
 	struct warning *warning = ctx;
 
 	if (result == 0)
 		queue_set_warned(warning->scheduler->options.queue, warning->id);
+	list_remove(&warning->node);
 	free(warning);
+}
+
+/* Another job of the same message may have warned since this one was read. */
+static bool is_warned(struct scheduler *s, const struct queue_message *message)
+{
+	struct queue_brief brief;
+
+	LIST_FOREACH (node, &s->warnings)
+		if (CONTAINER_OF(node, struct warning, node)->id == message->id)
+			return true;
+	return message->warned || queue_brief(s->options.queue, message->id, &brief) != 0 || brief.warned;
 }
 
 static void warn_of_delay(struct scheduler *s, struct job *job, uint32_t i, const struct outcome *outcome)
@@ -140,11 +193,13 @@ static void warn_of_delay(struct scheduler *s, struct job *job, uint32_t i, cons
 	struct job_failure delayed = {job->indexes[i], *outcome};
 	struct warning *warning;
 
-	if (s->warn_after_ms == 0 || message->warned || now_wall(s) - message->envelope.arrived_wall < s->warn_after_ms)
+	if (s->warn_after_ms == 0 || now_wall(s) - message->envelope.arrived_wall < s->warn_after_ms ||
+	    is_warned(s, message))
 		return;
 	message->warned = true;
 	warning = xmalloc(sizeof(*warning));
-	*warning = (struct warning){s, message->id};
+	*warning = (struct warning){.scheduler = s, .id = message->id};
+	list_append(&s->warnings, &warning->node);
 	s->options.bounce(s->options.ctx, message, &delayed, 1, on_warned, warning);
 }
 
@@ -155,6 +210,23 @@ static void expire(struct job *job, uint32_t i, const struct outcome *last)
 	expired.kind = OUTCOME_EXPIRED;
 	snprintf(expired.enhanced, sizeof(expired.enhanced), "5.4.7");
 	add_failure(job, i, &expired);
+}
+
+/*
+ * Recipients that are put off together for the same reason come back together, in one transaction: it costs the server
+ * less, and a greylister that looks at all recipients at once (rspamd) knows them again.
+ */
+static int64_t delay(struct scheduler *s, struct job *job, const struct retry_input *input, bool *hint_taken)
+{
+	const struct retry_input *last = &job->last_input;
+
+	if (job->last_delay_ms == 0 || last->class != input->class || last->attempts != input->attempts ||
+	    last->hint_ms != input->hint_ms || last->hint_used != input->hint_used) {
+		job->last_delay_ms = retry_delay_ms(&s->policy, input, s->options.rng, &job->last_hint_taken);
+		job->last_input = *input;
+	}
+	*hint_taken = job->last_hint_taken;
+	return job->last_delay_ms;
 }
 
 static void defer(struct scheduler *s, struct job *job, uint32_t i, const struct outcome *outcome)
@@ -170,7 +242,7 @@ static void defer(struct scheduler *s, struct job *job, uint32_t i, const struct
 		expire(job, i, outcome);
 		return;
 	}
-	next = now + retry_delay_ms(&s->policy, &input, s->options.rng, &hint_taken);
+	next = delay(s, job, &input, &hint_taken) + now;
 	/* The last look is at the end of its lifetime, so that the sender hears of it then. */
 	next = MIN(next, message->envelope.expires_wall);
 	record(s, job, job->indexes[i], outcome, next, status->hint_used || hint_taken);
@@ -183,6 +255,7 @@ static void on_outcome(void *ctx, struct job *job, uint32_t i, const struct outc
 
 	if (job->has_outcome[i])
 		return;
+	begin_once(s, job);
 	job->has_outcome[i] = true;
 	job->reported++;
 	switch (outcome->kind) {
@@ -192,10 +265,14 @@ static void on_outcome(void *ctx, struct job *job, uint32_t i, const struct outc
 	}
 }
 
-struct giving_up {
-	struct scheduler *scheduler;
-	struct job *job;
-};
+static void give_back(struct scheduler *s, struct job *job, uint32_t index, int64_t next_wall)
+{
+	uint64_t id = job->ticket->message.id;
+
+	queue_give_back(s->options.queue, id, index, next_wall);
+	if (job->has_begun)
+		change_inflight(s, id, -1);
+}
 
 static void on_bounced(void *ctx, enum err_code result)
 {
@@ -207,10 +284,10 @@ static void on_bounced(void *ctx, enum err_code result)
 		if (result == 0)
 			record(s, job, job->failures[f].index, &job->failures[f].outcome, 0, false);
 		else
-			queue_give_back(s->options.queue, job->ticket->message.id, job->failures[f].index,
-					now_wall(s) + NO_DSN_WAIT_MS);
+			give_back(s, job, job->failures[f].index, now_wall(s) + NO_DSN_WAIT_MS);
 	}
 	job_free(s, job);
+	list_remove(&giving_up->node);
 	free(giving_up);
 }
 
@@ -221,22 +298,21 @@ static void on_job_done(void *ctx, struct job *job, int64_t retry_wall)
 
 	for (uint32_t i = 0; i < job->count; i++)
 		if (!job->has_outcome[i])
-			queue_give_back(s->options.queue, job->ticket->message.id, job->indexes[i], retry_wall);
-	queue_set_inflight(s->options.queue, job->ticket->message.id, 0);
+			give_back(s, job, job->indexes[i], retry_wall);
 	if (job->failure_count == 0) {
 		job_free(s, job);
 		return;
 	}
 	giving_up = xmalloc(sizeof(*giving_up));
-	*giving_up = (struct giving_up){s, job};
+	*giving_up = (struct giving_up){.scheduler = s, .job = job};
+	list_append(&s->givings_up, &giving_up->node);
 	s->options.bounce(s->options.ctx, &job->ticket->message, job->failures, job->failure_count, on_bounced,
 			  giving_up);
 }
 
 static void on_job_begun(void *ctx, struct job *job)
 {
-	struct scheduler *s = ctx;
-	queue_set_inflight(s->options.queue, job->ticket->message.id, job->count);
+	begin_once(ctx, job);
 }
 
 /* Recipients that end, or are deferred, without any destination. */
@@ -310,10 +386,8 @@ static void plan_add(struct plan *plan, struct destination *destination, const s
 	group->indexes[group->count++] = index;
 }
 
-static void make_plan(struct scheduler *s, const struct queue_message *message, struct plan *plan)
+static void make_plan(struct scheduler *s, const struct queue_message *message, int64_t now, struct plan *plan)
 {
-	int64_t now = now_wall(s);
-
 	*plan = (struct plan){0};
 	for (uint32_t i = 0; i < message->envelope.recipient_count; i++) {
 		const struct queue_recipient_status *status = &message->status[i];
@@ -325,41 +399,49 @@ static void make_plan(struct scheduler *s, const struct queue_message *message, 
 	}
 }
 
-/* A message for one destination alone that cannot take it now goes back without costing memory. */
-static bool is_put_off(struct scheduler *s, const struct queue_message *message, const struct plan *plan)
+/* Somebody who is not in the group is due later, or may be: the message must not stand in a line then. */
+static bool has_others(const struct queue_message *message, const struct group *group)
+{
+	uint32_t open = 0;
+
+	for (uint32_t i = 0; i < message->envelope.recipient_count; i++)
+		open += message->status[i].state != QUEUE_FINAL;
+	return open > group->count;
+}
+
+/* A message all of which waits for one destination whose line is full stands behind it without costing memory. */
+static bool is_parked(const struct queue_message *message, const struct plan *plan)
 {
 	struct destination *d = plan->groups[0].destination;
 	int64_t until;
 
-	if (plan->count != 1 || !d)
+	if (plan->count != 1 || !d || !destination_is_open(d, &until) || destination_has_room(d) ||
+	    has_others(message, &plan->groups[0]))
 		return false;
-	if (!destination_is_open(d, &until)) {
-		queue_push_back(s->options.queue, message->id, MIN(until, message->envelope.expires_wall));
-		return true;
-	}
-	if (!destination_has_room(d)) {
-		destination_park(d, message->envelope.class, message->id);
-		return true;
-	}
-	return false;
+	destination_park(d, message->envelope.class, message->id);
+	return true;
+}
+
+/* Only these wait: the message's other recipients have their own times. */
+static void put_off(struct scheduler *s, const struct queue_message *message, const struct group *group, int64_t until)
+{
+	until = MIN(until, message->envelope.expires_wall);
+	for (uint32_t i = 0; i < group->count; i++)
+		queue_give_back(s->options.queue, message->id, group->indexes[i], until);
 }
 
 static void begin_group(struct scheduler *s, struct ticket *ticket, const struct group *group)
 {
-	uint64_t id = ticket->message.id;
 	int64_t until;
 
-	if (!group->destination) {
+	if (!group->destination)
 		finish_locally(s, ticket, group->indexes, group->count, &group->failure);
-		return;
-	}
-	if (!destination_is_open(group->destination, &until)) {
-		until = MIN(until, ticket->message.envelope.expires_wall);
-		for (uint32_t i = 0; i < group->count; i++)
-			queue_give_back(s->options.queue, id, group->indexes[i], until);
-		return;
-	}
-	destination_submit(group->destination, job_new(s, ticket, group->indexes, group->count));
+	else if (!destination_is_open(group->destination, &until))
+		put_off(s, &ticket->message, group, until);
+	else if (!destination_has_room(group->destination))
+		put_off(s, &ticket->message, group, now_wall(s) + FULL_WAIT_MS);
+	else
+		destination_submit(group->destination, job_new(s, ticket, group->indexes, group->count));
 }
 
 static void end_lifetime(struct scheduler *s, struct ticket *ticket, const uint32_t *indexes, uint32_t count)
@@ -378,14 +460,15 @@ static void end_lifetime(struct scheduler *s, struct ticket *ticket, const uint3
 	finish_locally(s, ticket, indexes, count, &last);
 }
 
-static void begin(struct scheduler *s, struct ticket *ticket, const struct plan *plan)
+/* `now` is that of the plan: nobody is taken who is not in it. */
+static void begin(struct scheduler *s, struct ticket *ticket, const struct plan *plan, int64_t now)
 {
 	struct queue_message *message = &ticket->message;
 	size_t max = message->envelope.recipient_count;
 	uint32_t *taken = xmalloc(max * sizeof(*taken));
-	size_t count = queue_take_due(s->options.queue, message->id, now_wall(s), taken, max);
+	size_t count = queue_take_due(s->options.queue, message->id, now, taken, max);
 
-	if (count > 0 && now_wall(s) >= message->envelope.expires_wall)
+	if (count > 0 && now >= message->envelope.expires_wall)
 		end_lifetime(s, ticket, taken, (uint32_t)count);
 	else
 		for (size_t g = 0; count > 0 && g < plan->count; g++)
@@ -397,28 +480,25 @@ static void dispatch(struct scheduler *s, uint64_t id)
 {
 	struct ticket *ticket = xcalloc(1, sizeof(*ticket));
 	struct plan plan = {0};
+	int64_t now = now_wall(s);
 	int rc = queue_read_envelope(s->options.queue, id, 0, &ticket->message);
+	bool has_ended = rc == 0 && now >= ticket->message.envelope.expires_wall;
 
+	if (has_ended) { /* once in its life: the last reply goes into the DSN */
+		queue_message_free(&ticket->message);
+		rc = queue_read_envelope(s->options.queue, id, QUEUE_READ_OUTCOMES, &ticket->message);
+	}
 	if (rc == ERR_TEMPORARY || rc == ERR_IO)
-		queue_push_back(s->options.queue, id, now_wall(s) + UNREADABLE_WAIT_MS);
+		queue_push_back(s->options.queue, id, now + UNREADABLE_WAIT_MS);
 	if (rc != 0) {
 		free(ticket);
 		return;
 	}
-	if (now_wall(s) >=
-	    ticket->message.envelope.expires_wall) { /* once in its life: the last reply goes into the DSN */
-		queue_message_free(&ticket->message);
-		if (queue_read_envelope(s->options.queue, id, QUEUE_READ_OUTCOMES, &ticket->message) != 0) {
-			queue_push_back(s->options.queue, id, now_wall(s) + UNREADABLE_WAIT_MS);
-			free(ticket);
-			return;
-		}
-	}
 	ticket->jobs = 1; /* ours, until the end of this function */
-	make_plan(s, &ticket->message, &plan);
-	if (plan.count == 0 || now_wall(s) >= ticket->message.envelope.expires_wall ||
-	    !is_put_off(s, &ticket->message, &plan))
-		begin(s, ticket, &plan);
+	if (!has_ended)
+		make_plan(s, &ticket->message, now, &plan);
+	if (plan.count == 0 || !is_parked(&ticket->message, &plan))
+		begin(s, ticket, &plan, now);
 	plan_fini(&plan);
 	ticket_unref(ticket);
 }
@@ -444,7 +524,18 @@ void scheduler_destination_events(struct scheduler *s, struct destination_events
 
 static void on_timer(void *ctx)
 {
-	(void)ctx; /* the turn that it causes does the work */
+	struct scheduler *s = ctx;
+
+	s->timer = 0; /* the turn that it causes does the work */
+}
+
+/* One that fires too early costs a turn; setting it anew each turn would cost more. */
+static void wake_at(struct scheduler *s, int64_t at_ms)
+{
+	if (s->timer != 0 && s->timer_at_ms <= at_ms)
+		return;
+	s->timer_at_ms = at_ms;
+	timers_set(loop_timers(s->options.loop), &s->timer, at_ms, on_timer, s);
 }
 
 void scheduler_turn(struct scheduler *s)
@@ -464,6 +555,5 @@ void scheduler_turn(struct scheduler *s)
 	if (due == INT64_MAX || !queue_may_deliver(s->options.queue))
 		timers_cancel(loop_timers(loop), &s->timer);
 	else
-		timers_set(loop_timers(loop), &s->timer,
-			   loop_now_ms(loop) + MIN(MAX(due - now, 0), (int64_t)WAIT_MAX_MS), on_timer, s);
+		wake_at(s, loop_now_ms(loop) + MIN(MAX(due - now, 0), (int64_t)WAIT_MAX_MS));
 }

@@ -49,7 +49,8 @@ struct scheduler_options {
 };
 
 struct scheduler *scheduler_new(const struct scheduler_options *options);
-/* Destinations go first: they hand their jobs back. */
+/* Destinations go first: they hand their jobs back. DSNs that are on their way are not heard of any more: free the
+ * bounce next. */
 void scheduler_free(struct scheduler **scheduler);
 /* Copied. warn_after_ms 0: no delay warnings. */
 void scheduler_configure(struct scheduler *scheduler, const struct retry_policy *policy, int64_t warn_after_ms);
