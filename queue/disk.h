@@ -16,6 +16,7 @@
 
 #include "base/err.h"
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -92,7 +92,8 @@ int queue_lock(int spool_fd, struct err *err);
 
 /* Reads the journal, repairs what a crash left, opens a new segment. Blocks: called before anybody is served. NULL:
  * `err` tells why, nothing has been lost: ERR_VERSION (written by a newer relayd; nothing was touched), ERR_IO,
- * ERR_NO_SPACE (no room for one segment), ERR_PERMISSION. `report` may be NULL. Options are copied. */
+ * ERR_NO_SPACE (no room for one segment), ERR_PERMISSION. `report` may be NULL. Options are copied. The disk's async
+ * hooks may already be called from here: the helper must stand before. */
 struct queue *queue_open(const struct queue_options *options, struct queue_report *report, struct err *err);
 
 /* No new uploads from now on (ERR_CLOSED), those under way may go on; what is gathered is written and marked without

@@ -79,6 +79,23 @@ int recovery_find_files(struct recovery *recovery, struct err *err);
 int recovery_scan(struct recovery *recovery, struct err *err);
 void recovery_fini(struct recovery *recovery);
 
+/* Shared by the two halves of the scan. */
+void recovery_tell_corruption(const struct recovery *recovery, uint64_t id, const char *text);
+/* Remembers a damaged place, and tells of it. */
+void recovery_add_range(struct recovery *recovery, const struct segment *segment, uint64_t offset, uint64_t end,
+			uint64_t id, bool is_suspect);
+/* No id up to this one is given out again. */
+void recovery_see_id(struct recovery *recovery, uint64_t id);
+/* Where the record behind this one stands. */
+uint64_t recovery_step_over(const struct journal_rules *rules, uint64_t offset, const struct record_header *header);
+bool recovery_skip_padding(const struct journal_rules *rules, struct scan *scan, uint64_t *offset);
+
+/* replay.c: applies a segment's records to the index. 0, or ERR_VERSION. */
+int replay_segment(struct recovery *recovery, struct segment *segment, bool is_newest, struct err *err);
+/* When all are applied: counts the messages, sets aside those that cannot be sent. */
+void replay_check_messages(struct recovery *recovery);
+void replay_fini(struct recovery *recovery);
+
 /* repair.c: changes the disk. On success the table's last segment is the one to be appended to. */
 int repair_run(struct recovery *recovery, const struct queue_options *options, struct err *err);
 

@@ -30,6 +30,7 @@ enum {
 #define MAGIC "RELAYDJ\n"
 #define HEADER_SEED 0x52454c415944u
 #define WINDOW_BYTES (256 * 1024)
+#define PEEK_BYTES 4096 /* after a jump over a body only so much is read */
 
 static uint64_t header_sum(const char *at)
 {
@@ -254,7 +255,9 @@ static void fill_around_errors(struct scan *scan, size_t want)
 /* Brings offset .. offset + len into the window; bytes behind the end of the file read as zero. */
 static void fill(struct scan *scan, uint64_t offset, size_t len)
 {
-	size_t want = (size_t)MIN(MAX(len, (size_t)WINDOW_BYTES), scan->limit - offset);
+	bool goes_on = offset >= scan->start && offset <= scan->start + scan->len;
+	size_t least = goes_on ? WINDOW_BYTES : PEEK_BYTES;
+	size_t want = (size_t)MIN(MAX(len, least), scan->limit - offset);
 	ssize_t n;
 
 	if (scan->cap < want) {
