@@ -132,9 +132,14 @@ static void credential_key(const struct auth *auth, struct slice user, struct sl
 	crypto_generichash_final(&state, out, 32);
 }
 
-/* An IPv6 client owns its /64 at least, so that counts as one address. */
+/* An IPv6 client owns its /64 at least, so that counts as one address. IPv4 in IPv6 (a load balancer may say so in its
+ * PROXY header) is IPv4: else all of it were one address. */
 static void address_key(struct slice address, unsigned char out[16])
 {
+	static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+
+	if (address.len == 16 && memcmp(address.ptr, mapped, sizeof(mapped)) == 0)
+		address = slice_from(address, sizeof(mapped));
 	memset(out, 0, 16);
 	memcpy(out, address.ptr, address.len == 16 ? 8 : MIN(address.len, (size_t)16));
 }
