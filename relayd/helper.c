@@ -1,83 +1,42 @@
-#include "relayd/helper.h"
+/*
+ * The daemon's side of the helpers: requests, processes, and what is common to both kinds. Who gets what is in
+ * helper_pool.c (signatures, passwords) and helper_disk.c.
+ *
+ * A request is in one place at a time: waiting in a pool, sent to a process, or answered and about to be told.
+ * Processes are closed at once but freed at the end of the turn, since their death is often found in the middle of
+ * their work.
+ */
+#include "relayd/helper_internal.h"
 
 #include "base/base.h"
-#include "base/list.h"
-#include "relayd/helper_protocol.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sodium.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <uthash.h>
 
 enum {
-	REPORT_PATIENCE_MS = 20 * 1000,
-	OUTSTANDING_MAX = 4, /* requests that one crypto helper has at a time */
-	WAITING_MAX = 4096,
-	TRIES_MAX = 3, /* a request that killed so many helpers is not repeated again */
-	RESPAWN_WAIT_MS = 1000,
 	ANSWERS_PER_TURN = 64,
+	SILENT_MAX_MS = 30 * 1000,
+	WATCH_EACH_MS = 5 * 1000,
+	REAP_EACH_MS = 20,
+	END_PATIENCE_MS = 5 * 1000,
 };
-
-struct process {
-	struct list node;
-	struct helpers *helpers;
-	enum helper_kind kind;
-	pid_t pid;
-	int fd;
-	struct watch *watch;
-	struct list sent; /* requests, in order */
-	unsigned sent_count, checks;
-	bool is_ready, is_old;
-};
-
-struct request {
-	UT_hash_handle hh;
-	struct list node; /* in waiting, or in a process's sent */
-	struct helpers *helpers;
-	struct process *process;
-	int tries;
-	uint64_t token; /* disk tasks */
-	helpers_sign_cb *sign_cb;
-	auth_cb *verify_cb;
-	void *ctx;
-	timer_id timer; /* answers that come from here */
-	struct helper_answer *answer;
-	size_t packet_len;
-	struct helper_request packet; /* last: only as much as is used is allocated */
-};
-
-struct helpers {
-	struct helpers_options options;
-	struct config *config;
-	struct helper_report report; /* of the last load */
-	uint32_t *first_of_domain;
-	struct list processes;
-	struct list waiting;
-	unsigned waiting_count, disk_pending;
-	struct request *by_id;
-	uint64_t last_id;
-	struct helper_secrets *inline_secrets;
-	struct disk_async disk;
-	timer_id respawn_timer;
-};
-
-static void dispatch(struct helpers *h);
 
 /* ---- requests ---- */
 
-static struct request *request_new(struct helpers *h, enum helper_task task, const void *data, size_t len)
+struct request *request_new(struct helpers *h, enum helper_task task, const void *data, size_t len)
 {
 	size_t packet_len = offsetof(struct helper_request, data) + len;
 	struct request *r = xcalloc(1, offsetof(struct request, packet) + packet_len);
 
 	r->helpers = h;
 	r->packet_len = packet_len;
+	r->fd = -1;
 	r->packet.id = ++h->last_id;
 	r->packet.task = task;
 	r->packet.data_len = (uint32_t)len;
@@ -88,36 +47,21 @@ static struct request *request_new(struct helpers *h, enum helper_task task, con
 	return r;
 }
 
-static void request_free(struct request *r)
+void request_free(struct request *r)
 {
-	timers_cancel(loop_timers(r->helpers->options.loop), &r->timer);
 	list_remove(&r->node);
 	HASH_DEL(r->helpers->by_id, r);
-	free(r->answer);
 	sodium_memzero(&r->packet, r->packet_len);
 	free(r);
 }
 
-static struct request *find(struct helpers *h, uint64_t id)
-{
-	struct request *r;
-	HASH_FIND(hh, h->by_id, &id, sizeof(id), r);
-	return r;
-}
-
-static bool is_disk_task(const struct request *r)
-{
-	return r->packet.task <= TASK_DISCARD;
-}
-
 /* Hands the answer to whoever asked; a cancelled one has no callback. */
-static void give(struct request *r, int result, struct slice data)
+void request_tell(struct request *r, int result, struct slice data)
 {
 	helpers_sign_cb *sign_cb = r->sign_cb;
 	auth_cb *verify_cb = r->verify_cb;
 	void *ctx = r->ctx;
 
-	r->answer = NULL;
 	request_free(r);
 	if (sign_cb)
 		sign_cb(ctx, (enum err_code)result, data);
@@ -125,322 +69,309 @@ static void give(struct request *r, int result, struct slice data)
 		verify_cb(ctx, result == 0 ? AUTH_GOOD : result == ERR_PERMISSION ? AUTH_WRONG : AUTH_LATER, data);
 }
 
-static void give_disk(struct request *r, int result, int fd, uint32_t duration_us)
+static void tell_answered(void *ctx)
+{
+	struct helpers *h = ctx;
+	struct list *node;
+
+	h->answers_posted = false;
+	while ((node = list_pop(&h->answered))) {
+		struct request *r = CONTAINER_OF(node, struct request, node);
+		if (r->pool)
+			request_tell(r, r->result, SLICE(""));
+		else
+			disk_finish(r, r->result);
+	}
+}
+
+void request_answer(struct request *r, int result)
 {
 	struct helpers *h = r->helpers;
-	struct disk_done done = {r->token, result, fd, duration_us};
-	bool is_reported = r->packet.task != TASK_DISCARD;
 
-	h->disk_pending--;
-	request_free(r);
-	if (is_reported)
-		h->options.on_disk_done(h->options.disk_ctx, &done);
-}
-
-static void on_local_answer(void *ctx)
-{
-	struct request *r = ctx;
-	struct helper_answer *answer = r->answer;
-
-	if (is_disk_task(r)) {
-		give_disk(r, answer->result, -1, 0);
-		return;
-	}
-	r->answer = NULL;
-	give(r, answer->result, slice_of(answer->data, answer->data_len));
-	free(answer);
-}
-
-/* An answer that is known here and now comes later all the same: never from inside the call that asked. */
-static void answer_locally(struct request *r, int result)
-{
-	if (!r->answer)
-		r->answer = xcalloc(1, sizeof(*r->answer));
-	r->answer->result = result;
+	r->result = result;
+	r->process = NULL;
 	list_remove(&r->node);
-	timers_set(loop_timers(r->helpers->options.loop), &r->timer, 0, on_local_answer, r);
+	list_append(&h->answered, &r->node);
+	if (h->answers_posted)
+		return;
+	h->answers_posted = true;
+	loop_post(h->options.loop, tell_answered, h);
 }
 
-/* ---- processes ---- */
-
-static void process_free(struct process *p)
+static struct request *find(struct helpers *h, uint64_t id)
 {
-	while (list_pop(&p->sent))
-		;
-	loop_unwatch(p->helpers->options.loop, &p->watch);
-	close(p->fd);
-	kill(p->pid, SIGKILL);
-	waitpid(p->pid, NULL, 0);
-	list_remove(&p->node);
-	free(p);
+	struct request *r;
+
+	HASH_FIND(hh, h->by_id, &id, sizeof(id), r);
+	return r;
 }
 
-static void respawn(void *ctx);
+/* ---- the end of processes ---- */
+
+static void reap(void *ctx)
+{
+	struct helpers *h = ctx;
+	unsigned left = 0;
+
+	for (unsigned i = 0; i < h->zombie_count; i++)
+		if (waitpid(h->zombies[i], NULL, WNOHANG) == 0)
+			h->zombies[left++] = h->zombies[i];
+	h->zombie_count = left;
+	if (left > 0)
+		timers_set(loop_timers(h->options.loop), &h->zombie_timer, loop_now_ms(h->options.loop) + REAP_EACH_MS,
+			   reap, h);
+}
+
+/* Waiting for it here could block: it may still be in the disk's hands, or busy giving memory back. */
+static void leave_to_reaper(struct helpers *h, pid_t pid)
+{
+	if (h->zombie_count == ZOMBIES_MAX)
+		waitpid(h->zombies[--h->zombie_count], NULL, 0);
+	h->zombies[h->zombie_count++] = pid;
+	reap(h);
+}
+
+static void bury(void *ctx)
+{
+	struct helpers *h = ctx;
+	struct list *node;
+
+	h->bury_posted = false;
+	while ((node = list_pop(&h->graveyard)))
+		free(CONTAINER_OF(node, struct process, node));
+}
+
+void process_close(struct process *p)
+{
+	kill(p->pid, SIGKILL);
+	process_end(p);
+}
+
+void process_end(struct process *p)
+{
+	struct helpers *h = p->helpers;
+
+	BUG_ON(p->fd < 0);
+	loop_unwatch(h->options.loop, &p->watch);
+	close(p->fd);
+	p->fd = -1;
+	leave_to_reaper(h, p->pid);
+	list_remove(&p->node);
+	list_append(&h->graveyard, &p->node);
+	if (h->bury_posted)
+		return;
+	h->bury_posted = true;
+	loop_post(h->options.loop, bury, h);
+}
+
+void respawn_after_death(struct helpers *h, struct respawn *respawn, const struct process *p, timer_cb *cb, void *ctx)
+{
+	int64_t now = loop_now_ms(h->options.loop), pause = 0;
+
+	if (p && p->is_ready && now - p->started_at_ms >= LIVED_LONG_MS)
+		respawn->quick_deaths = 0;
+	else if (respawn->quick_deaths++ > 0)
+		pause = MIN((int64_t)PAUSE_FIRST_MS << MIN(respawn->quick_deaths - 2, 16u), (int64_t)PAUSE_MAX_MS);
+	/* Several that die together: the first one's replacement brings all back. */
+	if (respawn->timer == 0)
+		respawn->timer = timers_add(loop_timers(h->options.loop), now + pause, cb, ctx);
+}
 
 static void on_death(struct process *p)
 {
 	struct helpers *h = p->helpers;
-	bool was_needed = !p->is_old;
+	struct pool *pool = p->pool;
 
-	log_event(h->options.log, was_needed ? LOG_WARN : LOG_DEBUG, "helper_ended",
-		  LOG_STR("kind", p->kind == HELPER_SYNC ? "sync" : "crypto"), LOG_INT("pid", p->pid),
+	log_event(h->options.log, LOG_WARN, "helper_ended",
+		  LOG_STR("kind", helper_kind_name(pool ? HELPER_CRYPTO : HELPER_SYNC)), LOG_INT("pid", p->pid),
 		  LOG_INT("requests", p->sent_count));
-	for (struct list *node; (node = list_pop(&p->sent));) {
-		struct request *r = CONTAINER_OF(node, struct request, node);
-		r->process = NULL;
-		if (is_disk_task(r)) {
-			answer_locally(r, DISK_HELPER_DIED);
-		} else if (++r->tries >= TRIES_MAX) {
-			answer_locally(r, ERR_TEMPORARY);
-		} else {
-			list_prepend(&h->waiting, &r->node);
-			h->waiting_count++;
-		}
-	}
-	process_free(p);
-	if (was_needed)
-		timers_set(loop_timers(h->options.loop), &h->respawn_timer, loop_now_ms(h->options.loop), respawn, h);
+	h->replaced++;
+	process_close(p); /* first, so that nothing is sent to it again */
+	if (pool)
+		pool_on_death(pool, p);
+	else
+		disk_on_death(h, p);
 }
 
-static void retire_if_done(struct process *p)
-{
-	if (p->is_old && p->sent_count == 0)
-		process_free(p);
-}
+/* ---- talking to them ---- */
 
-static void on_report(struct process *p, const struct helper_report *report)
+static void on_answer(struct process *p, size_t len, int fd)
 {
-	if (report->result != 0) {
-		log_event(p->helpers->options.log, LOG_ERROR, "helper_failed", LOG_STR("text", report->text));
-		return; /* its end follows */
-	}
-	p->is_ready = true;
-	dispatch(p->helpers);
-}
-
-static void on_answer(struct process *p, const struct helper_answer *answer, int fd)
-{
+	const struct helper_answer *answer = &p->helpers->packet.answer;
 	struct request *r = find(p->helpers, answer->id);
 
-	if (!r || r->process != p) {
+	if (len != offsetof(struct helper_answer, data) + answer->data_len || !r || r->process != p) {
 		if (fd >= 0)
 			close(fd);
 		return;
 	}
 	p->sent_count--;
-	if (r->packet.task == TASK_VERIFY)
-		p->checks--;
-	if (is_disk_task(r))
-		give_disk(r, answer->result, fd, answer->duration_us);
-	else
-		give(r, answer->result, slice_of(answer->data, answer->data_len));
+	p->checks -= r->is_slow;
+	p->progress_at_ms = loop_now_ms(p->helpers->options.loop);
+	if (!r->pool) {
+		r->fd = fd;
+		r->duration_us = answer->duration_us;
+		disk_finish(r, answer->result);
+		return;
+	}
+	if (fd >= 0)
+		close(fd);
+	request_tell(r, answer->result, slice_of(answer->data, answer->data_len));
+}
+
+/* False: it has nothing more to say, for now or for ever. */
+static bool read_one(struct process *p)
+{
+	struct helpers *h = p->helpers;
+	int fd;
+	ssize_t n = helper_receive(p->fd, &h->packet, sizeof(h->packet), &fd);
+
+	if (n < 0 && errno == EAGAIN)
+		return false;
+	if (n >= (ssize_t)offsetof(struct helper_answer, data) && p->is_ready) {
+		on_answer(p, (size_t)n, fd);
+		return p->fd >= 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	if (n > 0 && !p->is_ready && pool_on_report(p, (size_t)n))
+		return true;
+	on_death(p);
+	return false;
 }
 
 static void on_readable(void *ctx, uint32_t events)
 {
 	struct process *p = ctx;
-	struct helpers *h = p->helpers;
-	union {
-		struct helper_answer answer;
-		struct helper_report report;
-	} packet;
+	struct pool *pool = p->pool;
 
 	(void)events;
-	for (int i = 0; i < ANSWERS_PER_TURN; i++) {
-		int fd;
-		long n = helper_receive(p->fd, &packet, sizeof(packet), &fd, MSG_DONTWAIT);
-		if (n < 0 && errno == EAGAIN)
+	for (int i = 0; i < ANSWERS_PER_TURN; i++)
+		if (!read_one(p))
 			break;
-		if (n <= 0) {
-			on_death(p);
-			return;
-		}
-		if (p->kind == HELPER_CRYPTO && !p->is_ready)
-			on_report(p, &packet.report);
-		else
-			on_answer(p, &packet.answer, fd);
-	}
-	dispatch(h);
-	retire_if_done(p);
+	if (pool)
+		pool_on_progress(pool);
+	else
+		disk_on_progress(p->helpers);
 }
 
-static struct process *spawn(struct helpers *h, enum helper_kind kind, const struct config *config)
+bool process_send(struct process *p, struct request *r, int fd)
 {
-	struct process *p;
-	int pair[2], parent = getpid();
-	pid_t pid;
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
-		return NULL;
-	log_flush(h->options.log);
-	pid = fork();
-	if (pid == 0)
-		helper_main(kind, pair[1], h->options.journal_fd, config, parent);
-	close(pair[1]);
-	if (pid < 0) {
-		close(pair[0]);
-		return NULL;
-	}
-	p = xcalloc(1, sizeof(*p));
-	*p = (struct process){.helpers = h, .kind = kind, .pid = pid, .fd = pair[0], .is_ready = kind == HELPER_SYNC};
-	list_node_init(&p->node);
-	list_init(&p->sent);
-	list_append(&h->processes, &p->node);
-	p->watch = loop_watch(h->options.loop, p->fd, EPOLLIN, on_readable, p);
-	return p;
-}
-
-/* Blocks until the helper has said how its start went. */
-static int await_report(struct process *p, struct helper_report *report, struct err *err)
-{
-	struct pollfd ready = {.fd = p->fd, .events = POLLIN};
-	int passed;
-
-	if (poll(&ready, 1, REPORT_PATIENCE_MS) != 1 ||
-	    helper_receive(p->fd, report, sizeof(*report), &passed, 0) != (long)sizeof(*report))
-		return err_set(err, ERR_SYSTEM, "a helper process did not start");
-	if (report->result != 0)
-		return err_set(err, (enum err_code)report->result, "%s", report->text);
-	p->is_ready = true;
-	return 0;
-}
-
-static unsigned count_processes(const struct helpers *h, enum helper_kind kind)
-{
-	unsigned count = 0;
-
-	for (const struct list *node = h->processes.next; node != &h->processes; node = node->next) {
-		const struct process *p = CONTAINER_OF(node, struct process, node);
-		count += p->kind == kind && !p->is_old;
-	}
-	return count;
-}
-
-/* Brings the helpers back to their number; one that died at once waits a little. */
-static void respawn(void *ctx)
-{
-	struct helpers *h = ctx;
-	bool failed = false;
-
-	if (h->options.journal_fd >= 0 && count_processes(h, HELPER_SYNC) == 0)
-		failed |= !spawn(h, HELPER_SYNC, h->config);
-	for (unsigned n = count_processes(h, HELPER_CRYPTO); !h->inline_secrets && n < (unsigned)h->config->helpers;
-	     n++)
-		failed |= !spawn(h, HELPER_CRYPTO, h->config);
-	if (failed)
-		timers_set(loop_timers(h->options.loop), &h->respawn_timer,
-			   loop_now_ms(h->options.loop) + RESPAWN_WAIT_MS, respawn, h);
-}
-
-/* ---- sending ---- */
-
-static bool send_to(struct process *p, struct request *r, int fd)
-{
-	if (helper_send(p->fd, &r->packet, r->packet_len, fd, MSG_DONTWAIT) != 0)
+	if (helper_send(p->fd, &r->packet, r->packet_len, fd) != 0)
 		return false;
 	r->process = p;
 	list_remove(&r->node);
 	list_append(&p->sent, &r->node);
-	p->sent_count++;
-	if (r->packet.task == TASK_VERIFY)
-		p->checks++;
+	if (p->sent_count++ == 0)
+		p->progress_at_ms = loop_now_ms(p->helpers->options.loop);
+	p->checks += r->is_slow;
+	if (p->pool)
+		watchdog_start(p->helpers);
 	return true;
 }
 
-static unsigned unchecked_count(const struct helpers *h)
+struct process *process_start(struct helpers *h, struct pool *pool)
 {
-	unsigned count = 0;
+	const struct helper_spawn_options options = {.kind = pool ? HELPER_CRYPTO : HELPER_SYNC,
+						     .journal_fd = h->options.journal_fd,
+						     .config = pool ? pool->config : NULL,
+						     .argv = h->options.argv,
+						     .no_seccomp = h->options.no_seccomp};
+	struct process *p;
+	pid_t pid;
+	int fd;
 
-	for (const struct list *node = h->processes.next; node != &h->processes; node = node->next) {
-		const struct process *p = CONTAINER_OF(node, struct process, node);
-		count += p->kind == HELPER_CRYPTO && p->is_ready && !p->is_old && p->checks == 0;
-	}
-	return count;
-}
-
-/* The helper with the least to do that may take this. A password check leaves one free, if there are two. */
-static struct process *choose(struct helpers *h, const struct request *r)
-{
-	bool is_check = r->packet.task == TASK_VERIFY;
-	struct process *best = NULL;
-
-	if (is_check && count_processes(h, HELPER_CRYPTO) > 1 && unchecked_count(h) < 2)
+	log_flush(h->options.log); /* or the child would have its lines too */
+	fd = helper_spawn(&options, &pid);
+	if (fd < 0)
 		return NULL;
-	for (struct list *node = h->processes.next; node != &h->processes; node = node->next) {
+	p = xcalloc(1, sizeof(*p));
+	*p = (struct process){.helpers = h, .pool = pool, .pid = pid, .fd = fd, .is_ready = !pool};
+	p->started_at_ms = loop_now_ms(h->options.loop);
+	list_node_init(&p->node);
+	list_init(&p->sent);
+	p->watch = loop_watch(h->options.loop, fd, EPOLLIN, on_readable, p);
+	return p;
+}
+
+/* ---- the watchdog ---- */
+
+static bool kill_the_silent(struct helpers *h, struct pool *pool)
+{
+	int64_t now = loop_now_ms(h->options.loop);
+	bool is_busy = false;
+
+	LIST_FOREACH (node, &pool->processes) {
 		struct process *p = CONTAINER_OF(node, struct process, node);
-		if (p->kind != HELPER_CRYPTO || !p->is_ready || p->is_old || p->sent_count >= OUTSTANDING_MAX)
+		int64_t since = p->is_ready ? p->progress_at_ms : p->started_at_ms;
+		if (p->is_ready && p->sent_count == 0)
 			continue;
-		if (!best || p->checks < best->checks ||
-		    (p->checks == best->checks && p->sent_count < best->sent_count))
-			best = p;
-	}
-	return best;
-}
-
-static void dispatch(struct helpers *h)
-{
-	LIST_FOREACH (node, &h->waiting) {
-		struct request *r = CONTAINER_OF(node, struct request, node);
-		struct process *p = choose(h, r);
-		if (!p || !send_to(p, r, -1))
+		is_busy = true;
+		if (now - since < SILENT_MAX_MS)
 			continue;
-		h->waiting_count--;
+		log_event(h->options.log, LOG_ERROR, "helper_silent", LOG_INT("pid", p->pid));
+		kill(p->pid, SIGKILL); /* its end comes as any other's */
 	}
+	return is_busy;
 }
 
-static void submit(struct request *r)
+static void on_watch(void *ctx)
 {
-	struct helpers *h = r->helpers;
+	struct helpers *h = ctx;
+	bool is_busy = h->pool && kill_the_silent(h, h->pool);
 
-	if (h->inline_secrets) {
-		struct helper_request whole;
-		memcpy(&whole, &r->packet, r->packet_len);
-		r->answer = xcalloc(1, sizeof(*r->answer));
-		helper_secrets_work(h->inline_secrets, &whole, r->answer);
-		sodium_memzero(&whole, sizeof(whole));
-		answer_locally(r, r->answer->result);
-		return;
-	}
-	if (h->waiting_count >= WAITING_MAX) {
-		answer_locally(r, ERR_LIMIT);
-		return;
-	}
-	list_append(&h->waiting, &r->node);
-	h->waiting_count++;
-	dispatch(h);
+	h->watchdog = 0;
+	LIST_FOREACH (node, &h->old_pools)
+		is_busy |= kill_the_silent(h, CONTAINER_OF(node, struct pool, node));
+	if (is_busy)
+		watchdog_start(h);
 }
+
+void watchdog_start(struct helpers *h)
+{
+	if (!h->watchdog)
+		timers_set(loop_timers(h->options.loop), &h->watchdog, loop_now_ms(h->options.loop) + WATCH_EACH_MS,
+			   on_watch, h);
+}
+
+/* ---- asking ---- */
 
 uint64_t helpers_sign(struct helpers *h, uint32_t domain, uint32_t key, const unsigned char digest[DKIM_DIGEST_BYTES],
 		      helpers_sign_cb *cb, void *ctx)
 {
-	struct request *r = request_new(h, TASK_SIGN, NULL, 0);
+	struct request *r = request_new(h, TASK_SIGN, digest, DKIM_DIGEST_BYTES);
 
 	r->sign_cb = cb;
 	r->ctx = ctx;
 	r->packet.domain = domain;
 	r->packet.key = key;
-	memcpy(r->packet.digest, digest, DKIM_DIGEST_BYTES);
-	submit(r);
+	pool_submit(h->pool, r);
 	return r->packet.id;
 }
 
 static void verify(void *ctx, struct slice user, struct slice password, auth_cb *cb, void *cb_ctx)
 {
 	struct helpers *h = ctx;
-	char data[HELPER_DATA_MAX] = {0};
-	bool fits = user.len + password.len <= sizeof(data);
+	char data[HELPER_REQUEST_MAX] = {0};
+	bool fits = user.len <= sizeof(data) && password.len <= sizeof(data) - user.len;
+	size_t len = fits ? user.len + password.len : 0;
 	struct request *r;
 
-	if (fits) {
-		memcpy(data, user.ptr ? user.ptr : "", user.len);
-		memcpy(data + user.len, password.ptr ? password.ptr : "", password.len);
-	}
-	r = request_new(h, TASK_VERIFY, data, fits ? user.len + password.len : 0);
-	sodium_memzero(data, sizeof(data));
+	if (fits && user.len)
+		memcpy(data, user.ptr, user.len);
+	if (fits && password.len)
+		memcpy(data + user.len, password.ptr, password.len);
+	r = request_new(h, TASK_VERIFY, data, len);
+	sodium_memzero(data, len);
 	r->packet.first_len = (uint32_t)(fits ? user.len : 0);
 	r->verify_cb = cb;
 	r->ctx = cb_ctx;
-	submit(r);
+	r->is_slow = h->pool->report.slow_count > 0;
+	r->pool = h->pool;
+	if (fits)
+		pool_submit(h->pool, r);
+	else
+		request_answer(r, ERR_PERMISSION);
 }
 
 struct auth_backend helpers_auth_backend(struct helpers *h)
@@ -455,172 +386,79 @@ void helpers_cancel(struct helpers *h, uint64_t *id)
 	*id = 0;
 	if (!r)
 		return;
+	/* One that is sent or about to be told stays where it is, and is counted there. */
 	r->sign_cb = NULL;
 	r->verify_cb = NULL;
-	if (!r->process) {
-		if (list_is_linked(&r->node))
-			h->waiting_count--;
-		request_free(r);
-	}
-}
-
-/* ---- disk ---- */
-
-static struct process *sync_process(struct helpers *h)
-{
-	for (struct list *node = h->processes.next; node != &h->processes; node = node->next) {
-		struct process *p = CONTAINER_OF(node, struct process, node);
-		if (p->kind == HELPER_SYNC)
-			return p;
-	}
-	return NULL;
-}
-
-static void submit_disk(struct helpers *h, struct request *r, int fd)
-{
-	struct process *p = sync_process(h);
-
-	h->disk_pending++;
-	if (!p || !send_to(p, r, fd))
-		answer_locally(r, DISK_HELPER_DIED);
-}
-
-static void disk_sync(void *ctx, int fd, uint64_t token)
-{
-	struct request *r = request_new(ctx, TASK_SYNC, NULL, 0);
-
-	r->token = token;
-	submit_disk(ctx, r, fd);
-}
-
-static void disk_prepare(void *ctx, const char *name, uint64_t size, uint64_t token)
-{
-	struct request *r = request_new(ctx, TASK_PREPARE, name, strlen(name) + 1);
-
-	r->token = token;
-	r->packet.size = size;
-	submit_disk(ctx, r, -1);
-}
-
-static void disk_discard(void *ctx, const char *name, int fd)
-{
-	submit_disk(ctx, request_new(ctx, TASK_DISCARD, name, strlen(name) + 1), fd);
-	if (fd >= 0)
-		close(fd);
-}
-
-const struct disk_async *helpers_disk_async(struct helpers *h)
-{
-	return &h->disk;
-}
-
-unsigned helpers_disk_pending(const struct helpers *h)
-{
-	return h->disk_pending;
 }
 
 /* ---- beginning and end ---- */
 
-static void index_keys(struct helpers *h, const struct config *config)
-{
-	uint32_t next = 0;
-
-	free(h->first_of_domain);
-	h->first_of_domain = xcalloc(config->dkim.domain_count, sizeof(uint32_t));
-	for (size_t d = 0; d < config->dkim.domain_count; d++) {
-		h->first_of_domain[d] = next;
-		next += (uint32_t)config->dkim.domains[d].key_count;
-	}
-}
-
 size_t helpers_user_count(const struct helpers *h)
 {
-	return h->report.user_count;
+	const struct pool *pool = h->staged ? h->staged : h->pool;
+
+	return pool->report.user_count;
+}
+
+struct helpers_key_info helpers_key_info(const struct helpers *h, uint32_t domain, uint32_t key)
+{
+	const struct pool *pool = h->pool;
+	const struct helper_key_report *report;
+
+	BUG_ON(domain >= pool->config->dkim.domain_count || key >= pool->config->dkim.domains[domain].key_count);
+	report = &pool->report.keys[pool->first_of_domain[domain] + key];
+	return (struct helpers_key_info){(enum dkim_algorithm)report->algorithm, report->bits, report->warnings};
 }
 
 enum dkim_algorithm helpers_key_algorithm(const struct helpers *h, uint32_t domain, uint32_t key)
 {
-	return (enum dkim_algorithm)h->report.algorithms[h->first_of_domain[domain] + key];
+	return helpers_key_info(h, domain, key).algorithm;
 }
 
-static int load_inline(struct helpers *h, const struct config *config, struct err *err)
+struct helpers_counts helpers_count(const struct helpers *h)
 {
-	struct helper_report report;
-	struct helper_secrets *secrets = helper_secrets_load(config, &report);
+	struct helpers_counts counts = {.waiting = h->pool->sign_count + h->pool->check_count, .replaced = h->replaced};
 
-	if (!secrets)
-		return err_set(err, (enum err_code)report.result, "%s", report.text);
-	helper_secrets_free(&h->inline_secrets);
-	h->inline_secrets = secrets;
-	h->report = report;
-	return 0;
+	for (const struct list *node = h->pool->processes.next; node != &h->pool->processes; node = node->next)
+		counts.ready += CONTAINER_OF(node, const struct process, node)->is_ready;
+	return counts;
 }
 
-static void mark_crypto(struct helpers *h, bool old_ones)
+int helpers_stage(struct helpers *h, struct config *config, struct err *err)
 {
-	LIST_FOREACH (node, &h->processes) {
-		struct process *p = CONTAINER_OF(node, struct process, node);
-		if (p->kind == HELPER_CRYPTO)
-			p->is_old = old_ones;
-	}
+	struct err own;
+
+	if (!err)
+		err = &own;
+	err->code = ERR_NONE;
+	helpers_unstage(h);
+	h->staged = pool_new(h, config, err);
+	return h->staged ? 0 : (int)err->code;
 }
 
-/* New crypto helpers with the secrets of `config`; on an error they are gone again. */
-static int start_crypto(struct helpers *h, const struct config *config, struct helper_report *report, struct err *err)
+void helpers_unstage(struct helpers *h)
 {
-	int rc = 0;
-
-	for (int64_t i = 0; rc == 0 && i < config->helpers; i++) {
-		struct process *p = spawn(h, HELPER_CRYPTO, config);
-		rc = p ? await_report(p, report, err) : err_set_errno(err, "cannot start a helper process");
-	}
-	return rc;
+	pool_free(&h->staged);
 }
 
-static void end_new_ones(struct helpers *h)
+void helpers_commit(struct helpers *h)
 {
-	LIST_FOREACH (node, &h->processes) {
-		struct process *p = CONTAINER_OF(node, struct process, node);
-		if (p->kind == HELPER_CRYPTO && !p->is_old)
-			process_free(p);
-	}
-	mark_crypto(h, false);
-}
+	struct pool *old = h->pool;
 
-static void retire_old_ones(struct helpers *h)
-{
-	LIST_FOREACH (node, &h->processes) {
-		struct process *p = CONTAINER_OF(node, struct process, node);
-		retire_if_done(p);
-	}
+	if (!h->staged)
+		return;
+	h->pool = h->staged;
+	h->staged = NULL;
+	if (old)
+		pool_retire(old);
 }
 
 int helpers_reload(struct helpers *h, struct config *config, struct err *err)
 {
-	struct helper_report report;
-	struct config *old = h->config;
-	int rc;
+	int rc = helpers_stage(h, config, err);
 
-	if (config->helpers == 0) {
-		rc = load_inline(h, config, err);
-	} else {
-		mark_crypto(h, true);
-		rc = start_crypto(h, config, &report, err);
-		if (rc != 0)
-			end_new_ones(h);
-	}
-	if (rc != 0)
-		return rc;
-	if (config->helpers > 0) {
-		h->report = report;
-		helper_secrets_free(&h->inline_secrets);
-	}
-	index_keys(h, config);
-	h->config = config_ref(config);
-	config_free(&old);
-	retire_old_ones(h);
-	dispatch(h);
-	return 0;
+	helpers_commit(h);
+	return rc;
 }
 
 struct helpers *helpers_new(const struct helpers_options *options, struct config *config, struct err *err)
@@ -628,17 +466,29 @@ struct helpers *helpers_new(const struct helpers_options *options, struct config
 	struct helpers *h = xcalloc(1, sizeof(*h));
 
 	h->options = *options;
-	list_init(&h->processes);
-	list_init(&h->waiting);
-	h->disk = (struct disk_async){h, disk_sync, disk_prepare, disk_discard};
-	if (options->journal_fd >= 0 && !spawn(h, HELPER_SYNC, config)) {
-		err_set_errno(err, "cannot start a helper process");
-		helpers_free(&h);
-		return NULL;
+	list_init(&h->old_pools);
+	list_init(&h->answered);
+	list_init(&h->graveyard);
+	disk_init(h);
+	if (options->journal_fd >= 0)
+		h->options.journal_fd = fcntl(options->journal_fd, F_DUPFD_CLOEXEC, 3);
+	if (options->journal_fd >= 0 && h->options.journal_fd < 0)
+		err_set_errno(err, "the journal's folder");
+	else if (disk_start(h, config->helpers == 0, err) == 0 && helpers_reload(h, config, err) == 0)
+		return h;
+	helpers_free(&h);
+	return NULL;
+}
+
+/* A sync under way has its time; nobody is waited for longer. */
+static void await_zombies(struct helpers *h)
+{
+	for (int waited = 0; h->zombie_count > 0 && waited < END_PATIENCE_MS; waited++) {
+		timers_cancel(loop_timers(h->options.loop), &h->zombie_timer);
+		reap(h);
+		if (h->zombie_count > 0)
+			poll(NULL, 0, 1);
 	}
-	if (helpers_reload(h, config, err) != 0)
-		helpers_free(&h);
-	return h;
 }
 
 void helpers_free(struct helpers **helpers)
@@ -648,14 +498,27 @@ void helpers_free(struct helpers **helpers)
 
 	if (!h)
 		return;
-	timers_cancel(loop_timers(h->options.loop), &h->respawn_timer);
-	LIST_FOREACH (node, &h->processes)
-		process_free(CONTAINER_OF(node, struct process, node));
-	HASH_ITER(hh, h->by_id, r, next)
-	request_free(r);
-	helper_secrets_free(&h->inline_secrets);
-	free(h->first_of_domain);
-	config_free(&h->config);
-	free(h);
 	*helpers = NULL;
+	pool_free(&h->staged);
+	pool_free(&h->pool);
+	LIST_FOREACH (node, &h->old_pools) {
+		struct pool *pool = CONTAINER_OF(node, struct pool, node);
+		pool_free(&pool);
+	}
+	disk_fini(h);
+	HASH_ITER(hh, h->by_id, r, next)
+	{
+		if (r->fd >= 0)
+			close(r->fd);
+		request_free(r);
+	}
+	await_zombies(h);
+	timers_cancel(loop_timers(h->options.loop), &h->zombie_timer);
+	timers_cancel(loop_timers(h->options.loop), &h->watchdog);
+	loop_unpost(h->options.loop, h);
+	bury(h);
+	if (h->options.journal_fd >= 0)
+		close(h->options.journal_fd);
+	sodium_memzero(&h->packet, sizeof(h->packet));
+	free(h);
 }
