@@ -126,6 +126,7 @@ static void job_free(struct scheduler *s, struct job *job)
 	free(job->indexes);
 	free(job->has_outcome);
 	free(job->failures);
+	free(job->delays);
 	free(job);
 	s->jobs--;
 }
@@ -154,6 +155,12 @@ static void add_failure(struct job *job, uint32_t i, const struct outcome *outco
 {
 	job->failures = xreallocarray(job->failures, job->failure_count + 1, sizeof(*job->failures));
 	job->failures[job->failure_count++] = (struct job_failure){job->indexes[i], *outcome};
+}
+
+static void add_delay(struct job *job, uint32_t i, const struct outcome *outcome)
+{
+	job->delays = xreallocarray(job->delays, job->delay_count + 1, sizeof(*job->delays));
+	job->delays[job->delay_count++] = (struct job_failure){job->indexes[i], *outcome};
 }
 
 static void record(struct scheduler *s, struct job *job, uint32_t index, const struct outcome *outcome,
@@ -187,20 +194,25 @@ static bool is_warned(struct scheduler *s, const struct queue_message *message)
 	return message->warned || queue_brief(s->options.queue, message->id, &brief) != 0 || brief.warned;
 }
 
-static void warn_of_delay(struct scheduler *s, struct job *job, uint32_t i, const struct outcome *outcome)
+static bool wants_warning(struct scheduler *s, const struct queue_message *message)
+{
+	return s->warn_after_ms > 0 && now_wall(s) - message->envelope.arrived_wall >= s->warn_after_ms &&
+	       !is_warned(s, message);
+}
+
+/* One for all recipients of the job. */
+static void warn_of_delays(struct scheduler *s, struct job *job)
 {
 	struct queue_message *message = &job->ticket->message;
-	struct job_failure delayed = {job->indexes[i], *outcome};
 	struct warning *warning;
 
-	if (s->warn_after_ms == 0 || now_wall(s) - message->envelope.arrived_wall < s->warn_after_ms ||
-	    is_warned(s, message))
+	if (job->delay_count == 0 || !wants_warning(s, message))
 		return;
 	message->warned = true;
 	warning = xmalloc(sizeof(*warning));
 	*warning = (struct warning){.scheduler = s, .id = message->id};
 	list_append(&s->warnings, &warning->node);
-	s->options.bounce(s->options.ctx, message, &delayed, 1, on_warned, warning);
+	s->options.bounce(s->options.ctx, message, job->delays, job->delay_count, on_warned, warning);
 }
 
 static void expire(struct job *job, uint32_t i, const struct outcome *last)
@@ -246,7 +258,8 @@ static void defer(struct scheduler *s, struct job *job, uint32_t i, const struct
 	/* The last look is at the end of its lifetime, so that the sender hears of it then. */
 	next = MIN(next, message->envelope.expires_wall);
 	record(s, job, job->indexes[i], outcome, next, status->hint_used || hint_taken);
-	warn_of_delay(s, job, i, outcome);
+	if (wants_warning(s, message))
+		add_delay(job, i, outcome);
 }
 
 static void on_outcome(void *ctx, struct job *job, uint32_t i, const struct outcome *outcome)
@@ -299,6 +312,7 @@ static void on_job_done(void *ctx, struct job *job, int64_t retry_wall)
 	for (uint32_t i = 0; i < job->count; i++)
 		if (!job->has_outcome[i])
 			give_back(s, job, job->indexes[i], retry_wall);
+	warn_of_delays(s, job);
 	if (job->failure_count == 0) {
 		job_free(s, job);
 		return;
@@ -444,20 +458,30 @@ static void begin_group(struct scheduler *s, struct ticket *ticket, const struct
 		destination_submit(group->destination, job_new(s, ticket, group->indexes, group->count));
 }
 
+/* What the sender is told: the last reply for this very recipient, if there was one. */
+static void last_word(const struct queue_recipient_status *status, struct outcome *out)
+{
+	*out = (struct outcome){.class = status->reason, .stage = STAGE_QUEUE};
+	if (status->last)
+		*out = *status->last;
+	if (out->class == CLASS_NONE)
+		out->class = CLASS_OTHER;
+	out->kind = OUTCOME_EXPIRED;
+	snprintf(out->enhanced, sizeof(out->enhanced), "5.4.7");
+	if (out->text[0] == '\0')
+		snprintf(out->text, sizeof(out->text), "not delivered within its lifetime");
+}
+
 static void end_lifetime(struct scheduler *s, struct ticket *ticket, const uint32_t *indexes, uint32_t count)
 {
-	const struct queue_recipient_status *status = &ticket->message.status[indexes[0]];
-	struct outcome last = {.kind = OUTCOME_EXPIRED, .class = status->reason, .stage = STAGE_QUEUE};
+	struct job *job = job_new(s, ticket, indexes, count);
+	struct outcome last;
 
-	if (last.class == CLASS_NONE)
-		last.class = CLASS_OTHER;
-	if (status->last)
-		last = *status->last;
-	last.kind = OUTCOME_EXPIRED;
-	snprintf(last.enhanced, sizeof(last.enhanced), "5.4.7");
-	if (last.text[0] == '\0')
-		snprintf(last.text, sizeof(last.text), "not delivered within its lifetime");
-	finish_locally(s, ticket, indexes, count, &last);
+	for (uint32_t i = 0; i < count; i++) {
+		last_word(&ticket->message.status[indexes[i]], &last);
+		on_outcome(s, job, i, &last);
+	}
+	on_job_done(s, job, now_wall(s));
 }
 
 /* `now` is that of the plan: nobody is taken who is not in it. */
