@@ -8,7 +8,7 @@
 #include "queue/internal.h"
 
 #define SMALL_SEGMENT (32 * 1024)
-#define BIG_SEGMENT (128 * 1024)
+#define BIG_SEGMENT (64 * 1024)
 #define MESSAGES_MAX 400
 
 /* A spool with known messages; each test damages copies of it. */
@@ -88,9 +88,9 @@ static struct original *make_big(void)
 	fill_noise();
 	box_init(&o->box, BIG_SEGMENT);
 	assert_true(box_open(&o->box));
-	for (uint32_t i = 0; i < 250; i++)
+	for (uint32_t i = 0; i < 120; i++)
 		add_message(o, 1 + i % 3, i % 10 == 0 ? 9000 : 200 + i * 7);
-	for (uint32_t i = 0; i < 250; i += 3)
+	for (uint32_t i = 0; i < 120; i += 3)
 		box_result(&o->box, o->ids[i], 0, i % 2 ? OUTCOME_DEFERRED : OUTCOME_FAILED);
 	box_settle(&o->box);
 	/* Those that are finished now are no part of it. */
@@ -192,10 +192,8 @@ static void flip_every_octet(bool marked)
 	assert_true(count < ARRAY_LEN(names));
 	for (uint32_t i = 0; i < count; i++)
 		snprintf(names[i], sizeof(names[i]), "%s", fault_disk_name(&o->box.disk, DISK_JOURNAL, i));
-	for (uint32_t i = 0; i < count; i++) {
-		flip_all_of_file(o, names[i], 0x01);
-		flip_all_of_file(o, names[i], (char)0xff);
-	}
+	for (uint32_t i = 0; i < count; i++)
+		flip_all_of_file(o, names[i], marked ? 0x01 : (char)0xff);
 	free_original(&o);
 }
 
@@ -303,7 +301,7 @@ static void a_body_made_of_records_changes_nothing(void **state)
 
 	(void)state;
 	fill_noise();
-	box_init(&box, BIG_SEGMENT);
+	box_init(&box, 2 * BIG_SEGMENT);
 	assert_true(box_open(&box));
 	victim = box_submit(&box, 1, content_of(1, 900));
 	held = box_submit(&box, 1, content_of(2, 900));

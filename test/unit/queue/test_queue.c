@@ -105,7 +105,7 @@ static void draining_frees_segments_and_moves_stragglers(void **state)
 	struct spool *spool = *state;
 	struct queue_stats stats;
 	struct queue_message message;
-	uint64_t keep, ids[400];
+	uint64_t keep, ids[60];
 
 	spool_open(spool);
 	keep = spool_submit(spool, 2, slice_of(big, 30000));
@@ -113,7 +113,7 @@ static void draining_frees_segments_and_moves_stragglers(void **state)
 	spool_result(spool, keep, 1, OUTCOME_DEFERRED, SPOOL_WALL_MS + 60000000);
 	for (int round = 0; round < 10; round++) {
 		for (size_t i = 0; i < ARRAY_LEN(ids); i++)
-			ids[i] = spool_submit(spool, 1, slice_of(big + i, 3000));
+			ids[i] = spool_submit(spool, 1, slice_of(big + i, 20000));
 		spool_take_all(spool);
 		for (size_t i = 0; i < ARRAY_LEN(ids); i++)
 			spool_result(spool, ids[i], 0, OUTCOME_DELIVERED, 0);
