@@ -12,16 +12,14 @@
 #include "relayd/recent.h"
 #include "relayd/report.h"
 #include "relayd/router.h"
+#include "relayd/sandbox.h"
 #include "relayd/scheduler.h"
 #include "relayd/web.h"
 
 #include <gnutls/gnutls.h>
-#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -140,14 +138,19 @@ static void apply_config(struct relayd *r)
 	auth_forget(r->auth);
 }
 
+/* What can fail comes first and is undone; nothing of the old is touched until all of the new is there. */
 static int reload_parts(struct relayd *r, struct config *fresh, struct tls_policy **policy, struct err *err)
 {
 	*policy = tls_policy_new(fresh, err);
-	if (!*policy || helpers_reload(r->helpers, fresh, err) != 0)
+	if (!*policy || helpers_stage(r->helpers, fresh, err) != 0)
 		return ERR_CONFIG;
-	if (signer_configure(r->signer, fresh, err) != 0)
+	if (listeners_configure(r->listeners, fresh, helpers_user_count(r->helpers) > 0, err) != 0 ||
+	    signer_configure(r->signer, fresh, err) != 0) {
+		helpers_unstage(r->helpers);
 		return ERR_CONFIG;
-	return listeners_configure(r->listeners, fresh, helpers_user_count(r->helpers) > 0, err);
+	}
+	helpers_commit(r->helpers);
+	return 0;
 }
 
 static int reload(void *ctx, struct err *err)
@@ -283,19 +286,22 @@ static int complain(struct relayd *r, int exit_code, const struct err *err)
 	return exit_code;
 }
 
-static int drop_privileges(const struct service_user *user, struct err *err)
+/* Gives up what serving does not need, before the first octet of a client is read. */
+static int enter_sandbox(struct relayd *r, struct err *err)
 {
-	const struct rlimit no_core = {0, 0};
+	struct sandbox_paths *paths;
+	struct sandbox_options options = {.role = SANDBOX_DAEMON, .no_seccomp = sandbox_is_sanitized()};
+	struct sandbox_report report;
 
-	if (user->must_drop) {
-		if (setgroups(1, &user->gid) != 0 || setgid(user->gid) != 0 || setuid(user->uid) != 0)
-			return err_set_errno(err, "cannot become user %s", user->name);
-		BUG_ON(setuid(0) == 0);
-	}
-	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	prctl(PR_SET_DUMPABLE, 0);
-	setrlimit(RLIMIT_CORE, &no_core);
-	return 0;
+	if (r->user.must_drop && sandbox_drop_user(r->user.name, r->user.uid, r->user.gid, NULL, 0, err) != 0)
+		return EX_NOPERM;
+	paths = sandbox_paths_new();
+	sandbox_paths_add_config(paths, r->config);
+	options.paths = paths;
+	sandbox_enter(&options, &report);
+	sandbox_paths_free(&paths);
+	log_event(r->log, LOG_INFO, "sandbox", LOG_STR("text", report.text));
+	return EX_OK;
 }
 
 static int open_queue(struct relayd *r, struct err *err)
@@ -516,9 +522,8 @@ static int start(struct relayd *r, struct err *err)
 	r->listeners = listeners_open(&listening, r->config, &rc, err);
 	if (!r->listeners)
 		return rc;
-	if (drop_privileges(&r->user, err) != 0)
-		return EX_NOPERM;
-	rc = start_storage(r, err);
+	rc = enter_sandbox(r, err);
+	rc = rc ? rc : start_storage(r, err);
 	return rc ? rc : start_parts(r, err);
 }
 
