@@ -112,20 +112,23 @@ sims: $(SIM)
 .SECONDARY:
 -include $(shell [ -d $(B) ] && find $(B) -name '*.d')
 
+# For the targets that build everything and then run it.
+JOBS ?= $(shell nproc)
+
 deps:
 	@test/deps build demo check
 demo:
 	@test/deps build demo
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j$(JOBS) all
 	@test/demo $(B)
 check:
 	@test/deps build check
-	@$(MAKE) --no-print-directory all unit fuzzers sims benchers
+	@$(MAKE) --no-print-directory -j$(JOBS) all unit fuzzers sims benchers
 	@B=$(B) LONG=$(LONG) test/check
 # The same tests, built with AddressSanitizer and UndefinedBehaviorSanitizer.
 asan:
 	@test/deps build check
-	@$(MAKE) --no-print-directory FLAVOUR=asan all unit fuzzers sims
+	@$(MAKE) --no-print-directory -j$(JOBS) FLAVOUR=asan all unit fuzzers sims
 	@B=build/asan LONG=$(LONG) test/check
 # FUZZ_SECONDS for each target.
 FUZZ_SECONDS ?= 600
@@ -134,7 +137,7 @@ fuzz:
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) test/fuzz/run build/fuzz/test/fuzz
 bench:
 	@test/deps build bench
-	@$(MAKE) --no-print-directory all benchers
+	@$(MAKE) --no-print-directory -j$(JOBS) all benchers
 	@test/bench/run $(BENCH_ARGS)
 # The container image as far as it can be proven without an engine; as root, some minutes.
 container:
