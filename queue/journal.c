@@ -17,6 +17,7 @@
 #define SPACE_LOOK_MS 1000	/* how old the figure of free space may be */
 #define BULK_BYTES (512 * 1024) /* this much is written without waiting for company */
 #define PAYLOAD_MAX (4u << 20)
+#define BATCH_MAX (5u << 20) /* one write must not hold up the loop */
 #define MARK_BYTES 16
 
 static const struct journal_rules all_kept;
@@ -189,6 +190,7 @@ static uint32_t items_that_fit(const struct journal *journal, uint64_t room)
 	const struct batch *gather = &journal->gather;
 	uint32_t count = gather->count;
 
+	room = MIN(room, (uint64_t)BATCH_MAX);
 	if (padded(journal, buf_len(&gather->bytes)) <= room)
 		return count;
 	while (count > 0 &&

@@ -47,6 +47,11 @@ void journal_prepare_spare(struct journal *journal)
 
 	if (journal->spare || journal->prepare_token || journal_now_ms(journal) < journal->prepare_at_ms)
 		return;
+	if (journal->free_bytes < journal->options.segment_bytes) {
+		journal->prepare_error = -ENOSPC;
+		journal->prepare_at_ms = journal_now_ms(journal) + RETRY_MS;
+		return;
+	}
 	spare = xcalloc(1, sizeof(*spare));
 	spare->fd = -1;
 	snprintf(spare->name, sizeof(spare->name), "seg-%016" PRIx64, journal->next_name++);

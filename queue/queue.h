@@ -315,8 +315,8 @@ struct queue_result {
 	bool hint_used;
 };
 
-/* Ends the recipient's being taken. Synced with the next group commit, at most 10 ms later. When all recipients are
- * final the message is gone (DONE). ERR_EXISTS: it was final already. */
+/* Ends the recipient's being taken, and one of the attempts in flight. Synced with the next group commit, at most 10 ms
+ * later. When all recipients are final the message is gone (DONE). ERR_EXISTS: it was final already. */
 int queue_record_result(struct queue *queue, uint64_t id, uint32_t index, const struct queue_result *result);
 /* False while too many results wait in memory for a failing disk: begin no new attempts. */
 bool queue_may_deliver(const struct queue *queue);

@@ -142,6 +142,16 @@ static void add_found(struct recovery *recovery, const char *name, int fd, uint6
 	recovery->spool = header->spool;
 }
 
+/* An error that passes must not cost a segment. */
+static ssize_t read_head(struct recovery *recovery, int fd, char *blocks, size_t len)
+{
+	ssize_t n = -1;
+
+	for (int tries = 0; tries < 4 && n < 0; tries++)
+		n = recovery->disk->read(recovery->disk, fd, blocks, len, 0);
+	return n;
+}
+
 static int look_at_file(struct recovery *recovery, const char *name, struct err *err)
 {
 	struct segment_header header;
@@ -160,7 +170,7 @@ static int look_at_file(struct recovery *recovery, const char *name, struct err 
 	if (rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM)
 		return err_set(err, ERR_SYSTEM, "cannot open journal/%s: %s", name, strerror(-rc));
 	if (rc == 0) {
-		n = recovery->disk->read(recovery->disk, fd, blocks, sizeof(blocks), 0);
+		n = read_head(recovery, fd, blocks, sizeof(blocks));
 		if (n >= 0) {
 			rc = segment_header_get(blocks, (size_t)n, &header);
 			if (rc == 1)

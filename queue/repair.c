@@ -354,6 +354,9 @@ static int copy_tail(struct repair *repair)
 		rc = copy_record(repair, &header, payload, place);
 		offset += record_bytes(header.length);
 	}
+	/* What could be read before must not be left out now. */
+	if (rc == 0 && scan.read_errors > 0)
+		rc = err_set(repair->err, ERR_IO, "segment %u cannot be read", old->header.number);
 	scan_fini(&scan);
 	return rc;
 }

@@ -30,6 +30,7 @@ enum {
 #define MAGIC "RELAYDJ\n"
 #define HEADER_SEED 0x52454c415944u
 #define WINDOW_BYTES (256 * 1024)
+#define READ_TRIES 4
 #define PEEK_BYTES 4096 /* after a jump over a body only so much is read */
 
 static uint64_t header_sum(const char *at)
@@ -239,12 +240,22 @@ void scan_fini(struct scan *scan)
 	scan->window = NULL;
 }
 
+/* An error that passes must not cost what it hid. */
+static ssize_t read_stubbornly(struct scan *scan, char *out, size_t len, uint64_t offset)
+{
+	ssize_t n = -1;
+
+	for (int tries = 0; tries < READ_TRIES && n < 0; tries++)
+		n = scan->disk->read(scan->disk, scan->fd, out, len, offset);
+	return n;
+}
+
 /* Block by block, so that a bad sector costs only itself. */
 static void fill_around_errors(struct scan *scan, size_t want)
 {
 	for (size_t at = 0; at < want; at += RECORD_BLOCK) {
 		size_t len = MIN((size_t)RECORD_BLOCK, want - at);
-		ssize_t n = scan->disk->read(scan->disk, scan->fd, scan->window + at, len, scan->start + at);
+		ssize_t n = read_stubbornly(scan, scan->window + at, len, scan->start + at);
 		if (n < 0)
 			scan->read_errors++;
 		if (n < (ssize_t)len)

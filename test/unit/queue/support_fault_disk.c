@@ -439,6 +439,12 @@ static ssize_t do_read(struct disk *d, int fd, void *out, size_t len, uint64_t o
 	BUG_ON(!file);
 	if (of(d)->is_dead)
 		return -EIO;
+	if (of(d)->good_reads > 0) {
+		of(d)->good_reads--;
+	} else if (of(d)->bad_reads > 0) {
+		of(d)->bad_reads--;
+		return -EIO;
+	}
 	n = offset < file->cached_size ? MIN(len, file->cached_size - offset) : 0;
 	if (n > 0)
 		memcpy(out, file->cached + offset, n);

@@ -45,8 +45,9 @@ struct fault_disk {
 	enum fault_kind planned;
 	bool is_dead; /* between the fault and fault_disk_crash(): nothing that is asked for happens */
 	bool died_by_power;
-	uint64_t syncs_ok; /* of segments */
-	bool recycles;	   /* freed files come back as prepared ones, with their old bytes */
+	uint32_t good_reads, bad_reads; /* so many reads to come succeed, then so many fail */
+	uint64_t syncs_ok;		/* of segments */
+	bool recycles;			/* freed files come back as prepared ones, with their old bytes */
 
 	struct fault_file **files; /* all inodes */
 	uint32_t file_count;

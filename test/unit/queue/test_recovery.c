@@ -350,6 +350,35 @@ static void a_missing_segment_is_a_loss_that_is_told(void **state)
 	box_fini(&box);
 }
 
+static void a_read_error_that_passes_costs_nothing(void **state)
+{
+	static struct box box;
+	struct queue_message message;
+	uint64_t ids[30];
+
+	(void)state;
+	open_box(&box);
+	for (int i = 0; i < 30; i++)
+		ids[i] = box_submit(&box, 1, slice_of(noise + i, 4000));
+	box_settle(&box);
+	box.disk.bad_reads = 1;
+	assert_int_equal(queue_read_envelope(box.queue, ids[0], 0, &message), ERR_IO);
+	assert_int_equal(queue_read_envelope(box.queue, ids[0], 0, &message), 0);
+	queue_message_free(&message);
+	for (uint32_t at = 0; at < 40; at++) {
+		box_kill(&box);
+		box.disk.good_reads = at;
+		box.disk.bad_reads = 3;
+		assert_true(box_open(&box));
+		assert_int_equal(box.told, 0);
+		assert_int_equal(box_count(&box), 30);
+		box.disk.good_reads = box.disk.bad_reads = 0;
+	}
+	for (int i = 0; i < 30; i++)
+		assert_int_equal(box_check(&box, ids[i], slice_of(noise + i, 4000)), 1);
+	box_fini(&box);
+}
+
 /* ---- Versions, clocks, copies ---- */
 
 static void a_newer_journal_is_refused_untouched(void **state)
@@ -493,6 +522,7 @@ int main(void)
 	    cmocka_unit_test(an_absurd_length_is_bounded),
 	    cmocka_unit_test(a_block_in_the_wrong_place_is_noticed),
 	    cmocka_unit_test(a_missing_segment_is_a_loss_that_is_told),
+	    cmocka_unit_test(a_read_error_that_passes_costs_nothing),
 	    cmocka_unit_test(a_newer_journal_is_refused_untouched),
 	    cmocka_unit_test(times_from_the_future_are_clamped),
 	    cmocka_unit_test(a_copy_made_while_running_is_a_sound_journal),
