@@ -246,8 +246,9 @@ static void on_readable(void *ctx, uint32_t events)
 	struct pool *pool = p->pool;
 
 	(void)events;
+	/* Without anything outstanding there is nothing more to read, and no need to ask. */
 	for (int i = 0; i < ANSWERS_PER_TURN; i++)
-		if (!read_one(p))
+		if (!read_one(p) || (p->is_ready && p->sent_count == 0))
 			break;
 	if (pool)
 		pool_on_progress(pool);
