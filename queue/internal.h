@@ -3,7 +3,7 @@
  *
  * queue.c opens, turns and closes and hears from the journal what is synced; upload.c takes mail; schedule.c knows what
  * is due; result.c records what became of it; content.c reads; aside.c puts damaged messages aside; compaction.c copies
- * stragglers forward; recovery.c finds what a crash left and repair.c makes a good journal of it.
+ * stragglers forward; recovery.c and replay.c find what a crash left, and repair.c makes a good journal of it.
  */
 #ifndef QUEUE_INTERNAL_H
 #define QUEUE_INTERNAL_H

@@ -62,10 +62,11 @@ struct queue_options {
 	struct disk *disk;	   /* borrowed, outlives the queue */
 	const struct clock *clock; /* borrowed */
 	struct rng *rng;	   /* borrowed */
-	uint64_t segment_bytes;	   /* 0: 64 MiB; a multiple of 4,096, at least 32 KiB */
-	uint64_t limit_bytes;	   /* limits.queue_bytes; 0: none */
-	uint64_t limit_messages;   /* limits.queue_messages; 0: none */
-	uint32_t piece_bytes;	   /* 0: 64 KiB; larger contents are stored in pieces of this size (tests: small) */
+	uint64_t
+	    segment_bytes;    /* a multiple of 4,096, at least 32 KiB; 0: 64 MiB, or 8 where less than 1 GiB is free */
+	uint64_t limit_bytes; /* limits.queue_bytes; 0: none */
+	uint64_t limit_messages; /* limits.queue_messages; 0: none */
+	uint32_t piece_bytes;	 /* 0: 64 KiB; larger contents are stored in pieces of this size (tests: small) */
 	struct queue_notify notify;
 	const struct journal_rules *rules; /* NULL: all kept */
 };
