@@ -4,11 +4,13 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/statvfs.h>
 
 enum {
 	NO_DELIVERY_MS = 15 * 60 * 1000,
 	OLDEST_MS = 30 * 60 * 1000,
 	DISK_FLOOR_PERCENT = 10,
+	CERTIFICATE_SEC = 14 * 86400,
 };
 
 struct state {
@@ -25,6 +27,7 @@ struct health {
 	struct destinations *destinations;
 	struct state alerts[ALERT_COUNT];
 	int64_t last_delivery_wall, started_wall;
+	int spool_fd; /* -1: nobody looks */
 };
 
 const char *alert_name(enum alert alert)
@@ -39,7 +42,7 @@ struct health *health_new(struct log *log, struct metrics *metrics, const struct
 {
 	struct health *health = xcalloc(1, sizeof(*health));
 
-	*health = (struct health){log, metrics, clock, queue, destinations, {{0}}, 0, clock_wall_ms(clock)};
+	*health = (struct health){log, metrics, clock, queue, destinations, {{0}}, 0, clock_wall_ms(clock), -1};
 	for (int alert = 0; alert < ALERT_COUNT; alert++)
 		metrics_series(metrics, METRIC_ALERT_ACTIVE, alert_name(alert), NULL, NULL);
 	return health;
@@ -49,6 +52,11 @@ void health_free(struct health **health)
 {
 	free(*health);
 	*health = NULL;
+}
+
+void health_watch_disk(struct health *health, int spool_fd)
+{
+	health->spool_fd = spool_fd;
 }
 
 void health_raise(struct health *health, enum alert alert, const char *text)
@@ -127,6 +135,43 @@ static void look_at_queue(struct health *health, const struct queue_stats *stats
 		health_end(health, ALERT_NO_DELIVERY);
 }
 
+/* Of what an unprivileged user can have at all: the rest is reserved for root. */
+static void look_at_disk(struct health *health)
+{
+	char text[sizeof(health->alerts[0].text)];
+	struct statvfs st;
+	uint64_t all, percent;
+
+	if (health->spool_fd < 0 || fstatvfs(health->spool_fd, &st) != 0)
+		return;
+	all = (uint64_t)st.f_blocks - st.f_bfree + st.f_bavail;
+	percent = all > 0 ? 100 * (uint64_t)st.f_bavail / all : 100;
+	snprintf(text, sizeof(text), "%llu %% (%llu MiB) of the spool's file system are free",
+		 (unsigned long long)percent, (unsigned long long)st.f_bavail * st.f_frsize >> 20);
+	if (percent < DISK_FLOOR_PERCENT)
+		health_raise(health, ALERT_DISK, text);
+	else
+		health_end(health, ALERT_DISK);
+}
+
+/* The listeners tell when theirs expire in their metric. */
+static void look_at_certificates(struct health *health)
+{
+	double now = (double)clock_wall_ms(health->clock) / 1000;
+	double first = metrics_least(health->metrics, METRIC_CERTIFICATE_EXPIRY);
+	char text[sizeof(health->alerts[0].text)];
+
+	if (first <= 0 || first - now >= CERTIFICATE_SEC) {
+		health_end(health, ALERT_CERTIFICATE);
+		return;
+	}
+	if (first > now)
+		snprintf(text, sizeof(text), "a listener's certificate expires in %.0f hours", (first - now) / 3600);
+	else
+		snprintf(text, sizeof(text), "a listener's certificate has expired");
+	health_raise(health, ALERT_CERTIFICATE, text);
+}
+
 void health_look(struct health *health)
 {
 	struct queue_stats stats;
@@ -134,6 +179,8 @@ void health_look(struct health *health)
 	queue_stats(health->queue, &stats);
 	look_at_relayhosts(health);
 	look_at_queue(health, &stats);
+	look_at_disk(health);
+	look_at_certificates(health);
 }
 
 bool health_is_ready(const struct health *health, char *reason, size_t size)

@@ -33,14 +33,18 @@ struct health *health_new(struct log *log, struct metrics *metrics, const struct
 			  struct destinations *destinations);
 void health_free(struct health **health);
 
-/* Facts that others know. An alert that is set again with another text is told again. */
+/* The spool, so that its file system's space can be looked at; borrowed. Without it ALERT_DISK never comes. */
+void health_watch_disk(struct health *health, int spool_fd);
+
+/* Facts that others know. An alert is told when it begins; when it is raised again the text is replaced quietly. */
 void health_raise(struct health *health, enum alert alert, const char *text);
 void health_end(struct health *health, enum alert alert);
-/* Looks at queue and destinations; call it every few seconds, and after a destination's health has changed. */
+/* Looks at queue, destinations, disk and certificates; call it every few seconds, and after a destination's health has
+ * changed. */
 void health_look(struct health *health);
 void health_note_delivery(struct health *health);
 
-/* 0, or why not: words into `reason`. */
+/* Whether; when not, words into `reason`. */
 bool health_is_ready(const struct health *health, char *reason, size_t size);
 bool health_mail_flows(const struct health *health, char *reason, size_t size);
 

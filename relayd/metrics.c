@@ -191,6 +191,18 @@ static struct series *series_new(struct metrics *metrics, enum metric metric, co
 	return series;
 }
 
+struct series *metrics_find(const struct metrics *metrics, enum metric metric, const char *first, const char *second,
+			    const char *third)
+{
+	const char *const values[LABELS_MAX] = {first, second, third};
+	char key[KEY_MAX_BYTES];
+	size_t len = make_key(key, sizeof(key), metric, values);
+	struct series *series;
+
+	HASH_FIND(hh, metrics->by_key, key, len, series);
+	return series;
+}
+
 struct series *metrics_series(struct metrics *metrics, enum metric metric, const char *first, const char *second,
 			      const char *third)
 {
@@ -243,6 +255,16 @@ double metrics_sum(const struct metrics *metrics, enum metric metric, int label,
 		if (strcmp(series->values[label], value) == 0)
 			sum += series_value(series);
 	return sum;
+}
+
+double metrics_least(const struct metrics *metrics, enum metric metric)
+{
+	double least = 0;
+
+	for (const struct series *series = metrics->first[metric]; series; series = series->next)
+		if (series_value(series) > 0 && (least <= 0 || series_value(series) < least))
+			least = series_value(series);
+	return least;
 }
 
 void metrics_on_scrape(struct metrics *metrics, void (*collect)(void *ctx), void *ctx)

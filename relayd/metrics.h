@@ -62,6 +62,10 @@ void metrics_free(struct metrics **metrics);
 struct series *metrics_series(struct metrics *metrics, enum metric metric, const char *first, const char *second,
 			      const char *third);
 
+/* The same without making one; NULL: there is none. */
+struct series *metrics_find(const struct metrics *metrics, enum metric metric, const char *first, const char *second,
+			    const char *third);
+
 void series_add(struct series *series, double amount);
 void series_set(struct series *series, double value);
 /* Histograms only. */
@@ -71,6 +75,9 @@ double series_value(const struct series *series);
 
 /* The sum of all series whose label number `label` (from 0) has this value; 0: there is none. Counters and gauges. */
 double metrics_sum(const struct metrics *metrics, enum metric metric, int label, const char *value);
+
+/* The least value above 0 of all its series; 0: there is none. Counters and gauges. */
+double metrics_least(const struct metrics *metrics, enum metric metric);
 
 /* Called at each scrape before the values are read, to set gauges. */
 void metrics_on_scrape(struct metrics *metrics, void (*collect)(void *ctx), void *ctx);

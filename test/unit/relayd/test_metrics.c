@@ -171,6 +171,27 @@ static void sums_by_one_label(void **state)
 	assert_true(metrics_sum(metrics, METRIC_DEFERRALS, 0, "main") == 0);
 }
 
+static void the_least_above_zero(void **state)
+{
+	(void)state;
+	assert_true(metrics_least(metrics, METRIC_CERTIFICATE_EXPIRY) == 0);
+	metrics_series(metrics, METRIC_CERTIFICATE_EXPIRY, "a", NULL, NULL);
+	assert_true(metrics_least(metrics, METRIC_CERTIFICATE_EXPIRY) == 0);
+	series_set(metrics_series(metrics, METRIC_CERTIFICATE_EXPIRY, "b", NULL, NULL), 9);
+	series_set(metrics_series(metrics, METRIC_CERTIFICATE_EXPIRY, "c", NULL, NULL), 7);
+	series_set(metrics_series(metrics, METRIC_CERTIFICATE_EXPIRY, "d", NULL, NULL), 8);
+	assert_true(metrics_least(metrics, METRIC_CERTIFICATE_EXPIRY) == 7);
+}
+
+static void finding_makes_no_series(void **state)
+{
+	(void)state;
+	assert_null(metrics_find(metrics, METRIC_RELAYHOST_UP, "main", NULL, NULL));
+	assert_null(metrics_find(metrics, METRIC_RELAYHOST_UP, "main", NULL, NULL));
+	assert_ptr_equal(metrics_series(metrics, METRIC_RELAYHOST_UP, "main", NULL, NULL),
+			 metrics_find(metrics, METRIC_RELAYHOST_UP, "main", NULL, NULL));
+}
+
 static void the_process_describes_itself(void **state)
 {
 	time_t now = time(NULL);
@@ -242,6 +263,8 @@ int main(void)
 	    TEST(values_are_written_as_people_expect),
 	    TEST(collectors_run_before_the_values_are_read),
 	    TEST(sums_by_one_label),
+	    TEST(the_least_above_zero),
+	    TEST(finding_makes_no_series),
 	    TEST(the_process_describes_itself),
 	    TEST(every_line_is_well_formed),
 	};
