@@ -46,16 +46,17 @@ void report_add_relayhost(struct report *report, const char *name)
 	metrics_series(m, METRIC_DELIVERY_LATENCY, name, NULL, NULL);
 	metrics_series(m, METRIC_LAST_SUCCESS, name, NULL, NULL);
 	metrics_series(m, METRIC_UPSTREAM_AUTH_FAILURES, name, NULL, NULL);
-	series_set(metrics_series(m, METRIC_RELAYHOST_UP, name, NULL, NULL), 1);
+	if (!metrics_find(m, METRIC_RELAYHOST_UP, name, NULL, NULL)) /* a reload does not mend one that is down */
+		series_set(metrics_series(m, METRIC_RELAYHOST_UP, name, NULL, NULL), 1);
 }
 
 const char *report_operator(const char *host)
 {
 	static const struct {
 		const char *part, *operator;
-	} known[] = {{"google.com", "google"},	   {"googlemail.com", "google"}, {"outlook.com", "microsoft"},
-		     {"hotmail.com", "microsoft"}, {"yahoodns.net", "yahoo"},	 {"icloud.com", "apple"},
-		     {"apple.com", "apple"}};
+	} known[] = {{"google.com", "google"},	   {"googlemail.com", "google"},  {"outlook.com", "microsoft"},
+		     {"hotmail.com", "microsoft"}, {"mx.microsoft", "microsoft"}, {"yahoodns.net", "yahoo"},
+		     {"icloud.com", "apple"},	   {"apple.com", "apple"}};
 	const char *end = strchr(host, '[');
 	size_t len = end ? (size_t)(end - host) : strlen(host);
 
