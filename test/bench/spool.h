@@ -19,12 +19,18 @@ enum {
 	MESSAGES_PER_TURN = 256, /* the daemon looks at as many events */
 };
 
-/* One kind of call that the loop makes. The longest is told with its CPU time and how often it lost the CPU, for a busy
- * machine makes any call long. */
+/* What a call did. Wall time alone says little: a busy machine makes any call long. */
+struct work {
+	int64_t wall_us, cpu_us;
+	int64_t write_us; /* of wall, in the disk's write() */
+	uint64_t written, read;
+	long preempted, waited;
+};
+
+/* One kind of call that the loop makes. */
 struct stall {
 	uint64_t calls, over_goal, over_goal_cpu;
-	int64_t wall_us, cpu_us_of_it, longest_cpu_us;
-	long preempted, waited;
+	struct work longest, most_cpu;
 };
 
 struct bench {
@@ -37,6 +43,8 @@ struct bench {
 	struct queue *queue;
 	uint64_t submitted, committed, syncs;
 	struct stall turn, done;
+	struct disk plain;   /* the disk's own functions */
+	struct work current; /* of the call under way, as far as the disk goes */
 };
 
 /* ---- The syncer ------------------------------------------------------------------------------------------------- */
@@ -192,6 +200,33 @@ static inline void on_corruption(void *ctx, uint64_t id, const char *text)
 	die("damage: %s", text);
 }
 
+/* There is one disk a process, and its functions know nothing but the disk. */
+static struct bench *watched;
+
+static inline int watched_write(struct disk *disk, int fd, const void *bytes, size_t len, uint64_t offset)
+{
+	int64_t began = now_ns();
+	int rc = watched->plain.write(disk, fd, bytes, len, offset);
+
+	watched->current.write_us += (now_ns() - began) / 1000;
+	watched->current.written += len;
+	return rc;
+}
+
+static inline ssize_t watched_read(struct disk *disk, int fd, void *out, size_t len, uint64_t offset)
+{
+	watched->current.read += len;
+	return watched->plain.read(disk, fd, out, len, offset);
+}
+
+static inline void watch_disk(struct bench *b)
+{
+	watched = b;
+	b->plain = *b->disk;
+	b->disk->write = watched_write;
+	b->disk->read = watched_read;
+}
+
 /* The helper's process is there before the clock starts, as in the daemon. */
 static inline void bench_open(struct bench *b, struct queue_report *report)
 {
@@ -203,40 +238,20 @@ static inline void bench_open(struct bench *b, struct queue_report *report)
 	struct err err = {0};
 
 	b->disk = disk_real_new(b->spool_fd, &b->async, &err);
+	if (b->disk)
+		watch_disk(b);
 	options.disk = b->disk;
 	b->queue = b->disk ? queue_open(&options, report, &err) : NULL;
 	if (!b->queue)
 		die("cannot open the queue: %s", err.text);
 }
 
-static inline void stall_note(struct stall *stall, int64_t wall_us, int64_t cpu_us, const struct rusage *before)
-{
-	struct rusage after;
+/* ---- How long calls take ---- */
 
-	stall->calls++;
-	stall->over_goal += wall_us > STALL_GOAL_US;
-	stall->over_goal_cpu += cpu_us > STALL_GOAL_US;
-	stall->longest_cpu_us = MAX(stall->longest_cpu_us, cpu_us);
-	if (wall_us <= stall->wall_us)
-		return;
-	getrusage(RUSAGE_THREAD, &after);
-	stall->wall_us = wall_us;
-	stall->cpu_us_of_it = cpu_us;
-	stall->preempted = after.ru_nivcsw - before->ru_nivcsw;
-	stall->waited = after.ru_nvcsw - before->ru_nvcsw;
-}
-
-static inline void stall_print(const struct stall *stall, const char *figure, const char *name)
-{
-	printf("%s_%s_calls=%llu\n", figure, name, (unsigned long long)stall->calls);
-	printf("%s_%s_longest_us=%lld\n", figure, name, (long long)stall->wall_us);
-	printf("%s_%s_longest_us_of_cpu=%lld\n", figure, name, (long long)stall->cpu_us_of_it);
-	printf("%s_%s_longest_lost_cpu=%ld\n", figure, name, stall->preempted);
-	printf("%s_%s_longest_waited=%ld\n", figure, name, stall->waited);
-	printf("%s_%s_most_cpu_us=%lld\n", figure, name, (long long)stall->longest_cpu_us);
-	printf("%s_%s_over_5ms=%llu\n", figure, name, (unsigned long long)stall->over_goal);
-	printf("%s_%s_over_5ms_of_cpu=%llu\n", figure, name, (unsigned long long)stall->over_goal_cpu);
-}
+struct moment {
+	struct rusage usage;
+	int64_t wall_ns, cpu_ns;
+};
 
 static inline int64_t thread_cpu_ns(void)
 {
@@ -246,32 +261,69 @@ static inline int64_t thread_cpu_ns(void)
 	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
+static inline void moment_take(struct bench *b, struct moment *moment)
+{
+	b->current = (struct work){0};
+	getrusage(RUSAGE_THREAD, &moment->usage);
+	moment->cpu_ns = thread_cpu_ns();
+	moment->wall_ns = now_ns();
+}
+
+static inline void stall_note(struct bench *b, struct stall *stall, const struct moment *before)
+{
+	struct work *work = &b->current;
+	struct rusage after;
+
+	work->wall_us = (now_ns() - before->wall_ns) / 1000;
+	work->cpu_us = (thread_cpu_ns() - before->cpu_ns) / 1000;
+	getrusage(RUSAGE_THREAD, &after);
+	work->preempted = after.ru_nivcsw - before->usage.ru_nivcsw;
+	work->waited = after.ru_nvcsw - before->usage.ru_nvcsw;
+	stall->calls++;
+	stall->over_goal += work->wall_us > STALL_GOAL_US;
+	stall->over_goal_cpu += work->cpu_us > STALL_GOAL_US;
+	if (work->wall_us > stall->longest.wall_us)
+		stall->longest = *work;
+	if (work->cpu_us > stall->most_cpu.cpu_us)
+		stall->most_cpu = *work;
+}
+
+static inline void work_print(const struct work *work, const char *figure, const char *name, const char *which)
+{
+	printf("%s_%s_%s_us=%lld\n", figure, name, which, (long long)work->wall_us);
+	printf("%s_%s_%s_cpu_us=%lld\n", figure, name, which, (long long)work->cpu_us);
+	printf("%s_%s_%s_write_us=%lld\n", figure, name, which, (long long)work->write_us);
+	printf("%s_%s_%s_written=%llu\n", figure, name, which, (unsigned long long)work->written);
+	printf("%s_%s_%s_read=%llu\n", figure, name, which, (unsigned long long)work->read);
+	printf("%s_%s_%s_lost_cpu=%ld\n", figure, name, which, work->preempted);
+	printf("%s_%s_%s_waited=%ld\n", figure, name, which, work->waited);
+}
+
+static inline void stall_print(const struct stall *stall, const char *figure, const char *name)
+{
+	printf("%s_%s_calls=%llu\n", figure, name, (unsigned long long)stall->calls);
+	printf("%s_%s_over_5ms=%llu\n", figure, name, (unsigned long long)stall->over_goal);
+	printf("%s_%s_over_5ms_of_cpu=%llu\n", figure, name, (unsigned long long)stall->over_goal_cpu);
+	work_print(&stall->longest, figure, name, "longest");
+	work_print(&stall->most_cpu, figure, name, "most_cpu");
+}
+
 static inline void turn(struct bench *b)
 {
-	struct rusage before;
-	int64_t cpu, wall;
+	struct moment before;
 
-	getrusage(RUSAGE_THREAD, &before);
-	cpu = thread_cpu_ns();
-	wall = now_ns();
+	moment_take(b, &before);
 	queue_turn(b->queue);
-	wall = now_ns() - wall;
-	cpu = thread_cpu_ns() - cpu;
-	stall_note(&b->turn, wall / 1000, cpu / 1000, &before);
+	stall_note(b, &b->turn, &before);
 }
 
 static inline void hand_over(struct bench *b, const struct disk_done *done)
 {
-	struct rusage before;
-	int64_t cpu, wall;
+	struct moment before;
 
-	getrusage(RUSAGE_THREAD, &before);
-	cpu = thread_cpu_ns();
-	wall = now_ns();
+	moment_take(b, &before);
 	queue_on_disk_done(b->queue, done);
-	wall = now_ns() - wall;
-	cpu = thread_cpu_ns() - cpu;
-	stall_note(&b->done, wall / 1000, cpu / 1000, &before);
+	stall_note(b, &b->done, &before);
 }
 
 /* The syncer's answers; waits for one when `may_wait`, no longer than the queue likes. */
