@@ -96,7 +96,7 @@ struct run {
 
 /* ---- Reporting ---- */
 
-static void violation(struct run *run, const char *format, ...)
+static void __attribute__((format(printf, 2, 3))) violation(struct run *run, const char *format, ...)
 {
 	va_list args;
 
@@ -111,7 +111,7 @@ static void violation(struct run *run, const char *format, ...)
 		printf("VIOLATION %s\n", run->result->text);
 }
 
-static void say(const struct run *run, const char *format, ...)
+static void __attribute__((format(printf, 2, 3))) say(const struct run *run, const char *format, ...)
 {
 	va_list args;
 

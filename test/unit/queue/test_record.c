@@ -116,10 +116,7 @@ static void fields_of_all_lengths_come_back(void **state)
 
 static void cut_fields_are_corrupt(void **state)
 {
-	static const char *const bad[] = {"\x01",
-					  "\x01\x05"
-					  "abc",
-					  "\x01\x80", "\x01\xff\xff\xff\xff\xff\x01"};
+	static const char bad[][8] = {{1}, {1, 5, 'a', 'b', 'c'}, {1, '\x80'}, {1, -1, -1, -1, -1, -1, 1}};
 	static const size_t lengths[] = {1, 5, 2, 7};
 	uint8_t tag;
 	struct slice out;
