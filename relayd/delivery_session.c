@@ -160,6 +160,20 @@ static bool outcome_of_result(const struct delivery *d, const struct smtp_client
 	return false;
 }
 
+/* Attempts that a greylister counts as visits of somebody it knows: none while all that it did was to greylist, and
+ * none that never came to the recipient. */
+static unsigned known_attempts(const struct queue_recipient_status *status)
+{
+	switch (status->reason) {
+	case CLASS_GREYLIST:
+	case CLASS_CONNECT:
+	case CLASS_DNS:
+	case CLASS_TLS:
+	case CLASS_AUTH: return 0;
+	default: return status->attempts;
+	}
+}
+
 static void on_result(struct delivery *d, uint32_t i, const struct smtp_client_result *result)
 {
 	const struct queue_message *message = &d->job->ticket->message;
@@ -169,7 +183,7 @@ static void on_result(struct delivery *d, uint32_t i, const struct smtp_client_r
 		d->untried = true;
 	if (result->untried || result->too_many_recipients)
 		return;
-	if (outcome_of_result(d, result, message->status[d->job->indexes[i]].attempts, &outcome))
+	if (outcome_of_result(d, result, known_attempts(&message->status[d->job->indexes[i]]), &outcome))
 		destination_on_outcome(d->destination, d->job, i, &outcome);
 }
 

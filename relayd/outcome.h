@@ -16,7 +16,7 @@ struct outcome_place {
 	enum delivery_stage stage;
 	const char *host;  /* "name[address]", or the domain when there was no host yet */
 	bool at_relayhost; /* our upstream, not the recipient's MX */
-	unsigned attempts; /* earlier attempts for this recipient */
+	unsigned attempts; /* earlier ones for this recipient that came to it and were not greylisted */
 };
 
 /* A reply of the next hop. `enhanced` may be "" or NULL; `text` is a printable line. */
