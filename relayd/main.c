@@ -5,6 +5,7 @@
 #include <curl/curl.h>
 #include <gnutls/gnutls.h>
 #include <jansson.h>
+#include <malloc.h>
 #include <microhttpd.h>
 #include <signal.h>
 #include <sodium.h>
@@ -62,6 +63,8 @@ int main(int argc, char **argv)
 	if (sodium_init() < 0)
 		return EX_SOFTWARE;
 	signal(SIGPIPE, SIG_IGN);
+	/* Batches of the journal come and go: their memory must go back to the system, whatever glibc has got used to. */
+	mallopt(M_MMAP_THRESHOLD, 1 << 20);
 	if (check_only)
 		return check(&options);
 	relayd = relayd_start(&options, &rc);
