@@ -72,11 +72,14 @@ void request_tell(struct request *r, int result, struct slice data)
 static void tell_answered(void *ctx)
 {
 	struct helpers *h = ctx;
-	struct list *node;
+	uint64_t last = h->last_id; /* what is asked and answered meanwhile has its own time */
 
 	h->answers_posted = false;
-	while ((node = list_pop(&h->answered))) {
-		struct request *r = CONTAINER_OF(node, struct request, node);
+	while (!list_is_empty(&h->answered)) {
+		struct request *r = CONTAINER_OF(h->answered.next, struct request, node);
+		if (r->packet.id > last)
+			break;
+		list_remove(&r->node);
 		if (r->pool)
 			request_tell(r, r->result, SLICE(""));
 		else

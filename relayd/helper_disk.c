@@ -141,7 +141,7 @@ static void respawn(void *ctx)
 {
 	struct helpers *h = ctx;
 
-	timers_cancel(loop_timers(h->options.loop), &h->disk_respawn.timer);
+	h->disk_respawn.timer = 0;
 	if (!h->disk_process && start_process(h) != 0)
 		respawn_after_death(h, &h->disk_respawn, NULL, respawn, h);
 	disk_on_progress(h);
@@ -153,18 +153,14 @@ static void fail_all(struct list *requests)
 		request_answer(CONTAINER_OF(node, struct request, node), DISK_HELPER_DIED);
 }
 
+/* The journal answers a failed sync with a new segment: whoever makes it must be there by then. It is: a death is found
+ * among the turn's events, timers come next, and requests are answered at the turn's end. */
 void disk_on_death(struct helpers *h, struct process *p)
 {
-	bool is_first = h->disk_respawn.quick_deaths == 0;
-
 	h->disk_process = NULL;
 	respawn_after_death(h, &h->disk_respawn, p, respawn, h);
-	/* The journal answers a failed sync with a new segment: whoever makes it must be there by then. */
-	if (is_first || h->disk_respawn.quick_deaths == 0)
-		respawn(h);
 	fail_all(&p->sent);
-	if (!h->disk_process)
-		fail_all(&h->disk_waiting);
+	fail_all(&h->disk_waiting);
 }
 
 void disk_fini(struct helpers *h)

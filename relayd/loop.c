@@ -9,11 +9,12 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { EVENTS_PER_TURN = 256, HOOKS_MAX = 16, SIGNALS_MAX = 16 };
+enum { POST_ROUNDS = 64, EVENTS_PER_TURN = 256, HOOKS_MAX = 16, SIGNALS_MAX = 16 };
 
 struct watch {
 	int fd;
@@ -215,19 +216,24 @@ static int wait_ms(const struct loop *loop, int max_wait_ms)
 	return (int)(max_wait_ms >= 0 ? MIN(wait, (int64_t)max_wait_ms) : wait);
 }
 
+/* Those posted meanwhile run too, since they free what the first ones let go; but not for ever: two that post each
+ * other must not keep the turn. What is left then comes at the end of the next one, which does not wait. */
 static unsigned run_posts(struct loop *loop)
 {
+	size_t done = 0;
 	unsigned called = 0;
 
-	/* Those posted meanwhile run too: they free what the first ones let go. The array may move under our feet. */
-	for (size_t i = 0; i < loop->post_count; i++) {
-		struct post post = loop->posts[i];
-		if (!post.cb)
-			continue;
-		post.cb(post.ctx);
-		called++;
-	}
-	loop->post_count = 0;
+	for (int round = 0; round < POST_ROUNDS && done < loop->post_count; round++)
+		for (size_t end = loop->post_count; done < end; done++) {
+			struct post post = loop->posts[done]; /* the array may move under our feet */
+			if (!post.cb)
+				continue;
+			post.cb(post.ctx);
+			called++;
+		}
+	loop->post_count -= done;
+	if (loop->post_count > 0)
+		memmove(loop->posts, loop->posts + done, loop->post_count * sizeof(*loop->posts));
 	return called;
 }
 

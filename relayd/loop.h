@@ -46,16 +46,17 @@ void loop_unwatch(struct loop *loop, struct watch **watch);
 void loop_on_signal(struct loop *loop, int signo, void (*cb)(void *ctx, int signo), void *ctx);
 /* Called at the end of each turn, in the order of addition. */
 void loop_add_turn_hook(struct loop *loop, void (*cb)(void *ctx), void *ctx);
-/* Once, at the end of this turn, after the hooks and in the order of posting; what is posted meanwhile comes too. For
- * freeing what a caller up the stack may still use, and for work that gathers over the turn. */
+/* Once, at the end of this turn, after the hooks and in the order of posting; what is posted meanwhile comes too (64
+ * times over, then the rest waits for the next turn). For freeing what a caller up the stack may still use, and for
+ * work that gathers over the turn. */
 void loop_post(struct loop *loop, void (*cb)(void *ctx), void *ctx);
 /* Forgets what was posted with this `ctx`; for owners that are freed outside a turn. */
 void loop_unpost(struct loop *loop, void *ctx);
 /* The next turn does not wait longer than until then; for hooks. */
 void loop_wake_at(struct loop *loop, int64_t at_ms);
 
-/* One turn; waits at most `max_wait_ms` (-1: as long as nothing is due). How many callbacks there were, timers and
- * hooks not counted. */
+/* One turn; waits at most `max_wait_ms` (-1: as long as nothing is due). How much there was to do; 0: nothing, hooks
+ * not counted. */
 unsigned loop_turn(struct loop *loop, int max_wait_ms);
 /* When there is something to do although nothing comes from outside: the next timer, loop_wake_at(), or now when
  * something is posted; INT64_MAX: never. */

@@ -276,6 +276,29 @@ static void what_was_posted_outside_a_turn_does_not_wait_for_an_event(void **sta
 	assert_true(loop_next_at_ms(f->loop) == INT64_MAX);
 }
 
+static void on_endless(void *ctx)
+{
+	struct step *step = ctx;
+
+	step->letter++;
+	loop_post(step->f->loop, on_endless, step);
+}
+
+static void posts_that_post_each_other_do_not_keep_the_turn(void **state)
+{
+	struct fixture *f = *state;
+	struct step endless = {f, 0, NULL}, last = {f, 'l', NULL};
+
+	loop_post(f->loop, on_endless, &endless);
+	loop_turn(f->loop, 0); /* would not end */
+	loop_post(f->loop, on_step, &last);
+	loop_turn(f->loop, -1); /* and does not wait */
+	assert_string_equal(f->trace, "l");
+	loop_unpost(f->loop, &endless);
+	loop_turn(f->loop, 0);
+	assert_true(loop_next_at_ms(f->loop) == INT64_MAX);
+}
+
 static void a_hook_may_ask_to_be_woken(void **state)
 {
 	struct fixture *f = *state;
@@ -366,6 +389,7 @@ int main(void)
 	    TEST(many_ready_descriptors_are_served_in_rotation),
 	    TEST(a_turn_runs_events_timers_hooks_and_posts_in_this_order),
 	    TEST(what_was_posted_outside_a_turn_does_not_wait_for_an_event),
+	    TEST(posts_that_post_each_other_do_not_keep_the_turn),
 	    TEST(a_hook_may_ask_to_be_woken),
 	    TEST(a_due_timer_counts_as_something_to_do),
 	    TEST(signals_come_through_the_loop_and_stop_it),
