@@ -18,7 +18,6 @@
 #define BULK_BYTES (512 * 1024) /* this much is written without waiting for company */
 #define PAYLOAD_MAX (4u << 20)
 #define BATCH_MAX (5u << 20) /* one write must not hold up the loop */
-#define MARK_BYTES 16
 
 static const struct journal_rules all_kept;
 
@@ -100,7 +99,7 @@ int journal_append_end(struct journal *journal, const struct journal_item *item)
 uint32_t journal_payload_max(const struct journal *journal)
 {
 	uint64_t room = journal->options.segment_bytes - SEGMENT_DATA_START - RECORD_HEADER_BYTES -
-			record_bytes(MARK_BYTES) - RECORD_ALIGN;
+			record_bytes(PAYLOAD_MARK_BYTES) - RECORD_ALIGN;
 
 	return (uint32_t)MIN(room, (uint64_t)PAYLOAD_MAX);
 }
@@ -179,7 +178,7 @@ static void fail(struct journal *journal, const char *what, int error)
 
 static uint64_t padded(const struct journal *journal, uint64_t bytes)
 {
-	uint64_t whole = bytes + (journal->rules->no_marks ? 0 : record_bytes(MARK_BYTES));
+	uint64_t whole = bytes + (journal->rules->no_marks ? 0 : record_bytes(PAYLOAD_MARK_BYTES));
 
 	return journal->rules->no_padding ? whole : record_block_up(whole);
 }
@@ -238,16 +237,22 @@ static uint32_t oldest_needed_behind_flight(struct journal *journal)
 	return first;
 }
 
+static uint64_t id_floor_of(const struct journal *journal)
+{
+	return journal->rules->reuse_ids ? 0 : journal->options.id_floor(journal->options.ctx);
+}
+
 static void append_mark(struct journal *journal)
 {
 	struct buf *bytes = &journal->flight.bytes;
 	uint64_t start = journal->current->end;
-	struct record_header header = {.length = MARK_BYTES, .type = RECORD_MARK};
-	struct payload_mark mark = {start, journal->rules->free_unsynced ? oldest_needed_behind_flight(journal)
-									 : journal_oldest_needed(journal)};
+	struct record_header header = {.length = PAYLOAD_MARK_BYTES, .type = RECORD_MARK};
+	struct payload_mark mark = {start, journal_oldest_needed(journal), id_floor_of(journal)};
 	size_t offset = buf_len(bytes);
 
-	BUG_ON(!buf_reserve(bytes, record_bytes(MARK_BYTES)));
+	if (journal->rules->free_unsynced)
+		mark.first = oldest_needed_behind_flight(journal);
+	BUG_ON(!buf_reserve(bytes, record_bytes(PAYLOAD_MARK_BYTES)));
 	header.watermark = journal->watermark;
 	buf_commit(bytes, RECORD_HEADER_BYTES);
 	payload_put_mark(bytes, &mark);

@@ -47,7 +47,8 @@
  *          4 HOLD, 5 RELEASE, 10 WARNED   state of the message; no payload
  *          6 DONE     the message is gone; no payload
  *          7 MOVE     a MESSAGE copied forward with all state so far folded in; replaces what was known of the id
- *          8 MARK     ends a batch: its start (8), first (8). The next batch begins at the next multiple of 4096
+ *          8 MARK     ends a batch: its start (8), first (8), floor (8: as in the header, but of now). The next batch
+ *                     begins at the next multiple of 4096
  *          9 SEAL     room for a table of contents at the end of a full segment; nothing may depend on it; not
  *                     written by this version
  *          Payloads of MESSAGE, MOVE and RESULT are fields: tag (1), length (LEB128), value. A tag with the bit 0x80

@@ -31,7 +31,6 @@ enum result_tag { TAG_RESULT_CORE = 0x01 | TLV_MUST_KNOW, TAG_ENHANCED = 0x02, T
 
 #define CORE_BYTES 48
 #define RESULT_CORE_BYTES 20
-#define MARK_BYTES 16
 #define RECIPIENTS_MAX 65000
 
 enum state_bit { STATE_BIT_HELD = 1, STATE_BIT_WARNED = 2 };
@@ -154,10 +153,11 @@ int payload_put_result(struct buf *out, const struct payload_result *result)
 
 int payload_put_mark(struct buf *out, const struct payload_mark *mark)
 {
-	char bytes[MARK_BYTES];
+	char bytes[PAYLOAD_MARK_BYTES];
 
 	put_u64(bytes, mark->batch_start);
 	put_u64(bytes + 8, mark->first);
+	put_u64(bytes + 16, mark->id_floor);
 	return buf_append(out, slice_of(bytes, sizeof(bytes)));
 }
 
@@ -434,8 +434,8 @@ int payload_get_result(struct slice payload, struct payload_result *result)
 
 int payload_get_mark(struct slice payload, struct payload_mark *mark)
 {
-	if (payload.len < MARK_BYTES)
+	if (payload.len < PAYLOAD_MARK_BYTES)
 		return ERR_CORRUPT;
-	*mark = (struct payload_mark){get_u64(payload.ptr), get_u64(payload.ptr + 8)};
+	*mark = (struct payload_mark){get_u64(payload.ptr), get_u64(payload.ptr + 8), get_u64(payload.ptr + 16)};
 	return 0;
 }

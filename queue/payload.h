@@ -45,7 +45,9 @@ struct payload_core {
 struct payload_mark {
 	uint64_t batch_start;
 	uint64_t first;
+	uint64_t id_floor; /* as in a segment's header, but of now */
 };
+#define PAYLOAD_MARK_BYTES 24
 
 /* 0, or ERR_LIMIT: a string or the buffer is too long, nothing was appended; ERR_SYNTAX: no recipient. */
 int payload_put_message(struct buf *out, const struct queue_envelope *envelope, const struct payload_content *content);

@@ -247,8 +247,11 @@ static void see_mark(struct recovery *recovery, struct slice payload)
 {
 	struct payload_mark mark;
 
-	if (payload_get_mark(payload, &mark) == 0 && mark.first <= recovery->highest)
+	if (payload_get_mark(payload, &mark) < 0)
+		return;
+	if (mark.first <= recovery->highest)
 		recovery->first = MAX(recovery->first, (uint32_t)mark.first);
+	recovery->id_floor = MAX(recovery->id_floor, mark.id_floor);
 }
 
 /* Reads all of it, payloads too. Sets `end` to the watermark (0: there is none) and returns where good records end. */
@@ -303,15 +306,16 @@ static void count_torn(struct recovery *recovery, const struct segment *segment,
 
 /* ---- The chain ---- */
 
-static bool has_record(struct recovery *recovery, const struct recovery_leftover *leftover, uint64_t nonce)
+/* Whether a sound record stands near the beginning of the file. */
+static bool has_record(struct recovery *recovery, int fd, uint64_t size, uint64_t nonce)
 {
-	uint64_t limit = MIN(leftover->size, (uint64_t)PEEK_BYTES);
+	uint64_t limit = MIN(size, (uint64_t)PEEK_BYTES);
 	struct scan scan;
 	bool any;
 
 	if (limit < SEGMENT_DATA_START)
 		return false;
-	scan_init(&scan, recovery->disk, leftover->fd, nonce, limit);
+	scan_init(&scan, recovery->disk, fd, nonce, limit);
 	any = scan_next_valid(&scan, SEGMENT_DATA_START) < limit;
 	scan_fini(&scan);
 	return any;
@@ -327,12 +331,30 @@ static struct segment *take_found(struct recovery *recovery, uint32_t at)
 	return segment;
 }
 
-static struct segment *take_number(struct recovery *recovery, uint32_t number)
+/* Number and nonce (0: not known), for a stale header may surface in a later file. */
+static struct segment *take_previous(struct recovery *recovery, const struct segment_header *successor)
 {
-	for (uint32_t at = 0; at < recovery->found_count; at++)
-		if (recovery->found[at]->header.number == number)
+	for (uint32_t at = 0; at < recovery->found_count; at++) {
+		const struct segment_header *header = &recovery->found[at]->header;
+		if (header->number == successor->previous &&
+		    (header->nonce == successor->previous_nonce || successor->previous_nonce == 0))
 			return take_found(recovery, at);
+	}
 	return NULL;
+}
+
+/* The highest number; of two, for the same reason, the one that has records. */
+static struct segment *take_newest(struct recovery *recovery)
+{
+	uint32_t at = recovery->found_count - 1;
+	const struct segment *newest = recovery->found[at];
+
+	while (at > 0 && recovery->found[at - 1]->header.number == newest->header.number) {
+		const struct segment *other = recovery->found[--at];
+		if (has_record(recovery, other->fd, other->bytes, other->header.nonce))
+			return take_found(recovery, at);
+	}
+	return take_found(recovery, recovery->found_count - 1);
 }
 
 /* The highest below `number` that is still needed. */
@@ -360,7 +382,7 @@ static struct segment *adopt_headless(struct recovery *recovery, const struct se
 						.cut = successor->previous_cut};
 		struct segment *segment;
 		if (leftover->has_header || !leftover->has_content ||
-		    !has_record(recovery, leftover, successor->previous_nonce))
+		    !has_record(recovery, leftover->fd, leftover->size, successor->previous_nonce))
 			continue;
 		segment = xcalloc(1, sizeof(*segment));
 		segment->header = header;
@@ -406,7 +428,7 @@ static struct segment *step_back(struct recovery *recovery, const struct segment
 
 	if (header->previous == 0 || header->previous < recovery->first)
 		return NULL;
-	segment = take_number(recovery, header->previous);
+	segment = take_previous(recovery, header);
 	if (!segment)
 		segment = adopt_headless(recovery, header);
 	if (segment) {
@@ -427,7 +449,7 @@ static void link_chain(struct recovery *recovery)
 
 	if (recovery->found_count == 0)
 		return;
-	segment = take_found(recovery, recovery->found_count - 1);
+	segment = take_newest(recovery);
 	recovery->newest = segment->header.number;
 	recovery->first = segment->header.first;
 	recovery->tail_end = survey(recovery, segment);
@@ -442,8 +464,8 @@ static void link_chain(struct recovery *recovery)
 	free(chain);
 }
 
-/* Sound headers outside the chain: freed, or nothing of them was ever synced. Of a number that stands twice the second
- * file is left alone, for nobody knows how it came. */
+/* Sound headers outside the chain: freed, or nothing of them was ever synced. If a number stands twice, and with
+ * records both times, the second file is left alone, for nobody knows how it came. */
 static void drop_unchained(struct recovery *recovery)
 {
 	char text[128];
@@ -451,7 +473,8 @@ static void drop_unchained(struct recovery *recovery)
 	for (uint32_t i = 0; i < recovery->found_count; i++) {
 		struct segment *segment = recovery->found[i];
 		struct segment *twin = segments_find(recovery->segments, segment->header.number);
-		if (twin && twin->header.nonce != segment->header.nonce) {
+		if (twin && twin->header.nonce != segment->header.nonce &&
+		    has_record(recovery, segment->fd, segment->bytes, segment->header.nonce)) {
 			snprintf(text, sizeof(text), "segment %u stands twice, also in %s: left alone",
 				 segment->header.number, segment->name);
 			recovery_tell_corruption(recovery, 0, text);

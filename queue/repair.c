@@ -387,9 +387,9 @@ static int put_dones(struct repair *repair)
 static int end_batch(struct repair *repair)
 {
 	const struct journal_rules *rules = repair->recovery->rules;
-	struct payload_mark mark = {SEGMENT_DATA_START, repair->recovery->first};
-	struct record_header header = {.type = RECORD_MARK, .length = sizeof(mark)};
-	char room[sizeof(mark)], *at;
+	struct payload_mark mark = {SEGMENT_DATA_START, repair->recovery->first, repair->segment->header.id_floor};
+	struct record_header header = {.type = RECORD_MARK, .length = PAYLOAD_MARK_BYTES};
+	char room[PAYLOAD_MARK_BYTES], *at;
 	struct buf payload = {.data = room, .cap = sizeof(room), .max = sizeof(room)};
 	struct record_place place;
 	size_t pad;

@@ -98,14 +98,21 @@ static int get_copy(const char *at, uint32_t copy, struct segment_header *header
 
 int segment_header_get(const char *blocks, size_t len, struct segment_header *header)
 {
+	int found = 0;
+
 	for (uint32_t copy = 0; copy < 2; copy++) {
+		struct segment_header read;
 		int rc = 0;
 		if (len >= copy * RECORD_BLOCK + SEGMENT_HEADER_BYTES)
-			rc = get_copy(blocks + copy * RECORD_BLOCK, copy, header);
-		if (rc != 0)
+			rc = get_copy(blocks + copy * RECORD_BLOCK, copy, &read);
+		if (rc < 0)
 			return rc;
+		/* Should one copy be a stale block of a file that is gone, the other has the higher number. */
+		if (rc == 1 && (!found || read.number > header->number))
+			*header = read;
+		found |= rc;
 	}
-	return 0;
+	return found;
 }
 
 /* ---- The table ---- */

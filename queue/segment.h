@@ -31,7 +31,7 @@ struct segment_header {
 void segment_header_link(struct segment_header *header, const struct segment_header *previous, uint64_t cut);
 /* Both copies, with zeros between, into SEGMENT_DATA_START bytes. */
 void segment_header_put(char *blocks, const struct segment_header *header);
-/* From the first `len` bytes of a file: 1: read from the first copy that is sound; 0: there is none; ERR_VERSION:
+/* From the first `len` bytes of a file: 1: read from a copy that is sound; 0: there is none; ERR_VERSION:
  * sound, but of a newer format. */
 int segment_header_get(const char *blocks, size_t len, struct segment_header *header);
 

@@ -278,6 +278,7 @@ static void make_segment(struct input *input, char *bytes)
 	header.cut = take(input, 2) * RECORD_ALIGN;
 	header.first = take(input, 1);
 	header.spool = 1;
+	header.previous_nonce = header.previous ? NONCE : 0;
 	header.size = SEGMENT_BYTES;
 	segment_header_put(bytes, &header);
 	count = take(input, 1);

@@ -257,8 +257,13 @@ static void check_damage(const struct original *o, struct box *box, const struct
 			for (uint32_t p = 0; damage[d].from < SEGMENT_DATA_START && p < o->place_count[i]; p++)
 				hit |= damage[d].segment == o->newest && o->places[i][p].at.segment == o->newest;
 		}
+		for (uint32_t d = 0; !hit && d < count; d++)
+			print_error("damage in segment %u: %u to %u\n", damage[d].segment, (unsigned)damage[d].from,
+				    (unsigned)damage[d].to);
 		if (!hit)
-			fail_msg("SEED %u: message %u is lost, though it was not hit", (unsigned)seed, i);
+			fail_msg("SEED %u: message %u in segment %u at %u is lost, though it was not hit; %s",
+				 (unsigned)seed, i, o->places[i][0].at.segment, o->places[i][0].at.at8 * 8,
+				 box->last_told);
 	}
 	if (lost > 0 && box->told == 0 && box->report.torn_bytes == 0)
 		fail_msg("SEED %u: %u messages lost in silence", (unsigned)seed, lost);
@@ -274,7 +279,7 @@ static void random_damage_to_a_big_spool(void **state)
 	uint64_t rounds = getenv("LONG") && *getenv("LONG") ? 100000 : 10000;
 
 	(void)state;
-	for (uint64_t seed = 1; seed <= rounds; seed++) {
+	for (uint64_t seed = getenv("SEED") ? strtoull(getenv("SEED"), NULL, 0) : 1; seed <= rounds; seed++) {
 		struct rng_seeded rng;
 		struct damage damage[4];
 		struct box box;
