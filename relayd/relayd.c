@@ -431,6 +431,7 @@ static int start_parts(struct relayd *r, struct err *err)
 	r->bounce = bounce_new(r->queue, r->clock, rng_system(), r->log);
 	make_deliveries(r);
 	r->health = health_new(r->log, r->metrics, r->clock, r->queue, r->destinations);
+	health_watch_disk(r->health, r->spool_fd);
 	make_submissions(r);
 	make_control(r);
 	apply_config(r);
