@@ -1,0 +1,558 @@
+#include "test/sim/rig.h"
+
+#include "queue/internal.h"
+#include "relayd/bounce.h"
+#include "relayd/delivery.h"
+#include "relayd/router.h"
+#include "relayd/scheduler.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { DISK_BYTES = 256 << 20, SEGMENT_BYTES = 1 << 20, PIECE_BYTES = 16 << 10 };
+
+struct rig {
+	struct rig_options options;
+	struct sim_clock *clock;
+	struct world *world;
+	struct ledger *ledger;
+	struct rng_seeded rng;
+	struct fault_disk disk;
+	timer_id disk_timer; /* of the world's loop */
+	bool disk_ended, sync_fails;
+
+	struct config *config;
+	struct tls_policy *tls_policy;
+	struct loop *loop;
+	struct log *log;
+	struct metrics *metrics;
+	struct net *net;
+	struct dns *dns;
+	struct resolver *resolver;
+	struct mx *mx;
+	struct queue *queue;
+	struct bounce *bounce;
+	struct scheduler *scheduler;
+	struct destinations *destinations;
+	struct deliveries *deliveries;
+	struct list bouncing; /* struct bouncing */
+	bool is_up, is_stopping, had_power_cut;
+	int64_t stop_until_ms;
+};
+
+/* ---- what lasts ---- */
+
+static size_t log_to_stderr(void *ctx, struct slice bytes)
+{
+	(void)ctx;
+	fwrite(bytes.ptr, 1, bytes.len, stderr);
+	return bytes.len;
+}
+
+static struct config *make_config(const struct rig_options *options)
+{
+	struct config_source source = {0};
+	struct config_errors errors;
+	struct config *config;
+	char text[1024];
+	int len;
+
+	len = snprintf(text, sizeof(text),
+		       "hostname: relay.test\nhelpers: 0\ndelivery: {ip: \"4\", connections: %u, per_destination: %u}\n"
+		       "retry: {expire: %llds, warn_after: %llds}\nlog: {level: %s}\n",
+		       options->connections, options->per_destination, (long long)(options->expire_ms / 1000),
+		       (long long)(options->warn_after_ms / 1000), getenv("SIM_LOG") ? "info" : "error");
+	for (unsigned r = 0; r < options->relayhosts; r++)
+		len += snprintf(text + len, sizeof(text) - (size_t)len,
+				"%s  r%u: {address: \"mx0.d%u.test:587\", tls: none, priority: %u}\n",
+				r == 0 ? "relayhosts:\n" : "", r, r, 10 + r);
+	if (config_load_text(&source, slice_of_str(text), &config, &errors) != 0) {
+		fprintf(stderr, "%s\n", errors.items[0].text);
+		abort();
+	}
+	return config;
+}
+
+struct rig *rig_new(const struct rig_options *options, struct sim_clock *clock, struct world *world,
+		    struct ledger *ledger, uint64_t seed)
+{
+	struct rig *rig = xcalloc(1, sizeof(*rig));
+	struct err err;
+
+	rig->options = *options;
+	rig->clock = clock;
+	rig->world = world;
+	rig->ledger = ledger;
+	rng_seeded_init(&rig->rng, seed);
+	fault_disk_init(&rig->disk, DISK_BYTES, seed);
+	rig->config = make_config(options);
+	rig->tls_policy = tls_policy_new(rig->config, &err);
+	BUG_ON(!rig->tls_policy);
+	list_init(&rig->bouncing);
+	return rig;
+}
+
+/* ---- the disk takes its time ---- */
+
+static void watch_disk(struct rig *rig);
+
+static void on_disk_time(void *ctx)
+{
+	struct rig *rig = ctx;
+
+	if (rig->sync_fails && rig->disk.async_count > 0 && !rig->disk.is_dead) {
+		rig->sync_fails = false;
+		fault_disk_arm(&rig->disk, 1, 1, FAULT_EIO);
+	}
+	rig->disk_ended |= fault_disk_finish(&rig->disk);
+	watch_disk(rig);
+}
+
+static void watch_disk(struct rig *rig)
+{
+	struct timers *timers = loop_timers(rig->world->loop);
+	int64_t worst = rig->options.sync_worst_ms;
+
+	timers_cancel(timers, &rig->disk_timer);
+	if (rig->disk.async_count > 0 && rig->is_up)
+		rig->disk_timer = timers_add(
+		    timers,
+		    rig->clock->mono + (sim_chance(&rig->rng.rng, 5) ? sim_between(&rig->rng.rng, 1, worst) : 1),
+		    on_disk_time, rig);
+}
+
+void rig_fail_sync(struct rig *rig)
+{
+	rig->sync_fails = true;
+}
+
+/* ---- what the parts ask and tell ---- */
+
+static void on_corruption(void *ctx, uint64_t id, const char *text)
+{
+	struct rig *rig = ctx;
+
+	(void)id;
+	/* After a power cut it cannot know whether what is torn had been synced; the comparison does. */
+	if (rig->queue || !rig->had_power_cut)
+		ledger_violate(rig->ledger, 0, "the queue says: %s", text);
+	else
+		ledger_trace(rig->ledger, 0, "relay: the queue says: %s", text);
+}
+
+static void route(void *ctx, const struct queue_envelope *envelope, uint32_t recipient, struct scheduler_targets *out)
+{
+	struct rig *rig = ctx;
+	struct router_question question = {envelope->sender, envelope->from_domain, envelope->user,
+					   envelope->recipients[recipient].address};
+
+	router_decide(rig->config, &rig->rng.rng, &question, out, NULL);
+}
+
+static void report(void *ctx, const struct queue_message *message, uint32_t recipient,
+		   const struct destination *destination, const struct outcome *outcome, uint32_t attempts,
+		   int64_t next_wall)
+{
+	struct rig *rig = ctx;
+
+	(void)destination;
+	ledger_on_report(rig->ledger, message, recipient, outcome, attempts, next_wall);
+}
+
+/* Whom a DSN tells of, until it is safe. */
+struct bouncing {
+	struct rig *rig;
+	struct list node;
+	void (*done)(void *ctx, enum err_code result);
+	void *ctx;
+	uint32_t serial, count;
+	uint32_t indexes[];
+};
+
+static void on_bounced(void *ctx, enum err_code result)
+{
+	struct bouncing *bouncing = ctx;
+
+	for (uint32_t i = 0; result == 0 && i < bouncing->count; i++)
+		ledger_on_bounced(bouncing->rig->ledger, bouncing->serial, bouncing->indexes[i]);
+	bouncing->done(bouncing->ctx, result);
+	list_remove(&bouncing->node);
+	free(bouncing);
+}
+
+static void bounce(void *ctx, const struct queue_message *message, const struct job_failure *failures, uint32_t count,
+		   void (*done)(void *done_ctx, enum err_code result), void *done_ctx)
+{
+	struct rig *rig = ctx;
+	struct bouncing *bouncing = xcalloc(1, sizeof(*bouncing) + count * sizeof(uint32_t));
+	struct truth_rcpt *first = ledger_find_rcpt(rig->ledger, message->envelope.recipients[0].address);
+
+	*bouncing = (struct bouncing){.rig = rig, .done = done, .ctx = done_ctx};
+	list_append(&rig->bouncing, &bouncing->node);
+	bouncing->serial = first ? first->message->serial : 0;
+	for (uint32_t i = 0; i < count; i++)
+		if (ledger_on_bounce(rig->ledger, message, &failures[i]))
+			bouncing->indexes[bouncing->count++] = failures[i].index;
+	bounce_send(rig->bounce, message, failures, count, on_bounced, bouncing);
+}
+
+static void on_health(void *ctx, struct destination *destination)
+{
+	struct rig *rig = ctx;
+
+	ledger_trace(rig->ledger, 0, "relay: %s is %s %s", destination->id.name,
+		     destination->trouble.kind == OUTCOME_NONE ? "well" : "in trouble:", destination->trouble.text);
+}
+
+/* ---- start ---- */
+
+static void open_queue(struct rig *rig)
+{
+	struct queue_options options = {.disk = &rig->disk.disk,
+					.clock = &rig->clock->clock,
+					.rng = &rig->rng.rng,
+					.segment_bytes = SEGMENT_BYTES,
+					.piece_bytes = PIECE_BYTES,
+					.notify = {.ctx = rig, .on_corruption = on_corruption}};
+	struct err err;
+
+	rig->queue = queue_open(&options, NULL, &err);
+	if (!rig->queue) {
+		ledger_violate(rig->ledger, 0, "the queue does not open: %s", err.text);
+		printf("the queue does not open: %s\n", err.text);
+		abort();
+	}
+}
+
+static void open_dns(struct rig *rig)
+{
+	static const char *const own_names[] = {"relay.test"};
+	struct dns_options options = {.transport = &rig->world->transport, .trust = DNS_TRUST_NEVER};
+	struct mx_options mx_options = {.ip = DNS_IP_4, .own_names = own_names, .own_name_count = 1};
+	struct timers *timers = loop_timers(rig->loop);
+	const struct clock *clock = &rig->clock->clock;
+	struct err err;
+
+	rig->dns = dns_new(&options, NULL, timers, clock, &rig->rng.rng, &err);
+	BUG_ON(!rig->dns);
+	rig->resolver = resolver_new(rig->dns, timers, clock, &rig->rng.rng, "/dev/null");
+	rig->mx = mx_new(rig->dns, rig->resolver, timers, clock, &rig->rng.rng, &mx_options);
+}
+
+static void make_deliveries(struct rig *rig)
+{
+	struct scheduler_options scheduling = {.loop = rig->loop,
+					       .queue = rig->queue,
+					       .clock = &rig->clock->clock,
+					       .rng = &rig->rng.rng,
+					       .ctx = rig,
+					       .route = route,
+					       .report = report,
+					       .bounce = bounce};
+	struct deliveries_options delivering = {rig->loop, rig->net, rig->queue, rig->metrics, rig->resolver, rig->mx};
+	struct destinations_options options = {.loop = rig->loop,
+					       .queue = rig->queue,
+					       .clock = &rig->clock->clock,
+					       .connections_max = rig->options.connections,
+					       .per_destination_max = rig->options.per_destination};
+	struct retry_policy policy;
+
+	rig->deliveries = deliveries_new(&delivering);
+	deliveries_configure(rig->deliveries, rig->config, rig->tls_policy);
+	rig->scheduler = scheduler_new(&scheduling);
+	scheduler_destination_events(rig->scheduler, &options.events);
+	options.events.on_health = on_health;
+	options.events.health_ctx = rig;
+	options.driver = deliveries_driver(rig->deliveries);
+	rig->destinations = destinations_new(&options);
+	scheduler_set_destinations(rig->scheduler, rig->destinations);
+	retry_policy_default(&policy);
+	scheduler_configure(rig->scheduler, &policy, rig->options.warn_after_ms);
+}
+
+static void on_turn_end(void *ctx)
+{
+	struct rig *rig = ctx;
+	int64_t next;
+
+	if (!rig->is_up)
+		return;
+	queue_turn(rig->queue);
+	scheduler_turn(rig->scheduler);
+	next = queue_next_deadline_ms(rig->queue);
+	if (next != INT64_MAX)
+		loop_wake_at(rig->loop, next);
+	log_flush(rig->log);
+}
+
+void rig_start(struct rig *rig)
+{
+	struct net_connector connector = world_connector(rig->world);
+	struct log_options logging = {.level = rig->config->log.level};
+
+	BUG_ON(rig->is_up);
+	ledger_trace(rig->ledger, 0, "relay: starts");
+	rig->loop = loop_new(&rig->clock->clock);
+	rig->log = log_new(&rig->clock->clock, log_to_stderr, NULL);
+	log_configure(rig->log, &logging);
+	rig->metrics = metrics_new();
+	rig->net = net_new(rig->loop);
+	net_set_connector(rig->net, &connector);
+	open_queue(rig);
+	open_dns(rig);
+	rig->bounce = bounce_new(rig->queue, &rig->clock->clock, &rig->rng.rng, rig->log);
+	bounce_configure(rig->bounce, rig->config);
+	make_deliveries(rig);
+	loop_add_turn_hook(rig->loop, on_turn_end, rig);
+	rig->is_up = true;
+	rig->is_stopping = false;
+	rig_compare(rig);
+}
+
+bool rig_is_up(const struct rig *rig)
+{
+	return rig->is_up;
+}
+
+/* ---- the end ---- */
+
+static void drop_bouncing(struct rig *rig)
+{
+	for (struct list *node; (node = list_pop(&rig->bouncing));)
+		free(CONTAINER_OF(node, struct bouncing, node));
+}
+
+/* Everything but queue and disk, in the order of relayd_free(). */
+static void drop_parts(struct rig *rig)
+{
+	destinations_stop(rig->destinations);
+	deliveries_free(&rig->deliveries);
+	destinations_free(&rig->destinations);
+	scheduler_free(&rig->scheduler);
+	bounce_free(&rig->bounce);
+	drop_bouncing(rig);
+	mx_free(&rig->mx);
+	resolver_free(&rig->resolver);
+	world_forget_questions(rig->world);
+	dns_free(&rig->dns);
+}
+
+static void drop_rest(struct rig *rig)
+{
+	loop_turn(rig->loop, 0); /* what was posted */
+	net_free(&rig->net);
+	metrics_free(&rig->metrics);
+	if (timers_next_at_ms(loop_timers(rig->loop)) != INT64_MAX)
+		ledger_violate(rig->ledger, 0, "a timer is left when everything is gone");
+	loop_free(&rig->loop);
+	log_free(&rig->log);
+	timers_cancel(loop_timers(rig->world->loop), &rig->disk_timer);
+}
+
+void rig_crash(struct rig *rig, bool power)
+{
+	ledger_trace(rig->ledger, 0, "relay: CRASH, %s", power ? "power" : "kill");
+	rig->is_up = false;
+	rig->had_power_cut = power;
+	rig->disk.is_dead = true;
+	world_orphan_peers(rig->world);
+	drop_parts(rig);
+	/* Past the door: neither written nor marked. */
+	journal_free(&rig->queue->journal);
+	queue_close(&rig->queue);
+	drop_rest(rig);
+	fault_disk_crash(&rig->disk, power, rng_u64(&rig->rng.rng));
+	rig->disk_ended = false;
+	ledger_on_crash(rig->ledger);
+}
+
+void rig_stop(struct rig *rig)
+{
+	ledger_trace(rig->ledger, 0, "relay: stops");
+	ledger_on_going_down(rig->ledger);
+	rig->is_stopping = true;
+	rig->stop_until_ms = rig->clock->mono + rig->config->stop_timeout_ms;
+	scheduler_stop(rig->scheduler);
+	destinations_stop(rig->destinations);
+}
+
+bool rig_is_stopping(const struct rig *rig)
+{
+	return rig->is_stopping;
+}
+
+/* As finish() in relayd.c. */
+static void go_on_stopping(struct rig *rig)
+{
+	bool is_quiet = deliveries_count(rig->deliveries) == 0 && scheduler_job_count(rig->scheduler) == 0;
+
+	if (!is_quiet && rig->clock->mono < rig->stop_until_ms)
+		return;
+	if (deliveries_count(rig->deliveries) > 0) {
+		world_orphan_peers(rig->world);
+		ledger_on_break(rig->ledger);
+		deliveries_abort(rig->deliveries);
+	}
+	queue_stop(rig->queue);
+	if (!queue_is_synced(rig->queue) || scheduler_job_count(rig->scheduler) > 0)
+		return;
+	ledger_on_synced(rig->ledger);
+	ledger_trace(rig->ledger, 0, "relay: stopped");
+	rig->is_up = rig->is_stopping = false;
+	drop_parts(rig);
+	queue_close(&rig->queue);
+	drop_rest(rig);
+	fault_disk_crash(&rig->disk, false, 0);
+}
+
+void rig_free(struct rig **rig)
+{
+	struct rig *r = *rig;
+
+	if (r->is_up)
+		rig_crash(r, false);
+	fault_disk_fini(&r->disk);
+	tls_policy_free(&r->tls_policy);
+	config_free(&r->config);
+	free(r);
+	*rig = NULL;
+}
+
+/* ---- turns ---- */
+
+struct loop *rig_loop(struct rig *rig)
+{
+	return rig->loop;
+}
+
+unsigned rig_turn(struct rig *rig)
+{
+	unsigned happened;
+
+	if (!rig->is_up)
+		return 0;
+	happened = loop_turn(rig->loop, 0) + rig->disk_ended;
+	rig->disk_ended = false;
+	if (journal_unsynced_bytes(rig->queue->journal) == 0)
+		ledger_on_synced(rig->ledger);
+	if (rig->disk.async_count > 0 && rig->disk_timer == 0)
+		watch_disk(rig);
+	if (rig->is_stopping)
+		go_on_stopping(rig);
+	return happened;
+}
+
+int64_t rig_next_at_ms(const struct rig *rig)
+{
+	int64_t next;
+
+	if (!rig->is_up)
+		return INT64_MAX;
+	next = rig->disk_ended ? rig->clock->mono : loop_next_at_ms(rig->loop);
+	return rig->is_stopping ? MIN(next, MAX(rig->stop_until_ms, rig->clock->mono)) : next;
+}
+
+/* ---- mail ---- */
+
+static void on_committed(void *ctx, uint64_t id, enum err_code result)
+{
+	struct truth_message *message = ctx;
+
+	(void)id;
+	ledger_on_accepted(message->ledger, message, result);
+}
+
+static void put_content(struct queue_upload *upload, const struct truth_message *message)
+{
+	static const char line[] =
+	    "Lorem ipsum dolor sit amet, consetetur sadipscing elitr, sed diam nonumy eirmod.\r\n";
+	char header[256];
+	size_t len = (size_t)snprintf(
+	    header, sizeof(header), "From: <%s>\r\nSubject: message %u\r\nMessage-ID: <%u@sender.test>\r\n\r\n%s",
+	    message->sender, message->serial, message->serial, message->is_8bit ? "gr\xc3\xbc\xc3\x9f\x65\r\n" : "");
+
+	queue_upload_append(upload, slice_of(header, len));
+	while (queue_upload_bytes(upload) < message->bytes)
+		queue_upload_append(upload, slice_of(line, sizeof(line) - 1));
+}
+
+static void fill_recipients(const struct truth_message *message, struct queue_recipient *out)
+{
+	for (uint32_t i = 0; i < message->rcpt_count; i++)
+		out[i] = (struct queue_recipient){.address = slice_of_str(message->rcpts[i].address),
+						  .notify = message->rcpts[i].notify};
+}
+
+bool rig_submit(struct rig *rig, struct truth_message *message)
+{
+	struct queue_recipient *recipients;
+	struct queue_upload *upload;
+	int64_t now = clock_wall_ms(&rig->clock->clock);
+	struct queue_envelope envelope = {.sender = slice_of_str(message->sender),
+					  .user = SLICE("app"),
+					  .from_domain = SLICE("sender.test"),
+					  .prefix = SLICE("Received: from app by relay.test; today\r\n"),
+					  .body = message->is_8bit ? QUEUE_BODY_8BITMIME : QUEUE_BODY_7BIT,
+					  .class = message->class,
+					  .arrived_wall = now,
+					  .expires_wall = now + rig->options.expire_ms,
+					  .recipient_count = message->rcpt_count};
+
+	if (!rig->is_up || rig->is_stopping || queue_may_accept(rig->queue) != 0)
+		return false;
+	upload = queue_upload_begin(rig->queue, NULL);
+	if (!upload)
+		return false;
+	recipients = xcalloc(message->rcpt_count, sizeof(*recipients));
+	fill_recipients(message, recipients);
+	envelope.recipients = recipients;
+	put_content(upload, message);
+	message->id = queue_upload_id(upload);
+	message->state = OFFERED;
+	message->arrived_wall = now;
+	message->expires_wall = envelope.expires_wall;
+	ledger_trace(rig->ledger, message->serial, "client: sends %zu octets to %u recipients", message->bytes,
+		     message->rcpt_count);
+	if (queue_upload_commit(&upload, &envelope, on_committed, message) != 0)
+		message->state = UNBORN;
+	free(recipients);
+	return message->state == OFFERED;
+}
+
+/* ---- looking ---- */
+
+uint64_t rig_message_count(const struct rig *rig)
+{
+	struct queue_stats stats;
+	uint64_t count = 0;
+
+	queue_stats(rig->queue, &stats);
+	for (int state = 0; state < STATE_COUNT; state++)
+		count += stats.messages[state];
+	return count;
+}
+
+unsigned rig_connection_count(const struct rig *rig)
+{
+	return destinations_connection_count(rig->destinations);
+}
+
+bool rig_is_empty(const struct rig *rig)
+{
+	return rig->is_up && rig_message_count(rig) == 0 && scheduler_job_count(rig->scheduler) == 0 &&
+	       journal_unsynced_bytes(rig->queue->journal) == 0;
+}
+
+void rig_compare(struct rig *rig)
+{
+	ledger_compare(rig->ledger, rig->queue);
+}
+
+unsigned rig_destination_count(const struct rig *rig)
+{
+	unsigned count = 0;
+
+	for (struct destination *d = NULL; (d = destinations_next(rig->destinations, d));)
+		count++;
+	return count;
+}
