@@ -102,50 +102,6 @@ static unsigned compare_all(bool is_long)
 	return failed;
 }
 
-/* ---- relayhosts: their trouble with our account is nobody's failure ---- */
-
-static bool run_relayhosts(enum behaviour first, unsigned count)
-{
-	struct scenario_options options;
-	struct scenario_result result;
-	const struct ledger_totals *t = &result.totals;
-	/* Half of the time in trouble, and one probe a minute in it. */
-	unsigned probes;
-	bool is_good;
-
-	scenario_draw(&options, 40 + first, MESSAGES);
-	options.domains = 20;
-	options.sick_percent = 0;
-	options.crashes = options.stops = options.failing_syncs = 0;
-	options.is_cut = false;
-	options.relayhost = first;
-	options.rig = (struct rig_options){200, 20, count, 48 * HOUR_MS, 0, 10};
-	scenario_run(&options, false, &result);
-	probes = (unsigned)(result.virtual_ms / 2 / MIN_MS * 5 / 4) + 50;
-	is_good = result.is_good && t->expired == 0 && t->waiting == 0 && result.refused <= probes;
-	printf(
-	    "%u relayhosts, the first %s: %u delivered, %u failed, in %.0f ms, %.0f s at worst; %u connections to it, "
-	    "%u messages refused by it\n",
-	    count, behaviour_name(first), t->delivered, t->failed, t->brisk_mean_ms, (double)t->brisk_worst_ms / 1000,
-	    result.relayhost_asked, result.refused);
-	if (!is_good)
-		printf("FAILED: a relayhost in trouble is hammered, or loses mail\n");
-	fflush(stdout);
-	return is_good;
-}
-
-static unsigned run_all_relayhosts(void)
-{
-	static const enum behaviour kinds[] = {HEALTHY,	       REFUSED,		FLAPPING, OUT_OF_QUOTA,
-					       ACCOUNT_LOCKED, TAKES_AND_DROPS, TARPIT};
-	unsigned failed = 0;
-
-	for (size_t k = 0; k < ARRAY_LEN(kinds); k++)
-		for (unsigned count = kinds[k] == REFUSED ? 2 : 1; count <= 2; count++)
-			failed += !run_relayhosts(kinds[k], count);
-	return failed;
-}
-
 /* ---- greylisting: how long behind the delay, with how many visits ---- */
 
 static bool measure_greylist(const char *words, enum behaviour kind)
@@ -161,7 +117,7 @@ static bool measure_greylist(const char *words, enum behaviour kind)
 	options.crashes = options.stops = options.failing_syncs = 0;
 	options.is_cut = options.clock_creeps = false;
 	options.is_calm = true;
-	options.rig = (struct rig_options){200, 20, 0, 48 * HOUR_MS, 0, 10};
+	options.rig = (struct rig_options){200, 20, 48 * HOUR_MS, 0, 10};
 	scenario_run(&options, false, &result);
 	printf("greylisted %s, delays of 1 to 60 min (log-uniform): in %.0f s behind the delay, %.1f visits, %u "
 	       "recipients\n",
@@ -182,7 +138,6 @@ int main(void)
 		failed += !run_seed(seed, false);
 	if (!getenv("SEEDS")) {
 		failed += compare_all(is_long);
-		failed += run_all_relayhosts();
 		failed += !measure_greylist("without a hint", GREYLIST);
 		failed += !measure_greylist("with a hint", GREYLIST_HINT);
 		failed += !measure_greylist("at the end of data", GREYLIST_CONTENT);

@@ -91,8 +91,7 @@ struct domain {
 	unsigned connections, connections_most;
 	/* Counts: connections asked for, sessions, MAIL, RCPT, messages taken. */
 	unsigned asked, sessions, mails, rcpts, taken;
-	unsigned refused; /* messages, by OUT_OF_QUOTA and ACCOUNT_LOCKED */
-	unsigned barren;  /* sessions that ended without a MAIL */
+	unsigned barren; /* sessions that ended without a MAIL */
 };
 
 struct world {
@@ -106,7 +105,6 @@ struct world {
 	struct list peers, pending_sockets, questions;
 	unsigned connections, connections_most;
 	unsigned connections_max, per_destination_max; /* what the relay has promised */
-	uint16_t port;				       /* 25; with relayhosts 587 */
 	bool is_even;				       /* no host or name server is quicker than another */
 	bool checks_returns;			       /* greylisted recipients must be back in time */
 	struct dns_transport transport;
