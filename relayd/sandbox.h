@@ -8,7 +8,8 @@
  * CORE     Limit 0 and not dumpable: no secrets in core files, no ptrace by others of the same user.
  * FILES    Landlock: what is not named can neither be read nor written. Rights go with the directory, not the file, so
  *          that a file which is replaced by rename stays reachable; sandbox_paths_add_file() sees to that. Processes
- *          that are forked later inherit all of it.
+ *          that are forked later inherit all of it. A file in a folder that the configuration did not name at the
+ *          start (outside /etc, /usr and /run) cannot be read at a reload: ERR_PERMISSION, until a restart.
  * CALLS    seccomp: a forbidden system call fails with EPERM, it does not kill; a library that tries one falls back or
  *          reports. ROLE_DAEMON forbids what no relay needs (exec, ptrace, mount, kernel modules, ...); the helper
  * roles allow what they need and nothing else.

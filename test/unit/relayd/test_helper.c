@@ -361,6 +361,13 @@ static unsigned find_helpers(const char *name, pid_t pids[PIDS_MAX])
 	return count;
 }
 
+/* Never to a group, nor to everybody: what fork() or a search says when it fails must not get here. */
+static void send_signal(pid_t pid, int signo)
+{
+	assert_true(pid > 1);
+	assert_int_equal(kill(pid, signo), 0);
+}
+
 static pid_t find_one(const char *name)
 {
 	pid_t pids[PIDS_MAX];
@@ -375,7 +382,7 @@ static void signal_all(const char *name, int signo)
 	unsigned count = find_helpers(name, pids);
 
 	for (unsigned i = 0; i < count; i++)
-		assert_int_equal(kill(pids[i], signo), 0);
+		send_signal(pids[i], signo);
 }
 
 static void assert_logged(struct fixture *f, const char *word)
@@ -678,9 +685,9 @@ static pid_t await_stopped(struct fixture *f)
 	while (find_helpers(CRYPTO, pids) != 1)
 		loop_turn(f->loop, 0); /* it is being forked; nothing is ready meanwhile */
 	do {
-		kill(pids[0], SIGCONT);
+		send_signal(pids[0], SIGCONT);
 		usleep(2000);
-		kill(pids[0], SIGSTOP);
+		send_signal(pids[0], SIGSTOP);
 		assert_int_equal(waitpid(pids[0], &status, WUNTRACED), pids[0]);
 		assert_true(WIFSTOPPED(status));
 		loop_turn(f->loop, 0);
@@ -697,7 +704,7 @@ static void a_request_that_takes_three_helpers_along_is_given_up(void **state)
 	sign(f, &q, 0, 1);
 	for (unsigned death = 1; death <= 3; death++) {
 		assert_int_equal(q.answers, 0);
-		kill(pid, SIGKILL);
+		send_signal(pid, SIGKILL);
 		while (helpers_count(f->helpers).replaced < death)
 			loop_turn(f->loop, 0);
 		clock_virtual_advance(&f->clock, 2000); /* over the pause */
@@ -767,7 +774,7 @@ static void a_password_never_takes_the_last_free_helper(void **state)
 		check(f, &first, "person", "correct horse");
 		check(f, &second, "person", "correct horse");
 		sign(f, &signature, 0, 1);
-		kill(pids[goes_on], SIGCONT);
+		send_signal(pids[goes_on], SIGCONT);
 		turn_until(f, &f->answers, before + 1);
 		came_first |= signature.answers == 1 && first.answers + second.answers == 0;
 		signal_all(CRYPTO, SIGCONT);
@@ -895,7 +902,7 @@ static void a_replacement_must_have_the_same_keys(void **state)
 	assert_int_equal(rename(in_top("ed0"), in_top("away")), 0);
 	assert_int_equal(rename(in_top("ed1"), in_top("ed0")), 0);
 	assert_int_equal(find_helpers(CRYPTO, pids), 2);
-	kill(pids[0], SIGKILL);
+	send_signal(pids[0], SIGKILL);
 	while (helpers_count(f->helpers).replaced < 2)
 		loop_turn(f->loop, 20);
 	assert_logged(f, "helper_key_changed");
@@ -1021,7 +1028,7 @@ static void assert_it_dies(pid_t pid)
 
 	while (waitpid(pid, NULL, WNOHANG) == 0) {
 		if (real_ms() > until)
-			kill(pid, SIGKILL);
+			send_signal(pid, SIGKILL);
 		assert_true(real_ms() <= until);
 		usleep(1000);
 	}
@@ -1041,13 +1048,14 @@ static void helpers_die_with_the_daemon(void **state)
 	assert_int_equal(pipe2(report, O_CLOEXEC), 0);
 	assert_int_equal(pipe2(lock, O_CLOEXEC), 0); /* ends when nobody has its writing end any more */
 	daemon = fork();
+	assert_true(daemon >= 0);
 	if (daemon == 0) {
 		void *inner;
 		setup_with(&inner, 2);
 		count = find_helpers(CRYPTO, pids);
 		pids[count++] = find_one(SYNC);
 		for (unsigned i = 0; i < count; i++)
-			kill(pids[i], SIGSTOP);
+			send_signal(pids[i], SIGSTOP);
 		if (write(report[1], pids, sizeof(pids)) < 0)
 			_exit(1);
 		for (;;)
@@ -1055,7 +1063,7 @@ static void helpers_die_with_the_daemon(void **state)
 	}
 	close(lock[1]);
 	assert_int_equal(read(report[0], pids, sizeof(pids)), sizeof(pids));
-	kill(daemon, SIGKILL);
+	send_signal(daemon, SIGKILL);
 	assert_int_equal(waitpid(daemon, NULL, 0), daemon);
 	assert_int_equal(read(lock[0], &byte, 1), 0);
 	for (int i = 0; i < 3; i++)
