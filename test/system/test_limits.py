@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PATIENCE, message, relayhost, users_line
+from conftest import BUILD, PATIENCE, message, relayhost, users_line
 from wire import Wire, plain
 
 OPEN = "listen:\n  - {address: '127.0.0.1:0', tls: off, auth: optional, trusted: [127.0.0.0/8]}\n"
@@ -59,7 +59,6 @@ def enough_descriptors():
 
 
 def test_500_idle_connections_of_one_address_lock_nobody_out(relayd, upstream):
-    """F2, all from the address of the honest client."""
     daemon = relayd(relayhost(upstream.port))
     crowd = idle_connections(daemon.port, 500)
     begun = time.monotonic()
@@ -147,7 +146,7 @@ def test_local_users_are_limited_too(relayd, folder):
 
 
 def test_connect_and_go_leaks_no_descriptor(relayd, upstream):
-    """F3: 700 connections, half of them reset."""
+    """700 connections, half of them reset."""
     daemon = relayd(relayhost(upstream.port))
     with daemon.smtp() as client:
         client.send_message(message("before"))
@@ -165,7 +164,7 @@ def test_connect_and_go_leaks_no_descriptor(relayd, upstream):
 
 
 def test_a_shortage_of_descriptors_pauses_and_passes(relayd, upstream):
-    """F15: with few descriptors, clients wait; deliveries have theirs."""
+    """With few descriptors, clients wait; deliveries have theirs."""
     daemon = relayd(relayhost(upstream.port) + limits(connections=1000, connections_per_address=1000),
                     wrapper=("sh", "-c", 'ulimit -n 120; exec "$@"', "sh"))
     crowd = idle_connections(daemon.port, 200)
@@ -247,7 +246,6 @@ def test_a_lifetime_that_is_over_fails_the_message(relayd, upstream):
 
 
 def test_a_thousand_recipients_then_452_and_each_hears_once(relayd, upstream):
-    """F4, F5."""
     daemon = relayd(relayhost(upstream.port) + limits(recipients=120))
     with Wire(daemon.port).ready() as client:
         client.cmd("MAIL FROM:<app@example.org>")
@@ -272,7 +270,6 @@ def test_so_many_messages_on_a_connection(relayd, upstream):
 
 
 def test_endless_commands_and_errors_end(relayd):
-    """F6."""
     daemon = relayd()
     for line in ("NOOP", "FROB"):
         with Wire(daemon.port) as client:
@@ -312,7 +309,7 @@ def test_a_session_has_an_end_but_a_message_is_finished(relayd, upstream):
 
 
 def test_a_trickle_of_octets_does_not_buy_time(relayd):
-    """F1: a command that never ends; the deadline is of the whole command."""
+    """A command that never ends; the deadline is of the whole command."""
     daemon = relayd(limits(idle_timeout="1s"))
     with Wire(daemon.port) as client:
         client.sock.settimeout(0.05)
@@ -330,7 +327,6 @@ def test_a_trickle_of_octets_does_not_buy_time(relayd):
 
 
 def test_a_header_without_end_is_refused(relayd, upstream):
-    """F8; a line without end, and fields without end."""
     daemon = relayd(relayhost(upstream.port))
     for piece in (b"y" * 4096, b"X-Field: " + b"z" * 60 + b"\r\n"):
         with Wire(daemon.port).ready() as client:
@@ -376,7 +372,7 @@ STEPS = [b"MAIL FROM:<app@example.org>\r\n", b"RCPT TO:<user@example.net>\r\n", 
 
 @pytest.mark.parametrize("how", ["close", "reset", "half"])
 def test_clients_that_go_leave_nothing(relayd, upstream, how):
-    """F9 and F11: at each step, by an end, a reset, or an end of one direction."""
+    """At each step, by an end, a reset, or an end of one direction."""
     daemon = relayd(relayhost(upstream.port), listen=OPEN)
     for steps in range(len(STEPS) + 1):
         client = Wire(daemon.port)
@@ -411,7 +407,6 @@ def test_half_closed_after_the_dot_hears_the_answer(relayd, upstream):
 
 
 def test_gone_after_the_dot_is_once_or_not_at_all(relayd, upstream):
-    """F10."""
     daemon = relayd(relayhost(upstream.port), listen=OPEN)
     for number in range(20):
         client = Wire(daemon.port)
@@ -429,7 +424,7 @@ def test_gone_after_the_dot_is_once_or_not_at_all(relayd, upstream):
 
 
 def test_a_client_that_never_reads_costs_little(relayd):
-    """F12: replies pile up only so far; then nothing more is answered, and in the end it is closed."""
+    """Replies pile up only so far; then nothing more is answered, and in the end it is closed."""
     daemon = relayd()
     with Wire(daemon.port, greet=False) as client:
         client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -450,7 +445,7 @@ def test_a_client_that_never_reads_costs_little(relayd):
 
 
 def test_100_clients_at_once(relayd, upstream):
-    """F13: all get their 250, each message arrives once."""
+    """All get their 250, each message arrives once."""
     daemon = relayd(relayhost(upstream.port), listen=OPEN)
     failures = []
 
@@ -476,7 +471,7 @@ def test_100_clients_at_once(relayd, upstream):
 
 
 def test_many_wrong_passwords_are_slowed_down_then_blocked_for_a_while(relayd):
-    """E11: the address is blocked for a minute, but who has logged in before still gets in."""
+    """The address is blocked for a minute, but who has logged in before still gets in."""
     daemon = relayd(listen=CLEAR, users=users_line() + users_line("other", "else"))
     with Wire(daemon.port) as known:
         known.ehlo()
@@ -524,7 +519,6 @@ def test_the_delay_grows_with_each_failure(relayd):
 
 
 def test_unknown_users_and_wrong_passwords_hear_the_same(relayd):
-    """E7, E8."""
     daemon = relayd(listen=CLEAR)
     replies = set()
     for number, (user, password) in enumerate([("app", "wrong"), ("nobody", "secret"), ("app", "secre"), ("app", "secrets"),
@@ -551,7 +545,7 @@ def argon2_user(daemon_folder, name, password):
 
 
 def test_50_expensive_passwords_at_once_stall_nobody(relayd, upstream, folder):
-    """E16, and E13: half of them hang up while their password is being checked."""
+    """Half of them hang up while their password is being checked."""
     daemon = relayd(relayhost(upstream.port), listen=CLEAR, users=users_line() + argon2_user(folder, "person", "chosen"))
     with Wire(daemon.port) as member:
         member.ehlo()
@@ -575,7 +569,7 @@ def test_50_expensive_passwords_at_once_stall_nobody(relayd, upstream, folder):
 
 
 def test_a_broken_users_file_lets_nobody_in_who_was_not_there(relayd, folder):
-    """E17: broken, empty, unreadable, gone: the former users stay."""
+    """Broken, empty, unreadable, gone: the former users stay."""
     daemon = relayd(listen=CLEAR)
     users = folder / "users"
     for text in ("app:not-a-secret\n", "\0\0\0", "app\n"):
@@ -593,7 +587,6 @@ def test_a_broken_users_file_lets_nobody_in_who_was_not_there(relayd, folder):
 
 
 def test_secrets_are_nowhere(relayd, upstream):
-    """E18."""
     daemon = relayd(relayhost(upstream.port) + "log: {level: debug}\n", listen=CLEAR, users=users_line(password="hunter2secret"))
     token = plain("app", "hunter2secret")
     with Wire(daemon.port) as client:
@@ -717,5 +710,7 @@ def test_load_of_honest_slow_and_hostile_clients(relayd, upstream):
     assert len(arrived) == len(expected) and upstream.messages.empty()
     assert arrived == expected
     grown = resident_bytes(daemon) - after_warming
-    assert grown < 8 * 1024 * 1024, f"{grown} octets more than after two seconds of the same load"
+    print(f"{len(expected)} messages, slowest {load.slowest:.2f} s, memory {after_warming} then {grown:+d} octets")
     assert load.slowest < 5
+    if "asan" not in BUILD.name:  # which keeps what is freed for a while
+        assert grown < 8 * 1024 * 1024, f"{grown} octets more than after two seconds of the same load"
