@@ -262,11 +262,65 @@ static void defer(struct scheduler *s, struct job *job, uint32_t i, const struct
 		add_delay(job, i, outcome);
 }
 
+/* ---- which next hop ---- */
+
+/* It was in trouble, and something is on its way there to see whether it still is. */
+static bool is_being_probed(const struct destination *d)
+{
+	return d->failures > 0 && (d->busy > 0 || d->ready_count > 0);
+}
+
+/* The first target that is open and not in doubt; else the first that is open; else the one that opens first, so that
+ * it is tried then. */
+static struct destination *choose(struct scheduler *s, const struct scheduler_targets *targets)
+{
+	struct destination *doubtful = NULL, *closed = NULL;
+	int64_t closed_until = INT64_MAX;
+
+	for (size_t i = 0; i < targets->count; i++) {
+		int64_t until;
+		struct destination *d = destinations_get(s->options.destinations, &targets->targets[i]);
+		bool is_open = destination_is_open(d, &until);
+		if (is_open && !is_being_probed(d))
+			return d;
+		if (is_open) {
+			doubtful = doubtful ? doubtful : d;
+		} else if (until < closed_until) {
+			closed_until = until;
+			closed = d;
+		}
+	}
+	return doubtful ? doubtful : closed;
+}
+
+/*
+ * The next hop failed before it looked at the message, and there is another that takes mail now: the recipient goes
+ * there at once, and this was no attempt. The hop that failed is closed by now, so it is not chosen again.
+ */
+static bool may_go_elsewhere(struct scheduler *s, const struct job *job, uint32_t i, const struct outcome *outcome)
+{
+	const struct queue_envelope *envelope = &job->ticket->message.envelope;
+	struct scheduler_targets targets = {0};
+	struct destination *other;
+	int64_t until;
+
+	if (outcome->kind != OUTCOME_DEFERRED || !job->destination || now_wall(s) >= envelope->expires_wall ||
+	    (outcome->stage >= STAGE_MAIL && !outcome_is_account_trouble(outcome)))
+		return false;
+	s->options.route(s->options.ctx, envelope, job->indexes[i], &targets);
+	if (targets.count < 2)
+		return false;
+	other = choose(s, &targets);
+	return other != job->destination && destination_is_open(other, &until);
+}
+
+/* ---- outcomes, as destinations tell them ---- */
+
 static void on_outcome(void *ctx, struct job *job, uint32_t i, const struct outcome *outcome)
 {
 	struct scheduler *s = ctx;
 
-	if (job->has_outcome[i])
+	if (job->has_outcome[i] || may_go_elsewhere(s, job, i, outcome))
 		return;
 	begin_once(s, job);
 	job->has_outcome[i] = true;
@@ -360,25 +414,6 @@ static void plan_fini(struct plan *plan)
 	for (size_t g = 0; g < plan->count; g++)
 		free(plan->groups[g].indexes);
 	free(plan->groups);
-}
-
-/* The first target that is open; else the one that opens first, so that it is tried then. */
-static struct destination *choose(struct scheduler *s, const struct scheduler_targets *targets)
-{
-	struct destination *best = NULL;
-	int64_t best_until = INT64_MAX;
-
-	for (size_t i = 0; i < targets->count; i++) {
-		int64_t until;
-		struct destination *d = destinations_get(s->options.destinations, &targets->targets[i]);
-		if (destination_is_open(d, &until))
-			return d;
-		if (until < best_until) {
-			best_until = until;
-			best = d;
-		}
-	}
-	return best;
 }
 
 static void plan_add(struct plan *plan, struct destination *destination, const struct outcome *failure, uint32_t index)

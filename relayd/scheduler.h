@@ -5,6 +5,10 @@
  * It opens due messages (bounded work a turn), asks the router where each recipient goes, makes jobs, and turns every
  * outcome into a recorded result: delivered, deferred until a time that queue/retry.c gives, failed or expired. A
  * recipient that is given up is recorded only once the DSN for it is in the journal (queue/queue.h says why).
+ *
+ * FAILOVER   A recipient whose next hop could not be reached, or has trouble with our account, goes to the next one of
+ * its route at once, without an attempt being counted. While one is tried again after trouble, only what is on its way
+ * there already waits for it.
  */
 #ifndef RELAYD_SCHEDULER_H
 #define RELAYD_SCHEDULER_H

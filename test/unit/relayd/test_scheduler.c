@@ -336,19 +336,84 @@ static void a_delay_is_told_once_for_all_recipients_of_a_job(void **state)
 static void the_preferred_open_destination_is_taken(void **state)
 {
 	struct relay *relay = *state;
-	uint64_t second;
+	uint64_t first, second;
 
 	relay_configure(relay, two_relayhosts);
-	submit(relay, "one@a.example");
+	first = submit(relay, "one@a.example");
 	fake_fail(relay_connection_to(relay, "relayhost:main"), CLASS_CONNECT, STAGE_CONNECT, "refused");
+	relay_turn(relay);
 	second = submit(relay, "two@a.example");
-	fake_deliver(connect_to(relay, "relayhost:spare"));
-	assert_int_equal(relay_report(relay, second, 0)->outcome.kind, OUTCOME_DELIVERED);
+	while (relay->report_count < 2)
+		fake_deliver(connect_to(relay, "relayhost:spare"));
+	assert_string_equal(relay_report(relay, first, 0)->destination, "relayhost:spare");
 	assert_string_equal(relay_report(relay, second, 0)->destination, "relayhost:spare");
 	close_all(relay);
 	relay_pass(relay, 5000);
 	submit(relay, "three@a.example");
 	relay_connection_to(relay, "relayhost:main"); /* its time for a probe has come */
+}
+
+static void a_failed_relayhost_is_left_at_once_and_without_an_attempt(void **state)
+{
+	struct relay *relay = *state;
+	uint64_t id;
+
+	relay_configure(relay, two_relayhosts);
+	id = submit(relay, "one@a.example two@b.example");
+	fake_fail(relay_connection_to(relay, "relayhost:main"), CLASS_CONNECT, STAGE_CONNECT, "refused");
+	relay_turn(relay);
+	assert_int_equal(relay->report_count, 0);
+	fake_deliver(connect_to(relay, "relayhost:spare"));
+	assert_int_equal(relay_report(relay, id, 0)->attempts, 1);
+	assert_int_equal(relay_report(relay, id, 1)->attempts, 1);
+	assert_false(is_queued(relay, id));
+}
+
+static void with_all_relayhosts_down_the_message_waits(void **state)
+{
+	struct relay *relay = *state;
+	uint64_t id;
+
+	relay_configure(relay, two_relayhosts);
+	id = submit(relay, "one@a.example");
+	fake_fail(relay_connection_to(relay, "relayhost:main"), CLASS_CONNECT, STAGE_CONNECT, "refused");
+	relay_turn(relay);
+	fake_fail(relay_connection_to(relay, "relayhost:spare"), CLASS_CONNECT, STAGE_CONNECT, "refused too");
+	assert_int_equal(relay->report_count, 1);
+	assert_int_equal(relay_report(relay, id, 0)->outcome.kind, OUTCOME_DEFERRED);
+	assert_string_equal(relay_report(relay, id, 0)->outcome.text, "refused too");
+	assert_null(relay_connection(relay, 0));
+}
+
+static void a_full_account_sends_its_message_through_the_other(void **state)
+{
+	struct relay *relay = *state;
+	struct outcome limit = outcome_like(OUTCOME_DEFERRED, CLASS_THROTTLE, STAGE_MAIL, 550, "5.4.5", "daily limit");
+	uint64_t id;
+
+	relay_configure(relay, two_relayhosts);
+	id = submit(relay, "one@a.example");
+	fake_finish(connect_to(relay, "relayhost:main"), &limit);
+	relay_turn(relay);
+	assert_int_equal(relay->report_count, 0);
+	fake_deliver(connect_to(relay, "relayhost:spare"));
+	assert_int_equal(relay_report(relay, id, 0)->outcome.kind, OUTCOME_DELIVERED);
+}
+
+static void while_a_relayhost_is_tried_again_others_go_through_the_next(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_configure(relay, two_relayhosts);
+	submit(relay, "one@a.example");
+	fake_fail(relay_connection_to(relay, "relayhost:main"), CLASS_CONNECT, STAGE_CONNECT, "timed out");
+	relay_turn(relay);
+	fake_deliver(connect_to(relay, "relayhost:spare"));
+	relay_pass(relay, 5000);
+	submit(relay, "two@a.example");
+	assert_null(relay_connection_to(relay, "relayhost:main")->job); /* the probe, which takes its time */
+	submit(relay, "three@a.example");
+	assert_non_null(connect_to(relay, "relayhost:spare")->job);
 }
 
 static void a_message_for_a_resting_destination_costs_no_memory(void **state)
@@ -559,6 +624,10 @@ int main(void)
 	    TEST(the_last_attempt_is_at_the_end_of_the_lifetime),
 	    TEST(a_delay_is_told_once_for_all_recipients_of_a_job),
 	    TEST(the_preferred_open_destination_is_taken),
+	    TEST(a_failed_relayhost_is_left_at_once_and_without_an_attempt),
+	    TEST(with_all_relayhosts_down_the_message_waits),
+	    TEST(a_full_account_sends_its_message_through_the_other),
+	    TEST(while_a_relayhost_is_tried_again_others_go_through_the_next),
 	    TEST(a_message_for_a_resting_destination_costs_no_memory),
 	    TEST(of_two_destinations_the_open_one_is_served_at_once),
 	    TEST(a_recipient_without_a_route_fails_alone),
