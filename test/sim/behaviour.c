@@ -7,7 +7,7 @@
 static const struct {
 	const char *name;
 	enum expectation expectation; /* for somebody who exists */
-} kinds[BEHAVIOUR_COUNT] = {
+} kinds[ALL_BEHAVIOURS_COUNT] = {
     [HEALTHY] = {"healthy", EXPECT_DELIVERED},
     [OLD] = {"old", EXPECT_DELIVERED},
     [GREYLIST] = {"greylist", EXPECT_DELIVERED},
@@ -33,6 +33,8 @@ static const struct {
     [NULL_MX] = {"null-mx", EXPECT_FAILED},
     [DNS_FLAPPING] = {"dns-flapping", EXPECT_ANY},
     [DNS_DEAD] = {"dns-dead", EXPECT_EXPIRED},
+    [OUT_OF_QUOTA] = {"out-of-quota", EXPECT_ANY},
+    [ACCOUNT_LOCKED] = {"account-locked", EXPECT_ANY},
 };
 
 const char *behaviour_name(enum behaviour behaviour)
@@ -80,6 +82,8 @@ void behaviour_fill_domain(struct domain *domain, struct rng *rng)
 		domain->delay_ms = sim_between(rng, HOUR_MS, 8 * HOUR_MS);
 	if (domain->behaviour == FLAPPING || domain->behaviour == DNS_FLAPPING)
 		domain->period_ms = sim_log_uniform(rng, 2 * MIN_MS, 2 * HOUR_MS);
+	if (domain->behaviour == OUT_OF_QUOTA || domain->behaviour == ACCOUNT_LOCKED)
+		domain->period_ms = 4 * HOUR_MS;
 	if (domain->behaviour == THROTTLE)
 		domain->limit = 5 + (unsigned)rng_below(rng, 40);
 	if (domain->behaviour == HALF_MX)
@@ -325,6 +329,17 @@ static void be_hostile(struct peer *peer, enum stage stage, struct say *say)
 	}
 }
 
+static void refuse_account(struct peer *peer, enum stage stage, struct say *say)
+{
+	struct domain *domain = peer->host->domain;
+
+	if (stage != AT_MAIL || domain_is_up(domain))
+		return;
+	domain->refused++;
+	reply(say, domain->behaviour == OUT_OF_QUOTA ? "550 5.4.5 Daily user sending limit exceeded"
+						     : "530 5.7.0 Authentication required");
+}
+
 static void behave_in_session(struct peer *peer, enum stage stage, struct say *say)
 {
 	struct domain *domain = peer->host->domain;
@@ -388,6 +403,8 @@ void behave(struct peer *peer, enum stage stage, const char *argument, struct sa
 	case FLAKY: be_flaky(peer, stage, say); break;
 	case REFUSING: refuse(peer, stage, say); break;
 	case HOSTILE: be_hostile(peer, stage, say); break;
+	case OUT_OF_QUOTA:
+	case ACCOUNT_LOCKED: refuse_account(peer, stage, say); break;
 	default: behave_in_session(peer, stage, say); break;
 	}
 }

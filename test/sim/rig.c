@@ -54,13 +54,18 @@ static struct config *make_config(const struct rig_options *options)
 	struct config_source source = {0};
 	struct config_errors errors;
 	struct config *config;
-	char text[512];
+	char text[1024];
+	int len;
 
-	snprintf(text, sizeof(text),
-		 "hostname: relay.test\nhelpers: 0\ndelivery: {ip: \"4\", connections: %u, per_destination: %u}\n"
-		 "retry: {expire: %llds, warn_after: %llds}\nlog: {level: %s}\n",
-		 options->connections, options->per_destination, (long long)(options->expire_ms / 1000),
-		 (long long)(options->warn_after_ms / 1000), getenv("SIM_LOG") ? "info" : "error");
+	len = snprintf(text, sizeof(text),
+		       "hostname: relay.test\nhelpers: 0\ndelivery: {ip: \"4\", connections: %u, per_destination: %u}\n"
+		       "retry: {expire: %llds, warn_after: %llds}\nlog: {level: %s}\n",
+		       options->connections, options->per_destination, (long long)(options->expire_ms / 1000),
+		       (long long)(options->warn_after_ms / 1000), getenv("SIM_LOG") ? "info" : "error");
+	for (unsigned r = 0; r < options->relayhosts; r++)
+		len += snprintf(text + len, sizeof(text) - (size_t)len,
+				"%s  r%u: {address: \"mx0.d%u.test:587\", tls: none, priority: %u}\n",
+				r == 0 ? "relayhosts:\n" : "", r, r, 10 + r);
 	if (config_load_text(&source, slice_of_str(text), &config, &errors) != 0) {
 		fprintf(stderr, "%s\n", errors.items[0].text);
 		abort();

@@ -13,6 +13,7 @@
 
 struct rig_options {
 	unsigned connections, per_destination;
+	unsigned relayhosts;		  /* 0: by MX; else domains 0 .. are relayhosts, in this order of preference */
 	int64_t expire_ms, warn_after_ms; /* warn_after_ms 0: never */
 	int64_t sync_worst_ms;		  /* how long the disk takes at worst */
 };

@@ -66,8 +66,11 @@ static void make_world(struct scenario *s)
 	world->connections_max = s->options.rig.connections;
 	world->per_destination_max = s->options.rig.per_destination;
 	world->checks_returns = world->connections_max >= 100 && world->per_destination_max >= 5;
+	world->port = s->options.rig.relayhosts > 0 ? 587 : 25;
 	for (unsigned d = 0; d < s->options.domains; d++) {
 		enum behaviour behaviour = HEALTHY;
+		if (d == 0 && s->options.rig.relayhosts > 0)
+			behaviour = s->options.relayhost;
 		/* Each kind in turn, from a random one on, so that none is missing for long. */
 		if (d >= first)
 			behaviour = s->options.only != BEHAVIOUR_COUNT
@@ -77,12 +80,14 @@ static void make_world(struct scenario *s)
 	}
 }
 
+/* A few domains get much of the mail. */
 static unsigned draw_domain(struct scenario *s)
 {
-	/* A few domains get much of the mail. */
+	unsigned relayhosts = s->options.rig.relayhosts, others = s->options.domains - relayhosts;
+
 	if (!s->options.is_calm && sim_chance(&s->rng.rng, 30))
-		return (unsigned)(sim_hash(s->options.seed, rng_below(&s->rng.rng, 4)) % s->options.domains);
-	return (unsigned)rng_below(&s->rng.rng, s->options.domains);
+		return relayhosts + (unsigned)(sim_hash(s->options.seed, rng_below(&s->rng.rng, 4)) % others);
+	return relayhosts + (unsigned)rng_below(&s->rng.rng, others);
 }
 
 static uint32_t draw_notify(struct rng *rng)
@@ -436,6 +441,8 @@ void scenario_run(const struct scenario_options *options, bool verbose, struct s
 	count_healthy(&s, result);
 	result->virtual_ms = s.clock.mono;
 	result->turns = s.turns;
+	result->refused = s.world->domains[0].refused;
+	result->relayhost_asked = s.world->domains[0].asked;
 	result->connections_most = s.world->connections_most;
 	if (rig_is_up(s.rig))
 		result->destinations_left = rig_destination_count(s.rig);

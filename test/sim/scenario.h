@@ -9,10 +9,11 @@
 struct scenario_options {
 	uint64_t seed;
 	unsigned domains, messages;
-	unsigned sick_percent;	 /* of the domains; the others are healthy */
-	enum behaviour only;	 /* BEHAVIOUR_COUNT: any; else all sick domains have this one */
-	bool leaves_out_sick;	 /* the same day without the recipients at sick domains */
-	unsigned crashes, stops; /* of the relay */
+	unsigned sick_percent;	  /* of the domains; the others are healthy */
+	enum behaviour only;	  /* BEHAVIOUR_COUNT: any; else all sick domains have this one */
+	enum behaviour relayhost; /* of the first one, when there are relayhosts; the others are healthy */
+	bool leaves_out_sick;	  /* the same day without the recipients at sick domains */
+	unsigned crashes, stops;  /* of the relay */
 	unsigned failing_syncs;
 	bool is_calm; /* no bursts, no mass mail, small messages, one recipient each */
 	bool is_even; /* every host and every lookup takes the same time, and nobody is sent DSNs: for comparisons */
@@ -33,6 +34,7 @@ struct scenario_result {
 	unsigned connections_most; /* at a time */
 	unsigned sessions, barren; /* with healthy domains; of them without a message */
 	unsigned destinations_left;
+	unsigned refused, relayhost_asked; /* messages that the first relayhost refused; connections to it */
 	/* Recipients whose first refusal was a greylister's: how long behind its delay they came in, in all. */
 	unsigned greylisted, greylisted_visits;
 	double greylisted_behind_mean_ms;

@@ -23,6 +23,7 @@ struct world *world_new(const struct sim_clock *clock, struct ledger *ledger, ui
 
 	world->clock = clock;
 	world->ledger = ledger;
+	world->port = 25;
 	rng_seeded_init(&world->rng, seed);
 	world->loop = loop_new(&clock->clock);
 	world->net = net_new(world->loop);
@@ -171,7 +172,7 @@ static int world_connect(void *ctx, const struct dns_address *to, uint16_t port,
 	bool silent = false;
 
 	(void)source;
-	if (!host || port != 25) {
+	if (!host || port != world->port) {
 		ledger_violate(world->ledger, 0, "a connection to nowhere");
 		return err_set(err, ERR_SYSTEM, "connect: Network is unreachable"), -1;
 	}

@@ -43,6 +43,10 @@ enum behaviour {
 	DNS_FLAPPING,	  /* its name servers are up and down */
 	DNS_DEAD,	  /* SERVFAIL, or no answer at all */
 	BEHAVIOUR_COUNT,
+	/* Of relayhosts alone, half of the time. */
+	OUT_OF_QUOTA = BEHAVIOUR_COUNT, /* 550 5.4.5 for every message */
+	ACCOUNT_LOCKED,			/* 530 for every message */
+	ALL_BEHAVIOURS_COUNT,
 };
 const char *behaviour_name(enum behaviour behaviour);
 /* What must become of a message to somebody who exists there. */
@@ -91,7 +95,8 @@ struct domain {
 	unsigned connections, connections_most;
 	/* Counts: connections asked for, sessions, MAIL, RCPT, messages taken. */
 	unsigned asked, sessions, mails, rcpts, taken;
-	unsigned barren; /* sessions that ended without a MAIL */
+	unsigned refused; /* messages, by OUT_OF_QUOTA and ACCOUNT_LOCKED */
+	unsigned barren;  /* sessions that ended without a MAIL */
 };
 
 struct world {
@@ -105,6 +110,7 @@ struct world {
 	struct list peers, pending_sockets, questions;
 	unsigned connections, connections_most;
 	unsigned connections_max, per_destination_max; /* what the relay has promised */
+	uint16_t port;				       /* 25; with relayhosts 587 */
 	bool is_even;				       /* no host or name server is quicker than another */
 	bool checks_returns;			       /* greylisted recipients must be back in time */
 	struct dns_transport transport;
