@@ -32,11 +32,12 @@ struct job {
 	struct destination *destination;
 	uint32_t *indexes; /* recipients of the message, `count` of them */
 	uint32_t count;
-	uint32_t reported;	      /* recipients with an outcome in this attempt */
-	bool *has_outcome;	      /* per entry of `indexes` */
-	struct job_failure *failures; /* `failure_count` of them */
-	struct job_failure *delays;   /* deferred long enough to tell the sender, `delay_count` of them */
-	uint32_t failure_count, delay_count;
+	uint32_t reported;	       /* recipients with an outcome in this attempt */
+	bool *has_outcome;	       /* per entry of `indexes` */
+	struct job_failure *failures;  /* `failure_count` of them */
+	struct job_failure *deferrals; /* put off, when the job is done; `deferral_count` of them */
+	struct job_failure *delays;    /* deferred long enough to tell the sender, `delay_count` of them */
+	uint32_t failure_count, deferral_count, delay_count;
 	int64_t started_ms; /* the attempt began */
 	bool has_begun;	    /* its recipients count as in flight */
 

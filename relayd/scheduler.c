@@ -127,6 +127,7 @@ static void job_free(struct scheduler *s, struct job *job)
 	free(job->has_outcome);
 	free(job->failures);
 	free(job->delays);
+	free(job->deferrals);
 	free(job);
 	s->jobs--;
 }
@@ -151,16 +152,22 @@ static void begin_once(struct scheduler *s, struct job *job)
 	change_inflight(s, job->ticket->message.id, job->count);
 }
 
-static void add_failure(struct job *job, uint32_t i, const struct outcome *outcome)
+static void add_failure(struct job *job, const struct job_failure *failure)
 {
 	job->failures = xreallocarray(job->failures, job->failure_count + 1, sizeof(*job->failures));
-	job->failures[job->failure_count++] = (struct job_failure){job->indexes[i], *outcome};
+	job->failures[job->failure_count++] = *failure;
 }
 
-static void add_delay(struct job *job, uint32_t i, const struct outcome *outcome)
+static void add_deferral(struct job *job, uint32_t i, const struct outcome *outcome)
+{
+	job->deferrals = xreallocarray(job->deferrals, job->deferral_count + 1, sizeof(*job->deferrals));
+	job->deferrals[job->deferral_count++] = (struct job_failure){job->indexes[i], *outcome};
+}
+
+static void add_delay(struct job *job, const struct job_failure *deferral)
 {
 	job->delays = xreallocarray(job->delays, job->delay_count + 1, sizeof(*job->delays));
-	job->delays[job->delay_count++] = (struct job_failure){job->indexes[i], *outcome};
+	job->delays[job->delay_count++] = *deferral;
 }
 
 static void record(struct scheduler *s, struct job *job, uint32_t index, const struct outcome *outcome,
@@ -215,15 +222,6 @@ static void warn_of_delays(struct scheduler *s, struct job *job)
 	s->options.bounce(s->options.ctx, message, job->delays, job->delay_count, on_warned, warning);
 }
 
-static void expire(struct job *job, uint32_t i, const struct outcome *last)
-{
-	struct outcome expired = *last;
-
-	expired.kind = OUTCOME_EXPIRED;
-	snprintf(expired.enhanced, sizeof(expired.enhanced), "5.4.7");
-	add_failure(job, i, &expired);
-}
-
 /*
  * Recipients that are put off together for the same reason come back together, in one transaction: it costs the server
  * less, and a greylister that looks at all recipients at once (rspamd) knows them again.
@@ -241,25 +239,44 @@ static int64_t delay(struct scheduler *s, struct job *job, const struct retry_in
 	return job->last_delay_ms;
 }
 
-static void defer(struct scheduler *s, struct job *job, uint32_t i, const struct outcome *outcome)
+static void defer(struct scheduler *s, struct job *job, const struct job_failure *deferral, int64_t now)
 {
 	const struct queue_message *message = &job->ticket->message;
-	const struct queue_recipient_status *status = &message->status[job->indexes[i]];
+	const struct outcome *outcome = &deferral->outcome;
+	const struct queue_recipient_status *status = &message->status[deferral->index];
 	struct retry_input input = {outcome->class, status->attempts + 1, 1000ll * outcome_retry_hint_sec(outcome),
 				    status->hint_used};
 	bool hint_taken = false;
-	int64_t now = now_wall(s), next;
+	int64_t next = now + delay(s, job, &input, &hint_taken);
 
-	if (now >= message->envelope.expires_wall) {
-		expire(job, i, outcome);
-		return;
-	}
-	next = delay(s, job, &input, &hint_taken) + now;
 	/* The last look is at the end of its lifetime, so that the sender hears of it then. */
 	next = MIN(next, message->envelope.expires_wall);
-	record(s, job, job->indexes[i], outcome, next, status->hint_used || hint_taken);
+	record(s, job, deferral->index, outcome, next, status->hint_used || hint_taken);
 	if (wants_warning(s, message))
-		add_delay(job, i, outcome);
+		add_delay(job, deferral);
+}
+
+static void expire(struct job *job, const struct job_failure *deferral)
+{
+	struct job_failure expired = *deferral;
+
+	expired.outcome.kind = OUTCOME_EXPIRED;
+	snprintf(expired.outcome.enhanced, sizeof(expired.outcome.enhanced), "5.4.7");
+	add_failure(job, &expired);
+}
+
+/* At the end of the job and by one look at the clock, however long the server took to refuse them one by one. */
+static void settle_deferrals(struct scheduler *s, struct job *job)
+{
+	int64_t now = now_wall(s);
+	bool has_ended = now >= job->ticket->message.envelope.expires_wall;
+
+	for (uint32_t i = 0; i < job->deferral_count; i++) {
+		if (has_ended)
+			expire(job, &job->deferrals[i]);
+		else
+			defer(s, job, &job->deferrals[i], now);
+	}
 }
 
 /* ---- which next hop ---- */
@@ -327,8 +344,8 @@ static void on_outcome(void *ctx, struct job *job, uint32_t i, const struct outc
 	job->reported++;
 	switch (outcome->kind) {
 	case OUTCOME_DELIVERED: record(s, job, job->indexes[i], outcome, 0, false); break;
-	case OUTCOME_DEFERRED: defer(s, job, i, outcome); break;
-	default: add_failure(job, i, outcome);
+	case OUTCOME_DEFERRED: add_deferral(job, i, outcome); break;
+	default: add_failure(job, &(struct job_failure){job->indexes[i], *outcome});
 	}
 }
 
@@ -366,6 +383,7 @@ static void on_job_done(void *ctx, struct job *job, int64_t retry_wall)
 	for (uint32_t i = 0; i < job->count; i++)
 		if (!job->has_outcome[i])
 			give_back(s, job, job->indexes[i], retry_wall);
+	settle_deferrals(s, job);
 	warn_of_delays(s, job);
 	if (job->failure_count == 0) {
 		job_free(s, job);

@@ -497,6 +497,24 @@ static void time_passes_while_routing(struct relay *relay, const struct queue_en
 }
 
 /* A recipient that comes due between the look and the deed must not be taken by nobody. */
+static void recipients_put_off_one_by_one_come_back_together(void **state)
+{
+	struct relay *relay = *state;
+	uint64_t id = submit(relay, "one@a.example two@a.example");
+	struct outcome outcome = put_off("busy");
+	struct fake_connection *connection = connect_to(relay, "mx:a.example");
+	struct job *job = connection->job;
+
+	connection->job = NULL;
+	destination_on_outcome(connection->destination, job, 0, &outcome);
+	relay_pass(relay, 30 * 1000); /* a slow server */
+	destination_on_outcome(connection->destination, job, 1, &outcome);
+	destination_on_job_done(connection->destination, job, true);
+	assert_true(relay_report(relay, id, 0)->next_wall == relay_report(relay, id, 1)->next_wall);
+	assert_true(relay_report(relay, id, 1)->next_wall >= clock_wall_ms(&relay->clock.clock) + 5 * 60 * 1000);
+	close_all(relay);
+}
+
 static void recipients_due_a_moment_apart_are_both_served(void **state)
 {
 	struct relay *relay = *state;
@@ -508,10 +526,10 @@ static void recipients_due_a_moment_apart_are_both_served(void **state)
 
 	connection->job = NULL;
 	destination_on_outcome(connection->destination, job, 0, &outcome);
-	result.next_attempt_wall = relay_report(relay, id, 0)->next_wall + 1;
 	job->has_outcome[1] = true;
-	assert_int_equal(queue_record_result(relay->queue, id, 1, &result), 0);
 	destination_on_job_done(connection->destination, job, true);
+	result.next_attempt_wall = relay_report(relay, id, 0)->next_wall + 1;
+	assert_int_equal(queue_record_result(relay->queue, id, 1, &result), 0);
 	close_all(relay);
 	relay->route = time_passes_while_routing;
 	relay_pass(relay, result.next_attempt_wall - clock_wall_ms(&relay->clock.clock) + 1000);
@@ -632,6 +650,7 @@ int main(void)
 	    TEST(of_two_destinations_the_open_one_is_served_at_once),
 	    TEST(a_recipient_without_a_route_fails_alone),
 	    TEST(a_route_that_is_missing_for_now_defers),
+	    TEST(recipients_put_off_one_by_one_come_back_together),
 	    TEST(recipients_due_a_moment_apart_are_both_served),
 	    TEST(many_due_at_once_all_get_their_turn),
 	    TEST(a_message_is_in_flight_until_its_last_job_is_done),
