@@ -23,6 +23,8 @@ struct violation {
 
 struct ledger {
 	const struct sim_clock *clock;
+	bool clock_steps;
+	uint32_t watched; /* its history is printed as it happens */
 	struct truth_message **messages;
 	uint32_t count, cap;
 	struct trace_entry *trace;
@@ -39,6 +41,7 @@ struct ledger *ledger_new(const struct sim_clock *clock)
 	struct ledger *ledger = xcalloc(1, sizeof(*ledger));
 
 	ledger->clock = clock;
+	ledger->watched = getenv("MESSAGE") ? (uint32_t)strtoul(getenv("MESSAGE"), NULL, 10) : 0;
 	ledger->trace = xcalloc(TRACE_ENTRIES, sizeof(*ledger->trace));
 	return ledger;
 }
@@ -55,6 +58,11 @@ void ledger_free(struct ledger **ledger)
 	free((*ledger)->pending_dsns);
 	free(*ledger);
 	*ledger = NULL;
+}
+
+void ledger_expect_clock_steps(struct ledger *ledger)
+{
+	ledger->clock_steps = true;
 }
 
 struct truth_message *ledger_add_message(struct ledger *ledger, uint32_t rcpt_count)
@@ -89,6 +97,12 @@ uint32_t ledger_message_count(const struct ledger *ledger)
 
 /* ---- history and verdict ---- */
 
+static void print_time(int64_t ms)
+{
+	printf("  %3d:%02d:%02d.%03d ", (int)(ms / HOUR_MS), (int)(ms / MIN_MS % 60), (int)(ms / SEC_MS % 60),
+	       (int)(ms % 1000));
+}
+
 void ledger_trace(struct ledger *ledger, uint32_t serial, const char *format, ...)
 {
 	struct trace_entry *entry = &ledger->trace[ledger->traced++ % TRACE_ENTRIES];
@@ -99,6 +113,10 @@ void ledger_trace(struct ledger *ledger, uint32_t serial, const char *format, ..
 	va_start(args, format);
 	vsnprintf(entry->text, sizeof(entry->text), format, args);
 	va_end(args);
+	if (ledger->watched && (serial == ledger->watched || serial == 0)) {
+		print_time(entry->at_ms);
+		printf("%s\n", entry->text);
+	}
 }
 
 void ledger_violate(struct ledger *ledger, uint32_t serial, const char *format, ...)
@@ -120,12 +138,6 @@ void ledger_violate(struct ledger *ledger, uint32_t serial, const char *format, 
 unsigned ledger_violations(const struct ledger *ledger)
 {
 	return ledger->violation_count;
-}
-
-static void print_time(int64_t ms)
-{
-	printf("  %3d:%02d:%02d.%03d ", (int)(ms / HOUR_MS), (int)(ms / MIN_MS % 60), (int)(ms / SEC_MS % 60),
-	       (int)(ms % 1000));
 }
 
 /* The last events of this message and those of the relay as a whole (serial 0) among them. */
@@ -233,7 +245,7 @@ void ledger_on_visit(struct ledger *ledger, struct truth_rcpt *rcpt)
 	if (rcpt->final != OUTCOME_NONE)
 		ledger_violate(ledger, serial, "%s is tried again after it was %s", rcpt->address,
 			       outcome_kind_name(rcpt->final));
-	if (ledger->clock->wall < rcpt->not_before_wall)
+	if (ledger->clock->wall < rcpt->not_before_wall && !ledger->clock_steps)
 		ledger_violate(ledger, serial, "%s is tried %lld ms before the time that was announced", rcpt->address,
 			       (long long)(rcpt->not_before_wall - ledger->clock->wall));
 	if (rcpt->come_until_ms && (now_ms(ledger) < rcpt->come_from_ms || now_ms(ledger) > rcpt->come_until_ms))
@@ -486,6 +498,15 @@ void ledger_on_report(struct ledger *ledger, const struct queue_message *queued,
 	}
 	check_end(ledger, rcpt, outcome);
 	rcpt->final = outcome->kind;
+}
+
+void ledger_on_flush(struct ledger *ledger, struct truth_message *message)
+{
+	ledger_trace(ledger, message->serial, "operator: try it now");
+	for (uint32_t i = 0; i < message->rcpt_count; i++) {
+		struct truth_rcpt *rcpt = &message->rcpts[i];
+		rcpt->not_before_wall = rcpt->come_until_ms = 0;
+	}
 }
 
 void ledger_on_synced(struct ledger *ledger)

@@ -84,6 +84,7 @@ struct truth_message {
 	int64_t due_ms; /* when it is submitted */
 	int64_t accepted_at_ms;
 	int64_t arrived_wall, expires_wall;
+	bool is_held;	  /* by an operator */
 	bool is_in_queue; /* of ledger_compare() */
 	struct truth_dsn dsns[TRUTH_DSNS_MAX];
 	unsigned dsn_count;
@@ -94,6 +95,8 @@ struct truth_message {
 
 struct ledger *ledger_new(const struct sim_clock *clock);
 void ledger_free(struct ledger **ledger);
+/* The wall clock is set during the run: then nobody can say whether an attempt comes too early. */
+void ledger_expect_clock_steps(struct ledger *ledger);
 /* Before the run. Owned by the ledger; serials count from 1. */
 struct truth_message *ledger_add_message(struct ledger *ledger, uint32_t rcpt_count);
 /* serial 1 ..; NULL: none. */
@@ -130,6 +133,8 @@ void ledger_on_report(struct ledger *ledger, const struct queue_message *message
 bool ledger_on_bounce(struct ledger *ledger, const struct queue_message *message, const struct job_failure *failure);
 /* The DSN about this failure is in the queue. */
 void ledger_on_bounced(struct ledger *ledger, uint32_t serial, uint32_t index);
+/* An operator wants it to be tried now. */
+void ledger_on_flush(struct ledger *ledger, struct truth_message *message);
 /* Everything that was reported so far is on stable storage. */
 void ledger_on_synced(struct ledger *ledger);
 /* The relay will be away: nobody comes back when he should. */

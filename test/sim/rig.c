@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { JOURNAL_PATIENCE_MS = 5000 };
 enum { DISK_BYTES = 256 << 20, SEGMENT_BYTES = 1 << 20, PIECE_BYTES = 16 << 10 };
 
 struct rig {
@@ -36,8 +37,8 @@ struct rig {
 	struct destinations *destinations;
 	struct deliveries *deliveries;
 	struct list bouncing; /* struct bouncing */
-	bool is_up, is_stopping, had_power_cut;
-	int64_t stop_until_ms;
+	bool is_up, is_stopping, is_closing, had_power_cut;
+	int64_t stop_until_ms; /* of this step */
 };
 
 /* ---- what lasts ---- */
@@ -305,7 +306,7 @@ void rig_start(struct rig *rig)
 	make_deliveries(rig);
 	loop_add_turn_hook(rig->loop, on_turn_end, rig);
 	rig->is_up = true;
-	rig->is_stopping = false;
+	rig->is_stopping = rig->is_closing = false;
 	rig_compare(rig);
 }
 
@@ -381,21 +382,29 @@ bool rig_is_stopping(const struct rig *rig)
 	return rig->is_stopping;
 }
 
-/* As finish() in relayd.c. */
+/* As finish() in relayd.c: first what is under way may end, then the journal is brought down. */
 static void go_on_stopping(struct rig *rig)
 {
 	bool is_quiet = deliveries_count(rig->deliveries) == 0 && scheduler_job_count(rig->scheduler) == 0;
 
-	if (!is_quiet && rig->clock->mono < rig->stop_until_ms)
-		return;
-	if (deliveries_count(rig->deliveries) > 0) {
-		world_orphan_peers(rig->world);
-		ledger_on_break(rig->ledger);
-		deliveries_abort(rig->deliveries);
+	if (!rig->is_closing) {
+		if (!is_quiet && rig->clock->mono < rig->stop_until_ms)
+			return;
+		if (deliveries_count(rig->deliveries) > 0) {
+			world_orphan_peers(rig->world);
+			ledger_on_break(rig->ledger);
+			deliveries_abort(rig->deliveries);
+		}
+		queue_stop(rig->queue);
+		rig->is_closing = true;
+		rig->stop_until_ms = rig->clock->mono + JOURNAL_PATIENCE_MS;
 	}
-	queue_stop(rig->queue);
-	if (!queue_is_synced(rig->queue) || scheduler_job_count(rig->scheduler) > 0)
+	if (!queue_is_synced(rig->queue) || scheduler_job_count(rig->scheduler) > 0) {
+		if (rig->clock->mono >= rig->stop_until_ms)
+			ledger_violate(rig->ledger, 0, "the relay does not stop: %u jobs",
+				       scheduler_job_count(rig->scheduler));
 		return;
+	}
 	ledger_on_synced(rig->ledger);
 	ledger_trace(rig->ledger, 0, "relay: stopped");
 	rig->is_up = rig->is_stopping = false;
@@ -517,6 +526,50 @@ bool rig_submit(struct rig *rig, struct truth_message *message)
 		message->state = UNBORN;
 	free(recipients);
 	return message->state == OFFERED;
+}
+
+/* ---- the operator ---- */
+
+static bool may_operate(const struct rig *rig, const struct truth_message *message)
+{
+	struct queue_brief brief;
+
+	return rig->is_up && !rig->is_stopping && message->state == ACCEPTED &&
+	       queue_brief(rig->queue, message->id, &brief) == 0;
+}
+
+void rig_flush(struct rig *rig, struct truth_message *message)
+{
+	if (!may_operate(rig, message) || queue_flush(rig->queue, message->id) != 0)
+		return;
+	ledger_on_flush(rig->ledger, message);
+}
+
+void rig_hold(struct rig *rig, struct truth_message *message)
+{
+	if (!may_operate(rig, message) || queue_hold(rig->queue, message->id) != 0)
+		return;
+	ledger_trace(rig->ledger, message->serial, "operator: holds it");
+	message->is_held = true;
+}
+
+void rig_release(struct rig *rig, struct truth_message *message)
+{
+	message->is_held = false;
+	if (!may_operate(rig, message) || queue_release(rig->queue, message->id) != 0)
+		return;
+	ledger_on_flush(rig->ledger, message);
+}
+
+void rig_repeat_releases(struct rig *rig)
+{
+	for (uint32_t serial = 1; serial <= ledger_message_count(rig->ledger); serial++) {
+		struct truth_message *message = ledger_message(rig->ledger, serial);
+		struct queue_brief brief;
+		if (!message->is_held && may_operate(rig, message) &&
+		    queue_brief(rig->queue, message->id, &brief) == 0 && brief.state == STATE_HELD)
+			rig_release(rig, message);
+	}
 }
 
 /* ---- looking ---- */

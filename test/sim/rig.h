@@ -41,6 +41,12 @@ int64_t rig_next_at_ms(const struct rig *rig);
 
 /* Hands the message in; false: not now. */
 bool rig_submit(struct rig *rig, struct truth_message *message);
+/* What an operator may do to a message; nothing, when the relay is down or the message is gone. */
+void rig_flush(struct rig *rig, struct truth_message *message);
+void rig_hold(struct rig *rig, struct truth_message *message);
+void rig_release(struct rig *rig, struct truth_message *message);
+/* A crash may forget a release that was just made. */
+void rig_repeat_releases(struct rig *rig);
 /* The next sync fails. */
 void rig_fail_sync(struct rig *rig);
 

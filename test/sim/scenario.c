@@ -44,6 +44,9 @@ void scenario_draw(struct scenario_options *options, uint64_t seed, unsigned mes
 	    .crashes = sim_chance(r, 75) ? (unsigned)rng_below(r, 8) : 0,
 	    .stops = sim_chance(r, 40) ? (unsigned)rng_below(r, 4) : 0,
 	    .failing_syncs = sim_chance(r, 25) ? (unsigned)rng_below(r, 4) : 0,
+	    .flushes = sim_chance(r, 30) ? (unsigned)rng_below(r, 40) : 0,
+	    .holds = sim_chance(r, 30) ? (unsigned)rng_below(r, 20) : 0,
+	    .clock_steps = sim_chance(r, 20) ? (unsigned)rng_below(r, 4) : 0,
 	    .is_cut = sim_chance(r, 15),
 	    .clock_creeps = sim_chance(r, 50),
 	    .day_ms = DAY_MS,
@@ -53,6 +56,13 @@ void scenario_draw(struct scenario_options *options, uint64_t seed, unsigned mes
 		    .warn_after_ms = (int64_t)rng_below(r, 4) * HOUR_MS,
 		    .sync_worst_ms = sim_between(r, 2, 200)},
 	};
+}
+
+void scenario_calm(struct scenario_options *options)
+{
+	options->crashes = options->stops = options->failing_syncs = 0;
+	options->flushes = options->holds = options->clock_steps = 0;
+	options->clock_creeps = false;
 }
 
 /* ---- the world and the day ---- */
@@ -65,7 +75,8 @@ static void make_world(struct scenario *s)
 	world->is_even = s->options.is_even;
 	world->connections_max = s->options.rig.connections;
 	world->per_destination_max = s->options.rig.per_destination;
-	world->checks_returns = world->connections_max >= 100 && world->per_destination_max >= 5;
+	world->is_roomy = world->connections_max >= 100 && world->per_destination_max >= 5;
+	world->checks_returns = world->is_roomy && s->options.clock_steps == 0;
 	world->port = s->options.rig.relayhosts > 0 ? 587 : 25;
 	for (unsigned d = 0; d < s->options.domains; d++) {
 		enum behaviour behaviour = HEALTHY;
@@ -120,8 +131,8 @@ static void draw_rcpt(struct scenario *s, struct truth_rcpt *rcpt, unsigned numb
 		rcpt->expect = person == 'n' ? EXPECT_FAILED : EXPECT_ANY;
 	if (domain->behaviour == OLD && rcpt->message->is_8bit)
 		rcpt->expect = EXPECT_FAILED;
-	/* With few connections and many dead hosts nobody can promise to be in time. */
-	if (!s->world->checks_returns && rcpt->expect == EXPECT_DELIVERED)
+	/* With few connections and many dead hosts, or when time jumps, nobody can promise to be in time. */
+	if ((!s->world->is_roomy || s->options.clock_steps > 0) && rcpt->expect == EXPECT_DELIVERED)
 		rcpt->expect = EXPECT_ANY;
 	snprintf(rcpt->address, sizeof(rcpt->address), "%c%u+%u.%u@%s", person, mailbox, rcpt->message->serial,
 		 rcpt->index, domain->name);
@@ -156,7 +167,7 @@ static void draw_message(struct scenario *s, int64_t due_ms, unsigned domain)
 	message->bytes = draw_bytes(s);
 	message->class = (enum message_class)rng_below(&s->rng.rng, MESSAGE_CLASS_COUNT);
 	message->is_8bit = sim_chance(&s->rng.rng, 10);
-	message->is_told = home->behaviour == HEALTHY && s->world->checks_returns;
+	message->is_told = home->behaviour == HEALTHY && s->world->is_roomy && s->options.clock_steps == 0;
 	message->sender_is_hostile = home->behaviour == HOSTILE;
 	if (!s->options.is_even && sim_chance(&s->rng.rng, 85))
 		snprintf(message->sender, sizeof(message->sender), "s%u+%u@%s", (unsigned)rng_below(&s->rng.rng, 5),
@@ -239,6 +250,7 @@ static void on_restart(void *ctx)
 	struct scenario *s = ctx;
 
 	rig_start(s->rig);
+	rig_repeat_releases(s->rig);
 }
 
 static void restart_later(struct scenario *s)
@@ -269,6 +281,56 @@ static void on_sync_fails(void *ctx)
 	struct scenario *s = ctx;
 
 	rig_fail_sync(s->rig);
+}
+
+static struct truth_message *draw_existing(struct scenario *s)
+{
+	return ledger_message(s->ledger, 1 + (uint32_t)rng_below(&s->rng.rng, ledger_message_count(s->ledger)));
+}
+
+static void on_flush(void *ctx)
+{
+	struct scenario *s = ctx;
+
+	for (int i = 0; i < 50; i++)
+		rig_flush(s->rig, draw_existing(s));
+}
+
+static void on_release(void *ctx)
+{
+	struct arrival *arrival = ctx;
+	struct scenario *s = arrival->scenario;
+
+	if (rig_is_up(s->rig) && !rig_is_stopping(s->rig))
+		rig_release(s->rig, arrival->message);
+	else
+		timers_set(loop_timers(s->world->loop), &arrival->timer, s->clock.mono + RETRY_SUBMISSION_MS,
+			   on_release, arrival);
+}
+
+static void on_hold(void *ctx)
+{
+	struct scenario *s = ctx;
+
+	for (int i = 0; i < 50; i++) {
+		struct truth_message *message = draw_existing(s);
+		struct arrival *arrival = &s->arrivals[message->serial - 1];
+		if (message->is_held)
+			continue;
+		rig_hold(s->rig, message);
+		if (message->is_held)
+			timers_set(loop_timers(s->world->loop), &arrival->timer,
+				   s->clock.mono + sim_log_uniform(&s->rng.rng, SEC_MS, HOUR_MS), on_release, arrival);
+	}
+}
+
+static void on_clock_step(void *ctx)
+{
+	struct scenario *s = ctx;
+	int64_t step = sim_log_uniform(&s->rng.rng, SEC_MS, 2 * HOUR_MS);
+
+	s->clock.wall += sim_chance(&s->rng.rng, 50) ? step : -step;
+	ledger_trace(s->ledger, 0, "the wall clock is set by about %lld s", (long long)step / 1000);
 }
 
 /* Shortly after some message has come, for then there is something to disturb. */
@@ -339,6 +401,8 @@ static void set_up(struct scenario *s, const struct scenario_options *options)
 	rng_seeded_init(&s->rng, sim_hash(options->seed, 2));
 	sim_clock_init(&s->clock, options->clock_creeps);
 	s->ledger = ledger_new(&s->clock);
+	if (options->clock_steps > 0)
+		ledger_expect_clock_steps(s->ledger);
 	s->world = world_new(&s->clock, s->ledger, sim_hash(options->seed, 3), options->domains);
 	make_world(s);
 	s->rig = rig_new(&options->rig, &s->clock, s->world, s->ledger, sim_hash(options->seed, 4));
@@ -347,6 +411,9 @@ static void set_up(struct scenario *s, const struct scenario_options *options)
 	plan_incidents(s, options->crashes, on_crash_time);
 	plan_incidents(s, options->stops, on_stop_time);
 	plan_incidents(s, options->failing_syncs, on_sync_fails);
+	plan_incidents(s, options->flushes, on_flush);
+	plan_incidents(s, options->holds, on_hold);
+	plan_incidents(s, options->clock_steps, on_clock_step);
 	rig_start(s->rig);
 }
 

@@ -15,7 +15,9 @@ struct scenario_options {
 	bool leaves_out_sick;	  /* the same day without the recipients at sick domains */
 	unsigned crashes, stops;  /* of the relay */
 	unsigned failing_syncs;
-	bool is_calm; /* no bursts, no mass mail, small messages, one recipient each */
+	unsigned flushes, holds; /* by an operator */
+	unsigned clock_steps;	 /* of the wall clock, in either direction */
+	bool is_calm;		 /* no bursts, no mass mail, small messages, one recipient each */
 	bool is_even; /* every host and every lookup takes the same time, and nobody is sent DSNs: for comparisons */
 	bool is_cut;  /* ends with the day, whatever still waits */
 	bool clock_creeps;
@@ -24,6 +26,9 @@ struct scenario_options {
 };
 /* Everything drawn from the seed. */
 void scenario_draw(struct scenario_options *options, uint64_t seed, unsigned messages);
+
+/* Neither crashes nor operators nor anything else that disturbs. */
+void scenario_calm(struct scenario_options *options);
 
 struct scenario_result {
 	bool is_good;

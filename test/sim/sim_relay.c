@@ -2,6 +2,7 @@
  * The relay whole, in virtual time.
  *
  *     SEED=17   that seed alone, with what became of each domain
+ *     MESSAGE=5 with SEED: the whole history of that message
  *     SEEDS=5   so many
  *     PART=days, healthy, relayhosts or greylist: that part alone
  *     LONG=1    ten times as many
@@ -70,9 +71,8 @@ static bool compare_healthy(uint64_t seed, enum behaviour sick, unsigned sick_pe
 	options.domains = 60;
 	options.sick_percent = sick_percent;
 	options.only = sick;
-	options.crashes = options.stops = options.failing_syncs = 0;
+	scenario_calm(&options);
 	options.is_cut = options.is_even = true;
-	options.clock_creeps = false;
 	options.rig.connections = 200;
 	options.rig.per_destination = 20;
 	scenario_run(&options, false, &with);
@@ -118,7 +118,7 @@ static bool run_relayhosts(enum behaviour first, unsigned count)
 	scenario_draw(&options, 40 + first, MESSAGES);
 	options.domains = 20;
 	options.sick_percent = 0;
-	options.crashes = options.stops = options.failing_syncs = 0;
+	scenario_calm(&options);
 	options.is_cut = false;
 	options.relayhost = first;
 	options.rig = (struct rig_options){200, 20, count, 48 * HOUR_MS, 0, 10};
@@ -163,8 +163,8 @@ static bool measure_greylist(const char *words, enum behaviour kind)
 	options.messages = 1000;
 	options.sick_percent = 100;
 	options.only = kind;
-	options.crashes = options.stops = options.failing_syncs = 0;
-	options.is_cut = options.clock_creeps = false;
+	scenario_calm(&options);
+	options.is_cut = false;
 	options.is_calm = true;
 	options.rig = (struct rig_options){200, 20, 0, 48 * HOUR_MS, 0, 10};
 	scenario_run(&options, false, &result);

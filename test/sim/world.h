@@ -112,6 +112,7 @@ struct world {
 	unsigned connections_max, per_destination_max; /* what the relay has promised */
 	uint16_t port;				       /* 25; with relayhosts 587 */
 	bool is_even;				       /* no host or name server is quicker than another */
+	bool is_roomy;				       /* there are connections enough */
 	bool checks_returns;			       /* greylisted recipients must be back in time */
 	struct dns_transport transport;
 };
