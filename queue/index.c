@@ -222,9 +222,9 @@ static struct index_extra *extra_new(uint32_t rcpt_count, uint32_t piece_count, 
 
 static uint32_t to_sec(int64_t wall_ms)
 {
-	int64_t sec = (wall_ms - ID_EPOCH_WALL_MS) / 1000;
+	int64_t sec = wall_ms > ID_EPOCH_WALL_MS ? (wall_ms - ID_EPOCH_WALL_MS) / 1000 : 0;
 
-	return sec < 0 ? 0 : sec > UINT32_MAX ? UINT32_MAX : (uint32_t)sec;
+	return (uint32_t)MIN(sec, (int64_t)UINT32_MAX);
 }
 
 struct slot *index_add(struct index *index, uint64_t id, uint32_t rcpt_count, uint32_t piece_count,

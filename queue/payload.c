@@ -32,6 +32,7 @@ enum result_tag { TAG_RESULT_CORE = 0x01 | TLV_MUST_KNOW, TAG_ENHANCED = 0x02, T
 #define CORE_BYTES 48
 #define RESULT_CORE_BYTES 20
 #define RECIPIENTS_MAX 65000
+#define WALL_MAX_MS ((int64_t)1 << 52)
 
 enum state_bit { STATE_BIT_HELD = 1, STATE_BIT_WARNED = 2 };
 enum result_bit { RESULT_BIT_HINT_USED = 1 };
@@ -239,14 +240,22 @@ static uint32_t known(uint32_t value, uint32_t count, uint32_t neutral)
 	return value < count ? value : neutral;
 }
 
+/* A point in time that can be reckoned with, whatever stands there. */
+static int64_t get_wall(const char *at)
+{
+	int64_t wall = (int64_t)get_u64(at);
+
+	return wall < 0 ? 0 : MIN(wall, WALL_MAX_MS);
+}
+
 static int get_core(struct slice value, struct payload_core *core)
 {
 	const char *at = value.ptr;
 
 	if (value.len < CORE_BYTES)
 		return ERR_CORRUPT;
-	core->arrived_wall = (int64_t)get_u64(at);
-	core->expires_wall = (int64_t)get_u64(at + 8);
+	core->arrived_wall = get_wall(at);
+	core->expires_wall = get_wall(at + 8);
 	core->content.bytes = get_u64(at + 16);
 	core->content.hash = get_u64(at + 24);
 	core->content.pieces = get_u32(at + 32);
@@ -394,7 +403,7 @@ static int get_result_core(struct slice value, struct payload_result *result)
 
 	if (value.len < RESULT_CORE_BYTES)
 		return ERR_CORRUPT;
-	result->next_wall = (int64_t)get_u64(at);
+	result->next_wall = get_wall(at);
 	result->attempts = get_u32(at + 8);
 	result->code = get_u16(at + 12);
 	result->kind = known((uint8_t)at[14], OUTCOME_DELETED + 1, OUTCOME_DEFERRED);
