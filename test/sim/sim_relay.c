@@ -3,7 +3,7 @@
  *
  *     SEED=17   that seed alone, with what became of each domain
  *     MESSAGE=5 with SEED: the whole history of that message
- *     SEEDS=5   so many
+ *     SEEDS=5   so many, from FROM (1) on
  *     PART=days, healthy, relayhosts or greylist: that part alone
  *     LONG=1    ten times as many
  *     SIM_LOG=1 the relay's own log, too
@@ -186,11 +186,12 @@ int main(void)
 {
 	bool is_long = getenv("LONG") && *getenv("LONG");
 	uint64_t only = number_of("SEED", 0), count = number_of("SEEDS", is_long ? 10 * SEEDS : SEEDS);
+	uint64_t from = number_of("FROM", 1);
 	unsigned failed = 0;
 
 	if (only)
 		return run_seed(only, true) ? 0 : 1;
-	for (uint64_t seed = 1; seed <= count && wants_part("days"); seed++)
+	for (uint64_t seed = from; seed < from + count && wants_part("days"); seed++)
 		failed += !run_seed(seed, false);
 	if (wants_part("healthy"))
 		failed += compare_all(is_long);
