@@ -87,7 +87,8 @@ void smtp_server_free(struct smtp_server **server);
 
 /* ---- Bytes and time --------------------------------------------------------------------------------------------- */
 
-/* False: don't read from the client now. */
+/* False: don't read from the client now. While the session ends it stays true: what comes is dropped and buys no time,
+ * and no reset overtakes the last reply. */
 bool smtp_server_wants_input(const struct smtp_server *server);
 /* Copies what it has room for and says how much that is. At STARTTLS it takes and drops everything until
  * smtp_server_tls_started() (RFC 3207 §4.2): a host hands its rest in then too. */

@@ -34,6 +34,7 @@ def dialog(port, *lines):
 
 
 def test_no_tls_no_auth_no_mail(relayd, upstream):
+    """D1, D2, E12, E15"""
     daemon = relayd(relayhost(upstream.port))
     greeting, ehlo, mail, auth = dialog(daemon.port, "EHLO app", "MAIL FROM:<a@example.org>", "AUTH PLAIN AGFwcABzZWNyZXQ=")
     assert greeting.startswith("220 relay.example.org")
@@ -92,6 +93,7 @@ def test_implicit_tls(relayd, upstream):
 
 
 def test_over_size_is_refused_and_the_session_lives(relayd, upstream):
+    """B21, F7"""
     daemon = relayd(relayhost(upstream.port) + "limits: {message_size: 10K}\n")
     with daemon.smtp() as client:
         assert client.mail("a@example.org", ["SIZE=20000"])[0] == 552
@@ -132,6 +134,7 @@ def test_client_gone_in_the_middle_leaves_nothing(relayd, upstream):
 
 
 def test_bare_newlines_never_split_a_message(relayd, upstream):
+    """C6"""
     daemon = relayd(relayhost(upstream.port))
     smuggled = b"From: a@example.org\r\nSubject: one\r\n\r\nhello\n.\nMAIL FROM:<evil@example.org>\r\nRCPT TO:<c@example.net>\r\nDATA\r\n"
     with daemon.smtp() as client:
@@ -147,6 +150,7 @@ def test_bare_newlines_never_split_a_message(relayd, upstream):
 
 
 def test_from_policy_of_the_user(relayd, upstream):
+    """B28"""
     daemon = relayd(relayhost(upstream.port), users=users_line(options=":from=@example.org"))
     with daemon.smtp() as client:
         client.send_message(message("allowed"))
@@ -185,8 +189,27 @@ def test_local_users_submit_over_the_socket(relayd, upstream, folder):
 # ---- lines and commands: what concerns more than the machine (whose own table is test/unit/smtp/test_server_*.c)
 
 
+def test_a_dialogue_octet_by_octet(relayd, upstream):
+    """A13: each octet a segment of its own, CR and LF apart."""
+    daemon = relayd(relayhost(upstream.port), listen=OPEN)
+    with Wire(daemon.port) as client:
+        def trickle(text):
+            for at in range(len(text)):
+                client.send(text[at:at + 1])
+            return client.reply()
+
+        assert trickle(b"EHLO app\r\n").code == 250
+        assert trickle(b"MAIL FROM:<app@example.org> SIZE=100\r\n").code == 250
+        assert trickle(b"RCPT TO:<user@example.net>\r\n").code == 250
+        assert trickle(b"DATA\r\n").code == 354
+        assert trickle(b"Subject: drop by drop\r\n\r\n..\r\nx\r\n.\r\n").code == 250
+        assert trickle(b"QUIT\r\n").code == 221
+        assert client.is_closed()
+    assert upstream.get().data.endswith(b"\r\n\r\n.\r\nx\r\n")
+
+
 def test_other_protocols_are_hung_up_on(relayd, upstream):
-    """HTTP with a dialogue for a body, and TLS in clear text."""
+    """A23, A26: HTTP with a dialogue for a body, and TLS in clear text."""
     daemon = relayd(relayhost(upstream.port), listen=OPEN)
     dialogue = b"EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.net>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.\r\nQUIT\r\n"
     for first in (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n",
@@ -207,7 +230,7 @@ def test_other_protocols_are_hung_up_on(relayd, upstream):
 
 
 def test_who_talks_before_the_greeting_loses_nothing(relayd, upstream):
-    """The greeting comes first, then the answers in their order."""
+    """A24: The greeting comes first, then the answers in their order."""
     daemon = relayd(relayhost(upstream.port), listen=OPEN)
     with Wire(daemon.port, greet=False) as client:
         client.send(b"EHLO early\r\nNOOP\r\n")
@@ -215,6 +238,7 @@ def test_who_talks_before_the_greeting_loses_nothing(relayd, upstream):
 
 
 def test_the_log_cannot_be_forged(relayd):
+    """A25, A27"""
     daemon = relayd(listen="listen:\n  - {address: '127.0.0.1:0', tls: off, allow_plaintext_auth: true}\n")
     mark = len(daemon.lines)
     forged = ["EHLO a\x1b[2J event=accepted", "EHLO %s%n%x%s%s", "EHLO x", "MAIL FROM:<a\x07@b> event=accepted", "MAIL FROM:<%n@b>",
@@ -321,7 +345,7 @@ def test_implicit_tls_behind_a_balancer(relayd, upstream):
 
 
 def test_a_proxy_header_is_a_bad_command_where_none_is_configured(relayd, upstream):
-    """And it makes nobody trusted."""
+    """A28: And it makes nobody trusted."""
     daemon = relayd(relayhost(upstream.port), listen="listen:\n  - {address: '127.0.0.1:0', tls: off, auth: optional, trusted: [198.51.100.0/24]}\n")
     with Wire(daemon.port) as wire:
         assert wire.cmd("PROXY TCP4 198.51.100.7 203.0.113.1 4711 587").code == 500
@@ -379,7 +403,7 @@ def stuffed(body):
 
 
 def test_content_arrives_octet_by_octet(relayd, upstream):
-    """In one piece, and cut at odd places."""
+    """C8, C12, C13, C18: In one piece, and cut at odd places."""
     daemon = relayd(relayhost(upstream.port), listen=OPEN)
     with Wire(daemon.port) as client:
         client.ehlo()
@@ -401,7 +425,7 @@ def test_content_arrives_octet_by_octet(relayd, upstream):
 
 
 def test_odd_headers_lose_nothing(relayd, upstream):
-    """What is no header is body; Bcc, Return-Path and our own fields go, in any case and folded."""
+    """C16, C17, C19, C21: What is no header is body; Bcc, Return-Path and our own fields go, in any case and folded."""
     daemon = relayd(relayhost(upstream.port), listen=OPEN)
     rows = [(b"\r\nbody\r\n", b"\r\n\r\nbody\r\n"), (b"just text\r\nmore\r\n", b"\r\n\r\njust text\r\nmore\r\n"),
             (b"Subject: x\r\n", b"Subject: x\r\n\r\n"), (b"Subject: x\r\nno field\r\nY: z\r\n", b"Subject: x\r\n\r\nno field\r\nY: z\r\n"),
@@ -424,7 +448,7 @@ def test_odd_headers_lose_nothing(relayd, upstream):
 
 
 def test_huge_headers_are_bounded(relayd, upstream):
-    """Each is taken whole or refused, in bounded time."""
+    """C22, F8: Each is taken whole or refused, in bounded time."""
     daemon = relayd(relayhost(upstream.port), listen=OPEN)
     contents = {
         "fields": b"X: y\r\n" * 10000 + b"\r\nx\r\n", "more fields": b"X: y\r\n" * 50000 + b"\r\nx\r\n",
@@ -454,7 +478,7 @@ ENDINGS = [b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r.\r\n", b"\r\n.\r", b
 
 @pytest.mark.parametrize("bare", ["reject", "normalize"])
 def test_one_message_comes_out_however_its_end_is_forged(relayd, upstream, bare):
-    """SMTP smuggling in all its spellings, in one segment and cut at each octet of the forged end."""
+    """C1, C2, C3, C4, C5, C7: SMTP smuggling in all its spellings, in one segment and cut at each octet of the forged end."""
     daemon = relayd(relayhost(upstream.port), listen=OPEN.replace("tls: off", f"tls: off, bare_newlines: {bare}"))
     inner = b"MAIL FROM:<evil@example.org>\r\nRCPT TO:<victim@example.net>\r\nDATA\r\nSubject: smuggled\r\n\r\nx"
     taken = 0
@@ -477,7 +501,7 @@ def test_one_message_comes_out_however_its_end_is_forged(relayd, upstream, bare)
 
 
 def test_paths_are_relayed_as_they_are_written(relayd, upstream):
-    """Local parts are opaque."""
+    """B8, B10, B12, B14: Local parts are opaque."""
     daemon = relayd(relayhost(upstream.port), listen=OPEN)
     recipients = ['"a b"@example.net', '"x>y"@example.net', r'"a\"b@c"@example.net', "a%b@example.net", "a!b@example.net", "!#$&'*+-/=?^_`{|}~@example.net",
                   "x" * 64 + "@example.net", "MiXed.Case@example.net"]
@@ -494,7 +518,7 @@ def test_paths_are_relayed_as_they_are_written(relayd, upstream):
 
 
 def test_smtputf8_goes_on_only_where_it_is_offered(relayd, make_upstream):
-    """An address that needs it fails with 5.6.7 at a next hop without; nothing is rewritten."""
+    """B19, B20: An address that needs it fails with 5.6.7 at a next hop without; nothing is rewritten."""
     new, old = make_upstream(), make_upstream(smtputf8=False)
     daemon = relayd(relayhost(new.port))
     with Wire(daemon.port).ready() as client:
@@ -518,7 +542,7 @@ def test_smtputf8_goes_on_only_where_it_is_offered(relayd, make_upstream):
 
 
 def test_a_session_does_not_mix_its_messages(relayd, upstream):
-    """Recipients of one message never reach the next, whatever ended the first."""
+    """B4, B5, B6, B7: Recipients of one message never reach the next, whatever ended the first."""
     daemon = relayd(relayhost(upstream.port), listen=OPEN)
     with Wire(daemon.port) as client:
         client.ehlo()
@@ -537,6 +561,18 @@ def test_a_session_does_not_mix_its_messages(relayd, upstream):
         assert client.is_closed()
     assert sorted(mail.rcpt_tos for mail in upstream.get_many(2)) == [["first@example.net"], ["second@example.net"]]
     assert upstream.messages.empty() and daemon.json("queue") == []
+
+
+def test_the_envelope_rules(relayd, upstream):
+    """C24: whom To and Cc name gets nothing, and who is named only in the envelope gets it."""
+    daemon = relayd(relayhost(upstream.port), listen=OPEN)
+    content = b"From: a@example.org\r\nTo: shown@example.net\r\nCc: also@example.net, more@example.com\r\nSubject: x\r\n\r\nx\r\n"
+    with Wire(daemon.port) as client:
+        client.ehlo()
+        assert client.message(content, "other@example.org", "true@example.net").code == 250
+    mail = upstream.get()
+    assert mail.mail_from == "other@example.org" and mail.rcpt_tos == ["true@example.net"]
+    assert mail.data.endswith(content) and upstream.messages.empty() and daemon.json("queue") == []
 
 
 # ---- X-Relayd-*: class, lifetime, tag

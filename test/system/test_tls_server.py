@@ -56,6 +56,7 @@ def certificate_of(port, context=None):
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 @pytest.mark.parametrize("starttls", [True, False], ids=["starttls", "implicit"])
 def test_tls_1_2_and_1_3_work(relayd, upstream, version, starttls):
+    """D7"""
     daemon = relayd(relayhost(upstream.port), listen=BOTH)
     wanted = getattr(ssl.TLSVersion, version)
     context = insecure(minimum_version=wanted, maximum_version=wanted)
@@ -72,6 +73,7 @@ def test_tls_1_2_and_1_3_work(relayd, upstream, version, starttls):
                                      ("-tls1_2", "-cipher", "RC4:3DES:MD5:EXPORT:NULL:DES-CBC3-SHA:@SECLEVEL=0")],
                          ids=["1.0", "1.1", "anonymous", "weak"])
 def test_old_versions_and_weak_ciphers_fail(relayd, options):
+    """D6"""
     daemon = relayd(listen=BOTH)
     for starttls in (True, False):
         if options[0] in ("-tls1", "-tls1_1"):
@@ -93,7 +95,7 @@ def test_min_version_can_be_raised(relayd):
 
 @pytest.mark.parametrize("protocol, good", [("h2", False), ("http/1.1", False), ("imap", False), ("smtp", True)])
 def test_alpn_of_other_protocols_is_refused(relayd, protocol, good):
-    """RFC 7301 section 3.2."""
+    """D11: RFC 7301 section 3.2."""
     daemon = relayd(listen=BOTH)
     context = insecure()
     context.set_alpn_protocols([protocol])
@@ -111,6 +113,7 @@ def test_alpn_of_other_protocols_is_refused(relayd, protocol, good):
 
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 def test_sessions_are_resumed_and_a_ticket_of_before_the_restart_does_no_harm(relayd, upstream, version):
+    """D16"""
     daemon = relayd(relayhost(upstream.port), listen=BOTH)
     wanted = getattr(ssl.TLSVersion, version)
     context = insecure(minimum_version=wanted, maximum_version=wanted)
@@ -139,7 +142,7 @@ def test_sessions_are_resumed_and_a_ticket_of_before_the_restart_does_no_harm(re
 @pytest.mark.parametrize("name, is_name", [(".".join([63 * "x", 63 * "y", 63 * "z", 61 * "w"]), True), ("127.0.0.1", True), ("a\\", False),
                                            ("a b", False), ("\x01", False)])
 def test_odd_server_names_harm_nobody(relayd, name, is_name):
-    """What is no name may be refused."""
+    """D16: What is no name may be refused."""
     daemon = relayd(listen=BOTH)
     code, told = s_client(daemon, "-servername", name, starttls=False)
     assert (code == 0 and "221 " in told) or not is_name
@@ -157,7 +160,7 @@ def test_gnutls_and_its_tickets(relayd):
 
 
 def test_plain_text_behind_starttls_is_discarded(relayd, upstream):
-    """A whole command and a half one in the same segment; neither is answered inside TLS nor joined to what comes."""
+    """D3: A whole command and a half one in the same segment; neither is answered inside TLS nor joined to what comes."""
     daemon = relayd(relayhost(upstream.port), listen=BOTH)
     for injected in (b"NOOP\r\n", b"EHLO inject\r\nMAIL FROM:<evil@example.org>\r\n", b"MAIL FROM:<evil", b"\r\n" * 1000):
         client = Wire(ports(daemon)[0])
@@ -174,7 +177,7 @@ def test_plain_text_behind_starttls_is_discarded(relayd, upstream):
 
 
 def test_what_was_learnt_before_tls_is_forgotten(relayd, upstream):
-    """For the machine and for whoever counts the user."""
+    """D4, D5: For the machine and for whoever counts the user."""
     daemon = relayd(relayhost(upstream.port), listen="listen:\n  - {address: '127.0.0.1:0', tls: optional, allow_plaintext_auth: true}\n")
     with Wire(daemon.port) as client:
         client.ehlo()
@@ -201,7 +204,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize("what", GARBAGE)
 def test_garbage_instead_of_a_client_hello_ends_that_connection_only(relayd, upstream, what):
-    """An alert or the end; never an SMTP reply."""
+    """D8, D14: An alert or the end; never an SMTP reply."""
     daemon = relayd(relayhost(upstream.port), listen=BOTH)
     with Wire(ports(daemon)[0]) as bystander:
         bystander.ready()
@@ -227,6 +230,7 @@ def test_garbage_instead_of_a_client_hello_ends_that_connection_only(relayd, ups
 
 
 def test_plain_text_at_the_implicit_port_gets_no_dialogue(relayd):
+    """D17"""
     daemon = relayd("limits: {connections_per_address: 1}\n", listen=BOTH)
     first = Wire(ports(daemon)[1], context=insecure())
     first.ehlo()
@@ -237,6 +241,7 @@ def test_plain_text_at_the_implicit_port_gets_no_dialogue(relayd):
 
 
 def test_stalled_and_abandoned_handshakes_cost_nobody(relayd, upstream):
+    """D9"""
     daemon = relayd(relayhost(upstream.port) + "limits: {connections_per_address: 1000}\n", listen=BOTH)
     with Wire(ports(daemon)[0]).ready() as client:
         assert client.message().code == 250
@@ -277,7 +282,7 @@ def test_a_crowd_of_stalled_handshakes_makes_room(relayd, upstream):
 
 
 def test_plain_text_after_close_notify_is_not_read(relayd, upstream):
-    """The client ends TLS inside DATA and goes on in clear text."""
+    """D10: The client ends TLS inside DATA and goes on in clear text."""
     daemon = relayd(relayhost(upstream.port), listen=BOTH)
     with Wire(ports(daemon)[0]).ready() as client:
         client.envelope()
@@ -306,6 +311,7 @@ def test_plain_text_after_close_notify_is_not_read(relayd, upstream):
 
 @pytest.mark.parametrize("size", [17, 60000])
 def test_two_mebibytes_in_odd_writes(relayd, upstream, size):
+    """D12"""
     daemon = relayd(relayhost(upstream.port), listen=BOTH)
     body = b"".join(b"%06d %s\r\n" % (n, b"x" * (n % 80)) for n in range(43000))[:2 * 1024 * 1024 - 2] + b"\r\n"
     if size == 17:
@@ -365,6 +371,7 @@ class SClient:
 
 
 def test_renegotiation_is_refused(relayd, upstream):
+    """D13"""
     daemon = relayd(relayhost(upstream.port), listen=BOTH)
     with SClient(daemon, "-tls1_2") as client:
         client.command(b"R\n")
@@ -377,6 +384,7 @@ def test_renegotiation_is_refused(relayd, upstream):
 
 
 def test_key_updates_stall_nobody(relayd, upstream):
+    """D13"""
     daemon = relayd(relayhost(upstream.port), listen=BOTH)
     with SClient(daemon, "-tls1_3") as client:
         for number in range(1, 101):
@@ -398,6 +406,7 @@ def write_pair(folder, name):
 
 
 def test_a_new_certificate_is_taken_under_load_without_dropping_anybody(relayd, upstream, folder):
+    """D15"""
     first, second = write_pair(folder, "first"), write_pair(folder, "second")
     shown, key = folder / "shown.pem", folder / "shown.key"
 
@@ -442,7 +451,7 @@ def test_a_new_certificate_is_taken_under_load_without_dropping_anybody(relayd, 
 
 
 def test_a_bad_new_certificate_is_refused_and_the_old_one_stays(relayd, folder):
-    """Unreadable, mismatched, empty, missing."""
+    """D15: Unreadable, mismatched, empty, missing."""
     certificate, key = write_pair(folder, "good")
     other, _ = write_pair(folder, "other")
     good = certificate.read_bytes()

@@ -169,6 +169,7 @@ static struct users *load_mixed(struct counter *counter)
 	return users;
 }
 
+/* E8 */
 static void every_failure_costs_the_same(void **state)
 {
 	static const char *const names[] = {"one", "two", "token", "unknown", ""};

@@ -290,6 +290,7 @@ static void connections_that_fail_together_count_once(void **state)
 	assert_int_equal(time_to_next_open(relay, 3600 * 1000), 5000);
 }
 
+/* F18 */
 static void a_dead_destination_takes_nothing_from_the_others(void **state)
 {
 	struct relay *relay = *state;

@@ -366,6 +366,7 @@ static void set_limit(rlim_t value)
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
 }
 
+/* F15 */
 static void without_descriptors_accepting_pauses_spins_not_and_recovers(void **state)
 {
 	struct fixture *f = *state;
@@ -391,6 +392,7 @@ static void without_descriptors_accepting_pauses_spins_not_and_recovers(void **s
 	close(waiting);
 }
 
+/* F15 */
 static void accepting_leaves_a_reserve_for_others(void **state)
 {
 	enum { CROWD = 150 };

@@ -199,6 +199,7 @@ static void a_fast_reader_gets_a_bounded_share_of_a_turn(void **state)
 	}
 }
 
+/* F12 */
 static void a_client_that_never_reads_is_not_read_from_above_the_mark(void **state)
 {
 	struct fixture *f = *state;

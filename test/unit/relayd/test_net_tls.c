@@ -267,7 +267,7 @@ static void a_gentle_close_says_goodbye_in_tls(void **state)
 	assert_int_equal(net_stream_count(f->net), 0);
 }
 
-/* PROMISE D10: after close_notify nothing more counts, least of all in clear. */
+/* D10: after close_notify nothing more counts, least of all in clear. */
 static void plain_text_behind_close_notify_is_dropped(void **state)
 {
 	struct fixture *f = *state;
@@ -365,6 +365,7 @@ static void an_early_refusal_is_heard_while_we_are_still_sending(void **state)
 	free(bytes);
 }
 
+/* F12 */
 static void a_tls_client_that_never_reads_is_bounded(void **state)
 {
 	struct fixture *f = *state;

@@ -611,6 +611,7 @@ static void a_stopped_scheduler_begins_nothing(void **state)
 	assert_true(is_queued(relay, id));
 }
 
+/* F19 */
 static void the_wall_clock_may_be_set_forward(void **state)
 {
 	struct relay *relay = *state;

@@ -255,6 +255,7 @@ static void test_only_recipients_that_need_smtputf8_suffer_from_its_absence(void
 			  "not offer\n= done reusable\n");
 }
 
+/* C14, B20: bounced by whoever asked, never stripped of a bit. */
 static void test_a_message_that_the_server_cannot_take_is_not_sent(void **state)
 {
 	static const struct smtp_transaction bad[] = {

@@ -69,6 +69,7 @@ static void C5_unicode_line_ends_are_text(void **state)
 				 "= COMPLETE 8bit |a\\xe2\\x80\\xa8.\\xe2\\x80\\xa8b\\r\\n|\n" STORED);
 }
 
+/* C15: NUL too. */
 static void C6_bare_newlines_and_C15_nul(void **state)
 {
 	(void)state;

@@ -176,11 +176,14 @@ static void F12_a_client_that_never_reads(void **state)
 	smtp_server_free(&s);
 }
 
-/* Output that is not taken at the end of the session holds it for ten seconds at most. */
+/* F12: output that is not taken at the end of the session holds it for ten seconds at most. */
 static void the_last_reply_is_not_waited_for_long(void **state)
 {
 	(void)state;
 	transcript_trusted("> stuck\nC: QUIT\n> wait 9999\n> wait 1\n= CLOSE quit\n");
+	/* Who talks on meanwhile is read from and not heard, and gains no time. */
+	transcript_trusted("> stuck\nC: QUIT\n> wait 9000\nC: NOOP\nC: \\R200000:x\n> wait 999\nC: EHLO again\n"
+			   "> wait 1\n= CLOSE quit\n");
 }
 
 static void F2_idle_sessions_are_small(void **state)

@@ -178,7 +178,7 @@ static void what_verifiers_cannot_read_is_repaired(void **state)
 	expect(&options, COMPLETE "Subject: a", RECEIVED, COMPLETE "Subject: a\r\n");
 }
 
-/* RFC 3848, RFC 5321 §4.4; C20. */
+/* C20: RFC 3848, RFC 5321 §4.4. */
 static void received_says_how_it_came(void **state)
 {
 	struct submit_header_options options = usual();

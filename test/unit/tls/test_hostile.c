@@ -52,6 +52,7 @@ static void expect_server_fails(struct slice bytes, const char *words)
 	tls_session_free(&server);
 }
 
+/* D8 */
 static void garbage_instead_of_a_client_hello(void **state)
 {
 	char noise[5000];
@@ -73,6 +74,7 @@ static void garbage_instead_of_a_client_hello(void **state)
 			    "TLS handshake failed: Error decoding the received TLS packet.");
 }
 
+/* D8 */
 static void a_record_of_65535_octets(void **state)
 {
 	size_t len = 5 + 65535;
@@ -85,6 +87,7 @@ static void a_record_of_65535_octets(void **state)
 	free(record);
 }
 
+/* D8 */
 static void an_sslv2_hello(void **state)
 {
 	static const char hello[] =
@@ -160,6 +163,7 @@ static void old_clients(const char *priority)
 	tls_session_free(&server);
 }
 
+/* D6 */
 static void tls_1_0_and_1_1_are_refused(void **state)
 {
 	(void)state;
@@ -181,6 +185,7 @@ static void expect_version(const char *priority, const char *version)
 	tls_session_free(&server);
 }
 
+/* D7 */
 static void tls_1_2_and_1_3_work(void **state)
 {
 	(void)state;
@@ -189,6 +194,7 @@ static void tls_1_2_and_1_3_work(void **state)
 	expect_version("NORMAL:%COMPAT", "TLSv1.3");
 }
 
+/* D6 */
 static void weak_suites_are_refused(void **state)
 {
 	static const char *const weak[] = {
@@ -247,6 +253,7 @@ static void expect_alpn(const char *const *protocols, const char *selected)
 	tls_session_free(&server);
 }
 
+/* D11 */
 static void other_protocols_are_refused(void **state)
 {
 	(void)state;
@@ -287,6 +294,7 @@ static void open_raw_client(struct raw *raw, const char *priority, struct tls_se
 	assert_int_equal(code, 0);
 }
 
+/* D13 */
 static void renegotiation_by_the_client_is_refused(void **state)
 {
 	struct raw raw;
@@ -345,6 +353,7 @@ static void a_few_key_updates_are_followed(void **state)
 	tls_session_free(&server);
 }
 
+/* D13 */
 static void a_thousand_key_updates_end_the_session(void **state)
 {
 	struct raw raw;
@@ -406,6 +415,7 @@ static void a_few_empty_records_are_passed_over(void **state)
 	tls_session_free(&server);
 }
 
+/* D13 */
 static void ten_thousand_empty_records_end_the_session(void **state)
 {
 	struct raw raw;
@@ -521,6 +531,7 @@ static void min_version_1_3_refuses_1_2(void **state)
 	tls_credentials_unref(&strict);
 }
 
+/* D16 */
 static void odd_server_names_are_harmless(void **state)
 {
 	char names[4][300] = {"", "trailing\\", "with\nnewline.example.org", "."};
@@ -585,6 +596,7 @@ static void a_handshake_message_of_ten_mebibytes(void **state)
 	tls_session_free(&client);
 }
 
+/* D9 */
 static void abandoned_handshakes_leave_nothing(void **state)
 {
 	(void)state;
