@@ -11,10 +11,10 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-enum { SOCKETS_MAX = 64 };
+enum { SOCKETS_MAX = 64 + 3 }; /* and control.sock, submit.sock, drop/ */
 #define SELFSIGNED_NAME "selfsigned.pem"
 
-enum kind { KIND_SMTP, KIND_SUBMIT, KIND_HTTP, KIND_CONTROL };
+enum kind { KIND_SMTP, KIND_SUBMIT, KIND_DROP, KIND_HTTP, KIND_CONTROL }; /* DROP: no socket, the folder's way in */
 
 struct socket {
 	enum kind kind;
@@ -64,8 +64,8 @@ static int open_one(struct listeners *l, enum kind kind, size_t index, const str
 	char address[128];
 	int fd;
 
-	if (l->count == SOCKETS_MAX)
-		return err_set(err, ERR_LIMIT, "more than %d addresses to listen on", SOCKETS_MAX);
+	if (l->count == SOCKETS_MAX - 3)
+		return err_set(err, ERR_LIMIT, "more than %d addresses to listen on", SOCKETS_MAX - 3);
 	fd = net_listen(at, port, err);
 	if (fd < 0)
 		return err ? (int)err->code : ERR_SYSTEM;
@@ -138,7 +138,10 @@ static int open_all(struct listeners *l, const struct config *config, int *exit_
 		return rc;
 	*exit_code = EX_OSERR;
 	rc = open_unix(l, KIND_CONTROL, "control.sock", 0660, group, err);
-	return rc ? rc : open_unix(l, KIND_SUBMIT, "submit.sock", 0666, l->options.user->gid, err);
+	rc = rc ? rc : open_unix(l, KIND_SUBMIT, "submit.sock", 0666, l->options.user->gid, err);
+	if (rc == 0)
+		add_socket(l, KIND_DROP, -1, "drop");
+	return rc;
 }
 
 struct listeners *listeners_open(const struct listeners_options *options, const struct config *config, int *exit_code,
@@ -238,7 +241,7 @@ static struct submission_service *make_service(const struct socket *s, struct co
 	service->refs = 1;
 	service->config = config_ref(config);
 	slice_to_cstr(slice_of_str(s->address), service->name, sizeof(service->name));
-	service->is_local = s->kind == KIND_SUBMIT;
+	service->is_local = s->kind == KIND_SUBMIT || s->kind == KIND_DROP;
 	service->tls = CONFIG_LISTEN_OFF;
 	if (!service->is_local) {
 		service->listener = config->listeners[s->index];
@@ -271,7 +274,8 @@ int listeners_configure(struct listeners *l, struct config *config, bool has_use
 	l->gates_max = (unsigned)config->limits.connections;
 	for (size_t i = 0; i < l->count; i++) {
 		struct socket *s = &l->sockets[i];
-		if (s->kind != KIND_SUBMIT && (s->kind != KIND_SMTP || s->index >= config->listener_count))
+		if (s->kind == KIND_HTTP || s->kind == KIND_CONTROL ||
+		    (s->kind == KIND_SMTP && s->index >= config->listener_count))
 			continue;
 		submission_service_unref(&s->service);
 		s->service = make_service(s, config, has_users, credentials);
@@ -341,7 +345,7 @@ static void on_proxy_refused(void *ctx, void *tag, const struct net_peer *balanc
 
 static void tell(struct listeners *l, const struct socket *s)
 {
-	static const char *const services[] = {"smtp", "submit", "http", "control"};
+	static const char *const services[] = {"smtp", "submit", "drop", "http", "control"};
 
 	log_event(l->options.log, LOG_INFO, "listening", LOG_STR("service", services[s->kind]),
 		  LOG_STR("address", s->address),
@@ -356,6 +360,8 @@ void listeners_start(struct listeners *l, struct submissions *submissions, http_
 	for (size_t i = 0; i < l->count; i++) {
 		struct socket *s = &l->sockets[i];
 		bool is_http = s->kind == KIND_HTTP || s->kind == KIND_CONTROL;
+		if (s->kind == KIND_DROP)
+			continue;
 		if (is_http)
 			s->http = http_server_new(l->options.loop, s->fd, s->kind == KIND_HTTP ? web : control,
 						  s->kind == KIND_HTTP ? web_ctx : control_ctx, err);
@@ -376,4 +382,12 @@ void listeners_stop(struct listeners *l)
 			continue;
 		net_acceptor_free(&s->acceptor);
 	}
+}
+
+struct submission_service *listeners_drop_service(struct listeners *l)
+{
+	for (size_t i = 0; i < l->count; i++)
+		if (l->sockets[i].kind == KIND_DROP)
+			return l->sockets[i].service;
+	return NULL;
 }

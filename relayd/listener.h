@@ -34,6 +34,8 @@ int listeners_configure(struct listeners *listeners, struct config *config, bool
 /* Begins to accept, and tells each address in the log. */
 void listeners_start(struct listeners *listeners, struct submissions *submissions, http_handler *web, void *web_ctx,
 		     http_handler *control, void *control_ctx, struct err *err);
+/* What the drop folder's messages come in by, as configured now; for relayd/drop.h. */
+struct submission_service *listeners_drop_service(struct listeners *listeners);
 /* No new SMTP connections; HTTP and control go on. */
 void listeners_stop(struct listeners *listeners);
 

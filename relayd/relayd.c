@@ -6,6 +6,7 @@
 #include "relayd/control.h"
 #include "relayd/delivery.h"
 #include "relayd/dns_loop.h"
+#include "relayd/drop.h"
 #include "relayd/gauges.h"
 #include "relayd/helper.h"
 #include "relayd/listener.h"
@@ -54,6 +55,7 @@ struct relayd {
 	struct deliveries *deliveries;
 	struct tls_policy *tls_policy;
 	struct submissions *submissions;
+	struct drop *drop;
 	struct control *control;
 	struct web web;
 	struct gauges gauges;
@@ -482,6 +484,23 @@ static void on_changes_time(void *ctx)
 	timers_set(loop_timers(r->loop), &r->changes_timer, loop_now_ms(r->loop) + LOOK_EACH_MS, on_changes_time, r);
 }
 
+static struct submission_service *drop_service(void *ctx)
+{
+	return listeners_drop_service(((struct relayd *)ctx)->listeners);
+}
+
+/* What sendmail left while we were away. */
+static void open_drop(struct relayd *r)
+{
+	const struct drop_options options = {r->loop,	  r->net,	  r->log,	r->clock,
+					     r->spool_fd, r->submissions, drop_service, r};
+	struct err err;
+
+	r->drop = drop_new(&options, &err);
+	if (!r->drop)
+		log_event(r->log, LOG_ERROR, "drop_closed", LOG_STR("text", err.text));
+}
+
 static void on_signal(void *ctx, int signo);
 
 static void open_doors(struct relayd *r)
@@ -503,6 +522,7 @@ static void open_doors(struct relayd *r)
 	r->changes = changes_new(r->config);
 	timers_set(loop_timers(r->loop), &r->changes_timer, loop_now_ms(r->loop) + LOOK_EACH_MS, on_changes_time, r);
 	listeners_start(r->listeners, r->submissions, web_handle, &r->web, control_handle, r->control, &err);
+	open_drop(r);
 	log_event(r->log, LOG_INFO, "started", LOG_STR("version", RELAYD_VERSION),
 		  LOG_STR("hostname", r->config->hostname), LOG_STR("config", r->config->file),
 		  LOG_INT("users", helpers_user_count(r->helpers)));
@@ -577,6 +597,8 @@ static void begin_stop(struct relayd *r)
 	listeners_stop(r->listeners);
 	scheduler_stop(r->scheduler);
 	destinations_stop(r->destinations);
+	if (r->drop)
+		drop_stop(r->drop);
 	submissions_stop(r->submissions);
 	loop_stop(r->loop);
 }
@@ -626,6 +648,7 @@ void relayd_free(struct relayd **relayd)
 		return;
 	listeners_free(&r->listeners);
 	control_free(&r->control);
+	drop_free(&r->drop);
 	submissions_free(&r->submissions);
 	deliveries_free(&r->deliveries);
 	destinations_free(&r->destinations);

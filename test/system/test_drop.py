@@ -1,0 +1,129 @@
+"""SPOOL/drop/: what is put there while the daemon is away, and while it runs, comes in once; what is no message does not."""
+import os
+import socket
+
+from conftest import FAST_RETRY, relayhost
+
+
+def batch(to=("user@example.net",), content=b"Subject: dropped\r\n\r\nbody\r\n", sender="cron@example.org", size=None):
+    lines = [f"MAIL FROM:<{sender}> SIZE={len(content) if size is None else size}"]
+    lines += [f"RCPT TO:<{address}>" for address in to]
+    return "".join(line + "\r\n" for line in lines + ["DATA"]).encode() + content
+
+
+def put(daemon, name, data, uid=None):
+    path = daemon.spool / "drop" / f".tmp-{name}"
+    path.write_bytes(data)
+    path.chmod(0o644)
+    if uid is not None and os.geteuid() == 0:
+        os.chown(path, uid, uid)
+    path.rename(daemon.spool / "drop" / name)
+
+
+def names(daemon, folder="drop"):
+    path = daemon.spool / folder
+    return sorted(entry.name for entry in path.iterdir()) if path.exists() else []
+
+
+def test_at_the_start_and_while_running(relayd, upstream):
+    daemon = relayd(relayhost(upstream.port))
+    daemon.stop()
+    for n in range(30):
+        put(daemon, f"m{n:02}", batch([f"u{n}@example.net"]), uid=1234)
+    daemon.start()
+    assert sorted(m.rcpt_tos[0] for m in upstream.get_many(30)) == sorted(f"u{n}@example.net" for n in range(30))
+    daemon.wait_log("event=drop_taken", count=30)
+    put(daemon, "later", batch(["late@example.net", "two@example.net"]))
+    assert upstream.get().rcpt_tos == ["late@example.net", "two@example.net"]
+    daemon.wait_log("event=drop_taken file=later")
+    assert names(daemon) == []
+    (line,) = daemon.wait_log(r"event=accepted .*listener=drop", count=31)[:1]
+    if os.geteuid() == 0:
+        assert 'client="local user 1234"' in line
+
+
+def test_what_is_no_message_is_moved_aside(relayd, upstream, folder):
+    daemon = relayd(relayhost(upstream.port))
+    daemon.stop()
+    drop = daemon.spool / "drop"
+    put(daemon, "noenvelope", b"Subject: x\r\n\r\nbody\r\n")
+    put(daemon, "longer", batch() + b"MAIL FROM:<evil@example.org>\r\n")
+    put(daemon, "linked", batch())
+    os.link(drop / "linked", folder / "second-name")
+    (drop / "link").symlink_to("/etc/passwd")
+    os.mkfifo(drop / "fifo")
+    (drop / "folder").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(drop / "socket"))
+    put(daemon, "good", batch())
+    daemon.start()
+    assert upstream.get().rcpt_tos == ["user@example.net"]
+    daemon.wait_log("event=drop_refused", count=7)
+    daemon.wait_log("event=drop_taken file=good")
+    assert [n for n in names(daemon) if not n.startswith(".refused-")] == []
+    aside = {n.removeprefix(".refused-") for n in names(daemon)}
+    aside |= {n.removeprefix("drop-") for n in names(daemon, "quarantine")}
+    assert aside == {"noenvelope", "longer", "linked", "folder"}
+    assert upstream.messages.empty()
+
+
+def test_a_file_that_is_being_written_is_never_half_read(relayd, upstream):
+    daemon = relayd(relayhost(upstream.port))
+    data = batch(content=b"Subject: slow\r\n\r\n" + b"x" * 100 + b"\r\n")
+    hidden = daemon.spool / "drop" / ".tmp-slow"
+    hidden.write_bytes(data)
+    path = daemon.spool / "drop" / "rude"  # in place, by a writer that does not know better
+    with open(path, "wb") as file:
+        path.chmod(0o644)
+        file.write(data[:-50])
+    put(daemon, "sign", batch(["sign@example.net"]))
+    assert upstream.get().rcpt_tos == ["sign@example.net"]
+    daemon.wait_log("event=drop_taken file=sign")
+    assert names(daemon) == [".tmp-slow", "rude"]
+    with open(path, "ab") as file:
+        file.write(data[-50:])
+    assert b"x" * 100 + b"\r\n" in upstream.get().data
+    hidden.unlink()
+
+
+def test_a_leftover_goes_after_a_day(relayd, upstream):
+    daemon = relayd(relayhost(upstream.port))
+    daemon.stop()
+    for name in (".tmp-old", ".tmp-young"):
+        (daemon.spool / "drop" / name).write_bytes(b"MAIL")
+    os.utime(daemon.spool / "drop" / ".tmp-old", (1, 1))
+    daemon.start()
+    daemon.wait_log("event=drop_leftover file=.tmp-old")
+    assert names(daemon) == [".tmp-young"]
+
+
+def test_refused_for_now_stays_and_comes_in_later(relayd, upstream):
+    """The queue is full: 452."""
+    extra = relayhost(upstream.port) + "limits: {queue_messages: 1}\n" + FAST_RETRY
+    upstream.stop()
+    daemon = relayd(extra)
+    put(daemon, "first", batch(["first@example.net"]))
+    daemon.wait_log("event=drop_taken file=first")
+    put(daemon, "second", batch(["second@example.net"]))
+    daemon.wait_log("event=drop_deferred file=second code=452")
+    assert names(daemon) == ["second"]
+    upstream.start()
+    assert upstream.get().rcpt_tos == ["first@example.net"]
+    assert upstream.get().rcpt_tos == ["second@example.net"]
+    daemon.wait_log("event=drop_taken file=second")
+
+
+def test_kill_while_files_come_in_loses_none(relayd, upstream):
+    daemon = relayd(relayhost(upstream.port))
+    daemon.stop()
+    for n in range(200):
+        put(daemon, f"k{n:03}", batch([f"k{n}@example.net"]))
+    daemon.start()
+    daemon.wait_log("event=drop_taken", count=20)
+    daemon.kill()
+    daemon.start()
+    seen = set()
+    while len(seen) < 200:
+        seen.add(upstream.get().rcpt_tos[0])
+    daemon.wait_log("event=drop_taken", count=200)
+    assert names(daemon) == []
