@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { ANSWER_MAX_BYTES = 256 << 20, TIMEOUT_SEC = 30 };
+enum { ANSWER_MAX_BYTES = 64 << 20, LINE_MAX_BYTES = 4 << 20, SILENCE_MAX_SEC = 30 };
 
 static void __attribute__((format(printf, 1, 0))) complain(const char *format, va_list args)
 {
@@ -78,44 +78,107 @@ const char *ctl_socket(struct ctl *ctl)
 	return ctl->socket_path;
 }
 
-static size_t on_body(char *bytes, size_t size, size_t count, void *ctx)
+/* ---- requests ---- */
+
+struct transfer {
+	CURL *curl;
+	struct buf text;   /* the answer, or what of it is no whole line yet */
+	ctl_line *on_line; /* NULL: one document */
+	void *ctx;
+	bool was_enough, is_nonsense;
+};
+
+static bool is_good(CURL *curl)
 {
-	return buf_append(ctx, slice_of(bytes, size * count)) == 0 ? size * count : 0;
+	long status = 0;
+
+	curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+	return status == 200 || status == 503; /* 503: an answer too, of health */
 }
 
-static CURL *new_transfer(struct ctl *ctl, const char *path, const char *body, struct buf *answer)
+static void hand_over(struct transfer *transfer, struct slice line)
 {
-	CURL *curl = curl_easy_init();
-	char url[4200];
+	json_t *object;
+
+	if (slice_trim(line).len == 0)
+		return;
+	object = json_loadb(line.ptr, line.len, 0, NULL);
+	transfer->is_nonsense = !object;
+	transfer->was_enough = object && !transfer->on_line(transfer->ctx, object);
+	json_decref(object);
+}
+
+static void hand_over_lines(struct transfer *transfer)
+{
+	ptrdiff_t end;
+
+	while (!transfer->was_enough && !transfer->is_nonsense &&
+	       (end = slice_find(buf_slice(&transfer->text), '\n')) >= 0) {
+		hand_over(transfer, slice_to(buf_slice(&transfer->text), (size_t)end));
+		buf_consume(&transfer->text, (size_t)end + 1);
+	}
+}
+
+static size_t on_body(char *bytes, size_t size, size_t count, void *ctx)
+{
+	struct transfer *transfer = ctx;
+
+	if (buf_append(&transfer->text, slice_of(bytes, size * count)) != 0)
+		return 0;
+	if (transfer->on_line && is_good(transfer->curl))
+		hand_over_lines(transfer);
+	return transfer->was_enough || transfer->is_nonsense ? 0 : size * count;
+}
+
+static void begin_transfer(struct transfer *transfer, struct ctl *ctl, const char *path, const char *body)
+{
+	CURL *curl = transfer->curl = curl_easy_init();
+	struct buf url;
 
 	BUG_ON(!curl);
-	snprintf(url, sizeof(url), "http://relayd/v1/%s", path);
-	curl_easy_setopt(curl, CURLOPT_URL, url);
+	buf_init(&transfer->text, transfer->on_line ? LINE_MAX_BYTES : ANSWER_MAX_BYTES);
+	buf_init(&url, 1 << 20);
+	buf_printf(&url, "http://relayd/v1/%s%c", path, '\0');
+	curl_easy_setopt(curl, CURLOPT_URL, buf_slice(&url).ptr);
+	buf_fini(&url);
 	curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, ctl_socket(ctl));
 	curl_easy_setopt(curl, CURLOPT_PROXY, "");
 	curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(curl, CURLOPT_TIMEOUT, (long)TIMEOUT_SEC);
+	/* Long work shows signs of life. */
+	curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
+	curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, (long)SILENCE_MAX_SEC);
 	curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
-	curl_easy_setopt(curl, CURLOPT_WRITEDATA, answer);
+	curl_easy_setopt(curl, CURLOPT_WRITEDATA, transfer);
 	if (body)
 		curl_easy_setopt(curl, CURLOPT_COPYPOSTFIELDS, body);
-	return curl;
 }
 
-static int judge(struct ctl *ctl, CURLcode rc, long status, struct slice text, json_t **answer)
+static int judge(struct ctl *ctl, CURLcode rc, struct transfer *transfer, json_t **answer)
 {
+	struct slice text = buf_slice(&transfer->text);
 	json_t *document;
+	long status = 0;
 
+	if (transfer->was_enough)
+		return CTL_OK;
+	if (transfer->is_nonsense)
+		return ctl_failed("relayd's answer makes no sense");
+	if (rc == CURLE_WRITE_ERROR)
+		return ctl_failed("relayd's answer is too long");
 	if (rc != CURLE_OK) {
 		ctl_failed("cannot reach relayd at %s: %s (is it running, and may you use it?)", ctl_socket(ctl),
 			   curl_easy_strerror(rc));
 		return CTL_UNREACHABLE;
 	}
 	document = json_loadb(text.ptr ? text.ptr : "", text.len, 0, NULL);
-	if (status == 200 || status == 503) { /* 503: an answer too, of health */
-		*answer = document;
-		return document ? CTL_OK : ctl_failed("relayd's answer makes no sense");
+	if (is_good(transfer->curl) && (document || answer == NULL)) {
+		if (answer)
+			*answer = document;
+		else
+			json_decref(document);
+		return CTL_OK;
 	}
+	curl_easy_getinfo(transfer->curl, CURLINFO_RESPONSE_CODE, &status);
 	ctl_failed("%s", json_is_object(document) && json_string_value(json_object_get(document, "error"))
 			     ? json_string_value(json_object_get(document, "error"))
 			     : "the request was refused");
@@ -123,25 +186,34 @@ static int judge(struct ctl *ctl, CURLcode rc, long status, struct slice text, j
 	return status == 404 ? CTL_NO_MATCH : CTL_FAILED;
 }
 
-int ctl_request(struct ctl *ctl, const char *path, json_t *body, json_t **answer)
+static int perform(struct ctl *ctl, const char *path, json_t *body, struct transfer *transfer, json_t **answer)
 {
-	struct buf text;
 	char *body_text = body ? json_dumps(body, JSON_COMPACT) : NULL;
-	CURL *curl;
 	CURLcode rc;
-	long status = 0;
 	int result;
 
-	*answer = NULL;
-	buf_init(&text, ANSWER_MAX_BYTES);
-	curl = new_transfer(ctl, path, body_text, &text);
-	rc = curl_easy_perform(curl);
-	curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
-	curl_easy_cleanup(curl);
-	result = judge(ctl, rc, status, buf_slice(&text), answer);
-	buf_fini(&text);
+	begin_transfer(transfer, ctl, path, body_text);
+	rc = curl_easy_perform(transfer->curl);
+	result = judge(ctl, rc, transfer, answer);
+	curl_easy_cleanup(transfer->curl);
+	buf_fini(&transfer->text);
 	free(body_text);
 	return result;
+}
+
+int ctl_request(struct ctl *ctl, const char *path, json_t *body, json_t **answer)
+{
+	struct transfer transfer = {0};
+
+	*answer = NULL;
+	return perform(ctl, path, body, &transfer, answer);
+}
+
+int ctl_stream(struct ctl *ctl, const char *path, json_t *body, ctl_line *on_line, void *ctx)
+{
+	struct transfer transfer = {.on_line = on_line, .ctx = ctx};
+
+	return perform(ctl, path, body, &transfer, NULL);
 }
 
 void ctl_add_query(struct buf *path, const char *name, const char *value)

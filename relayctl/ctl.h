@@ -8,6 +8,7 @@
 #include "config/config.h"
 
 #include <jansson.h>
+#include <stdio.h>
 
 /* Exit codes (Contract). */
 enum {
@@ -50,6 +51,12 @@ const char *ctl_socket(struct ctl *ctl);
  * (GET).
  */
 int ctl_request(struct ctl *ctl, const char *path, json_t *body, json_t **answer);
+/*
+ * The same with an answer of many lines, each a JSON object, handed over as they come; blank ones are not. False from
+ * `on_line` ends it with CTL_OK. What has come before an end in trouble was handed over. `body` may be NULL.
+ */
+typedef bool ctl_line(void *ctx, json_t *line);
+int ctl_stream(struct ctl *ctl, const char *path, json_t *body, ctl_line *on_line, void *ctx);
 /* Appends `name=value` to a path that has or has no query yet, percent-encoded. */
 void ctl_add_query(struct buf *path, const char *name, const char *value);
 
@@ -62,6 +69,6 @@ const char *ctl_format_bytes(int64_t bytes, char *out, size_t size);
 
 /* The commands. */
 ctl_command cmd_status, cmd_health, cmd_queue, cmd_show, cmd_flush, cmd_config, cmd_version, cmd_user, cmd_dkim,
-    cmd_send, cmd_reload, cmd_verify, cmd_journal, cmd_hold, cmd_release, cmd_delete, cmd_sendmail;
+    cmd_send, cmd_reload, cmd_verify, cmd_journal, cmd_hold, cmd_release, cmd_delete, cmd_bounce, cmd_sendmail;
 
 #endif

@@ -16,7 +16,7 @@ static const struct {
     {"GET", "/v1/queue", control_get_queue},	   {"GET", "/v1/message", control_get_message},
     {"POST", "/v1/flush", control_post_flush},	   {"POST", "/v1/hold", control_post_hold},
     {"POST", "/v1/release", control_post_release}, {"POST", "/v1/delete", control_post_delete},
-    {"POST", "/v1/reload", control_post_reload},
+    {"POST", "/v1/bounce", control_post_bounce},   {"POST", "/v1/reload", control_post_reload},
 };
 
 struct control *control_new(const struct control_options *options)

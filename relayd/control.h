@@ -7,16 +7,18 @@
  *                                        {messages: [...], more}; a condition that is not given always holds
  *   GET  /v1/message?id=ID               one message with each recipient's last outcome and next attempt; also for a
  *                                        while after it has left the queue (state "done")
- *   POST /v1/flush {} | {id} | {domain}  attempt now, back-off or not: {count}
- *   POST /v1/hold, /v1/release, /v1/delete {id}
+ *   POST /v1/flush, /v1/hold, /v1/release, /v1/delete, /v1/bounce {id}
  *                                        {count: 1, synced}; answers when it is on stable storage, or after a second
+ *   POST the same {state, domain, ...}   all messages that meet the conditions (relayd/control_filter.h); {all: true}
+ *                                        every one; flush also with {}: {count, busy, failed, synced}. dry_run: true
+ *                                        counts only; progress: true puts lines {looked, total, count} before it
  *   POST /v1/reload                      {ok}, or 400 with what is wrong with the configuration
  *
  * Refusals are {error: words}: 400 for a request that makes no sense, 404 when nothing is known by that id or path,
  * 405, 409 when the message's state forbids it. Numbers are integers; times are seconds from now (_sec) or "age". Texts
  * of peers are made printable UTF-8.
  *
- * Long work (the listing, flush) is done in steps of about two milliseconds, as the client reads; a client that leaves
+ * Long work (the listing, what is done to many) is done in steps of about two milliseconds, as the client reads; a client that leaves
  * ends it.
  */
 #ifndef RELAYD_CONTROL_H

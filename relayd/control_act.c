@@ -1,4 +1,4 @@
-/* POST /v1/flush, hold, release, delete - what an operator does to messages. */
+/* POST /v1/flush, hold, release, delete, bounce - what an operator does to one message; many: control_bulk.c. */
 #include "relayd/control_internal.h"
 
 #include "base/base.h"
@@ -8,22 +8,18 @@
 #include <stdlib.h>
 
 enum {
-	/* One step of a flush: about two milliseconds of work, in looks at a place of the index. */
-	STEP_WORK = 10000,
-	FLUSH_WORK = 10,
-	READ_WORK = 50,
-	RETRY_WORK = 500,
 	SYNC_LOOK_MS = 5,
 	SYNC_PATIENCE_MS = 1000,
 	/* More recipients of a deleted message are not remembered: the ring is for others too. */
 	RECENT_DELETED_MAX = 32,
 };
 
-static void log_action(struct control *control, const char *action, uint64_t id, struct slice sender,
-		       const char *domain, int64_t count)
+void control_log_action(struct control *control, const char *action, uint64_t id, struct slice sender,
+			const char *conditions, int64_t count)
 {
-	log_event(control->options.log, LOG_INFO, "operator", LOG_ID(id), LOG_ADDR("from", sender),
-		  LOG_STR("action", action), LOG_STR("domain", domain), LOG_INT("messages", count));
+	log_event(control->options.log, LOG_INFO, "operator", LOG_ID(id),
+		  id ? LOG_ADDR("from", sender) : LOG_STR("from", ""), LOG_STR("action", action),
+		  LOG_STR("conditions", conditions), LOG_INT("messages", count));
 }
 
 /* ---- answers that wait for the disk ---- */
@@ -137,6 +133,16 @@ static void look_at(struct control *control, uint64_t id, struct queue_message *
 		*message = (struct queue_message){0};
 }
 
+static void refuse_act(struct http_response *response, const char *action, const char *id, int rc)
+{
+	if (rc == ERR_NOT_FOUND)
+		control_refuse(response, 404, "no message %s", id);
+	else if (rc == ERR_CORRUPT)
+		control_refuse(response, 409, "the stored bytes of %s are damaged: it can only be deleted", id);
+	else
+		control_refuse(response, 500, "cannot %s %s: %s", action, id, err_code_name(rc));
+}
+
 static void act(struct control *control, const char *action, int (*change)(struct queue *queue, uint64_t id),
 		void (*done)(struct control *control, const struct queue_message *message), json_t *body,
 		struct http_response *response)
@@ -151,33 +157,15 @@ static void act(struct control *control, const char *action, int (*change)(struc
 	msgid_format(id, text);
 	look_at(control, id, &message);
 	rc = change(control->options.queue, id);
-	if (rc == ERR_NOT_FOUND) {
-		control_refuse(response, 404, "no message %s", text);
-	} else if (rc == ERR_CORRUPT) {
-		control_refuse(response, 409, "the stored bytes of %s are damaged: it can only be deleted", text);
-	} else if (rc != 0) {
-		control_refuse(response, 500, "cannot %s %s: %s", action, text, err_code_name(rc));
+	if (rc != 0) {
+		refuse_act(response, action, text, rc);
 	} else {
-		log_action(control, action, id, message.envelope.sender, NULL, 1);
+		control_log_action(control, action, id, message.envelope.sender, NULL, 1);
 		if (done)
 			done(control, &message);
 		control_answer_synced(control, response, id, json_pack("{s:i}", "count", 1), set_synced);
 	}
 	queue_message_free(&message);
-}
-
-void control_post_hold(struct control *control, const struct http_request *request, json_t *body,
-		       struct http_response *response)
-{
-	(void)request;
-	act(control, "hold", queue_hold, NULL, body, response);
-}
-
-void control_post_release(struct control *control, const struct http_request *request, json_t *body,
-			  struct http_response *response)
-{
-	(void)request;
-	act(control, "release", queue_release, NULL, body, response);
 }
 
 /* What is in flight tells its own end. */
@@ -195,132 +183,31 @@ static void remember_deleted(struct control *control, const struct queue_message
 	}
 }
 
-void control_post_delete(struct control *control, const struct http_request *request, json_t *body,
-			 struct http_response *response)
+/* ---- bounce, flush ---- */
+
+static void bounce_one(struct control *control, json_t *body, struct http_response *response)
 {
-	(void)request;
-	act(control, "delete", queue_delete, remember_deleted, body, response);
-}
-
-/* ---- flush ---- */
-
-/* All messages, or those of a domain. First come the destinations, so that what becomes due finds them open. */
-struct flush {
-	struct control *control;
-	struct control_domain domain;
-	struct destination_id *ids; /* in back-off when it began */
-	size_t id_count, id_next;
-	bool walking, done;
-	uint64_t cursor;
-	unsigned work;
-	int64_t count;
-};
-
-static void flush_free(void *ctx)
-{
-	struct flush *flush = ctx;
-
-	log_action(flush->control, flush->done ? "flush" : "flush_broken_off", 0, SLICE(""), flush->domain.text,
-		   flush->count);
-	free(flush->ids);
-	free(flush);
-}
-
-static void collect_destinations(struct flush *flush)
-{
-	struct destinations *all = flush->control->options.destinations;
-	size_t cap = 0;
-
-	for (struct destination *d = destinations_next(all, NULL); d; d = destinations_next(all, d)) {
-		if (!control_is_backing_off(flush->control, d))
-			continue;
-		if (flush->id_count == cap) {
-			cap = cap ? cap * 2 : 16;
-			flush->ids = xreallocarray(flush->ids, cap, sizeof(*flush->ids));
-		}
-		flush->ids[flush->id_count++] = d->id;
-	}
-}
-
-static void retry_next_destination(struct flush *flush)
-{
-	const struct destination_id *id = &flush->ids[flush->id_next++];
-	struct destination *d = destinations_find(flush->control->options.destinations, id);
-
-	flush->work += RETRY_WORK;
-	if (d && control_is_backing_off(flush->control, d))
-		destination_retry_now(d);
-}
-
-/* Whether a message of the domain it is; then its destinations are woken. */
-static bool is_of_domain(struct flush *flush, uint64_t id)
-{
+	char text[MSGID_CHARS + 1];
 	struct queue_message message;
-	bool is_one = false;
+	uint64_t id;
+	int rc;
 
-	flush->work += READ_WORK;
-	if (queue_read_envelope(flush->control->options.queue, id, 0, &message) != 0)
-		return false;
-	for (size_t r = 0; r < message.envelope.recipient_count && !is_one; r++)
-		is_one = message.status[r].state != QUEUE_FINAL &&
-			 control_domain_matches(&flush->domain, message.envelope.recipients[r].address);
-	if (is_one)
-		control_retry_targets(flush->control, &message, &flush->domain);
-	flush->work += (unsigned)message.envelope.recipient_count;
-	queue_message_free(&message);
-	return is_one;
-}
-
-static void visit(void *ctx, const struct queue_brief *brief)
-{
-	struct flush *flush = ctx;
-
-	if (brief->state == STATE_HELD || (flush->domain.text[0] && !is_of_domain(flush, brief->id)))
+	if (!parse_id(body, &id, response))
 		return;
-	flush->work += FLUSH_WORK;
-	if (queue_flush(flush->control->options.queue, brief->id) == 0)
-		flush->count++;
-}
-
-static enum http_more flush_next(void *ctx, struct buf *out)
-{
-	struct flush *flush = ctx;
-
-	flush->work = 0;
-	while (flush->id_next < flush->id_count && flush->work < STEP_WORK)
-		retry_next_destination(flush);
-	while (flush->id_next == flush->id_count && (flush->cursor != 0 || !flush->walking) &&
-	       flush->work < STEP_WORK) {
-		flush->walking = true;
-		queue_iterate(flush->control->options.queue, &flush->cursor, 1, visit, flush);
-		flush->work++;
-	}
-	if (!flush->walking || flush->cursor != 0) {
-		buf_append_byte(out, '\n'); /* the client sees that we are at it */
-		return HTTP_MORE;
-	}
-	flush->done = true;
-	buf_printf(out, "{\"count\":%lld}\n", (long long)flush->count);
-	return HTTP_END;
-}
-
-static void begin_flush(struct control *control, const char *domain, struct http_response *response)
-{
-	struct flush *flush = xcalloc(1, sizeof(*flush));
-
-	flush->control = control;
-	if (domain)
-		control_domain_init(&flush->domain, domain);
+	msgid_format(id, text);
+	look_at(control, id, &message);
+	rc = scheduler_bounce(control->options.scheduler, id);
+	if (rc == ERR_LOCKED)
+		control_refuse(response, 409, "an attempt of %s is under way: try again when it is over", text);
+	else if (rc == ERR_TEMPORARY)
+		control_refuse(response, 409, "%s is not stored yet", text);
+	else if (rc != 0)
+		refuse_act(response, "bounce", text, rc);
 	else
-		collect_destinations(flush);
-	if (domain && flush->domain.text[0] == '\0') {
-		free(flush);
-		control_refuse(response, 400, "domain wants a name");
-		return;
-	}
-	response->stream_next = flush_next;
-	response->stream_free = flush_free;
-	response->stream_ctx = flush;
+		control_answer_synced(control, response, id, json_pack("{s:i}", "count", 1), set_synced);
+	if (rc == 0)
+		control_log_action(control, "bounce", id, message.envelope.sender, NULL, 1);
+	queue_message_free(&message);
 }
 
 static void flush_one(struct control *control, json_t *body, struct http_response *response)
@@ -345,23 +232,64 @@ static void flush_one(struct control *control, json_t *body, struct http_respons
 	look_at(control, id, &message);
 	control_retry_targets(control, &message, &all);
 	queue_flush(control->options.queue, id);
-	log_action(control, "flush", id, message.envelope.sender, NULL, 1);
+	control_log_action(control, "flush", id, message.envelope.sender, NULL, 1);
 	queue_message_free(&message);
 	control_answer(response, json_pack("{s:i}", "count", 1));
+}
+
+/* ---- the requests ---- */
+
+static bool names_one(json_t *body)
+{
+	return json_object_get(body, "id") != NULL;
+}
+
+void control_post_hold(struct control *control, const struct http_request *request, json_t *body,
+		       struct http_response *response)
+{
+	(void)request;
+	if (names_one(body))
+		act(control, "hold", queue_hold, NULL, body, response);
+	else
+		control_begin_bulk(control, "hold", body, response);
+}
+
+void control_post_release(struct control *control, const struct http_request *request, json_t *body,
+			  struct http_response *response)
+{
+	(void)request;
+	if (names_one(body))
+		act(control, "release", queue_release, NULL, body, response);
+	else
+		control_begin_bulk(control, "release", body, response);
+}
+
+void control_post_delete(struct control *control, const struct http_request *request, json_t *body,
+			 struct http_response *response)
+{
+	(void)request;
+	if (names_one(body))
+		act(control, "delete", queue_delete, remember_deleted, body, response);
+	else
+		control_begin_bulk(control, "delete", body, response);
+}
+
+void control_post_bounce(struct control *control, const struct http_request *request, json_t *body,
+			 struct http_response *response)
+{
+	(void)request;
+	if (names_one(body))
+		bounce_one(control, body, response);
+	else
+		control_begin_bulk(control, "bounce", body, response);
 }
 
 void control_post_flush(struct control *control, const struct http_request *request, json_t *body,
 			struct http_response *response)
 {
-	const char *domain = json_string_value(json_object_get(body, "domain"));
-
 	(void)request;
-	if (json_object_size(body) == 0)
-		begin_flush(control, NULL, response);
-	else if (domain && json_object_size(body) == 1)
-		begin_flush(control, domain, response);
-	else if (json_object_get(body, "id"))
+	if (names_one(body))
 		flush_one(control, body, response);
 	else
-		control_refuse(response, 400, "the request wants {}, {\"id\": ID} or {\"domain\": NAME}");
+		control_begin_bulk(control, "flush", body, response);
 }

@@ -17,7 +17,7 @@ typedef void control_endpoint(struct control *control, const struct http_request
 			      struct http_response *response);
 
 control_endpoint control_get_status, control_get_health, control_get_queue, control_get_message, control_post_flush,
-    control_post_hold, control_post_release, control_post_delete, control_post_reload;
+    control_post_hold, control_post_release, control_post_delete, control_post_bounce, control_post_reload;
 
 int64_t control_now_wall(const struct control *control);
 const struct config *control_config(const struct control *control);
@@ -45,6 +45,12 @@ void control_refuse(struct http_response *response, int status, const char *form
 typedef json_t *control_finish(struct control *control, uint64_t id, bool synced, json_t *document);
 void control_answer_synced(struct control *control, struct http_response *response, uint64_t id, json_t *document,
 			   control_finish *finish);
+
+/* One line in the log. id 0: many, by `conditions` (NULL: none). */
+void control_log_action(struct control *control, const char *action, uint64_t id, struct slice sender,
+			const char *conditions, int64_t count);
+/* What is done to all messages that meet the conditions in the body; "flush", "hold", "release", "delete", "bounce". */
+void control_begin_bulk(struct control *control, const char *action, json_t *body, struct http_response *response);
 
 /* ---- what messages are asked for by ---- */
 

@@ -20,7 +20,7 @@ struct scheduler {
 	int64_t warn_after_ms;
 	timer_id timer;
 	int64_t timer_at_ms;
-	unsigned jobs;
+	unsigned jobs, bounces;
 	struct list warnings, givings_up; /* DSNs that are on their way into the queue */
 	bool stopping;
 };
@@ -372,6 +372,7 @@ static void on_bounced(void *ctx, enum err_code result)
 	}
 	job_free(s, job);
 	list_remove(&giving_up->node);
+	s->bounces--;
 	free(giving_up);
 }
 
@@ -392,6 +393,7 @@ static void on_job_done(void *ctx, struct job *job, int64_t retry_wall)
 	giving_up = xmalloc(sizeof(*giving_up));
 	*giving_up = (struct giving_up){.scheduler = s, .job = job};
 	list_append(&s->givings_up, &giving_up->node);
+	s->bounces++;
 	s->options.bounce(s->options.ctx, &job->ticket->message, job->failures, job->failure_count, on_bounced,
 			  giving_up);
 }
@@ -535,6 +537,59 @@ static void end_lifetime(struct scheduler *s, struct ticket *ticket, const uint3
 		on_outcome(s, job, i, &last);
 	}
 	on_job_done(s, job, now_wall(s));
+}
+
+/* ---- an operator's word ---- */
+
+static bool is_being_tried(const struct queue_message *message)
+{
+	for (uint32_t i = 0; i < message->envelope.recipient_count; i++)
+		if (message->status[i].state == QUEUE_TAKEN)
+			return true;
+	return false;
+}
+
+static void fail_open_recipients(struct scheduler *s, struct ticket *ticket)
+{
+	const struct outcome word = {.kind = OUTCOME_FAILED,
+				     .class = CLASS_OTHER,
+				     .stage = STAGE_QUEUE,
+				     .enhanced = "5.0.0",
+				     .text = "returned to the sender by an operator"};
+	uint32_t count = (uint32_t)ticket->message.envelope.recipient_count, open = 0;
+	uint32_t *indexes = xmalloc(count * sizeof(*indexes));
+
+	for (uint32_t i = 0; i < count; i++)
+		if (ticket->message.status[i].state == QUEUE_WAITING)
+			indexes[open++] = i;
+	if (open > 0)
+		finish_locally(s, ticket, indexes, open, &word);
+	free(indexes);
+}
+
+int scheduler_bounce(struct scheduler *s, uint64_t id)
+{
+	struct ticket *ticket = xcalloc(1, sizeof(*ticket));
+	int rc = queue_read_envelope(s->options.queue, id, 0, &ticket->message);
+
+	if (rc != 0) {
+		free(ticket);
+		return rc;
+	}
+	ticket->jobs = 1; /* ours, until the end of this function */
+	if (is_being_tried(&ticket->message))
+		rc = ERR_LOCKED;
+	else if (ticket->message.state != STATE_HELD)
+		rc = queue_hold(s->options.queue, id);
+	if (rc == 0)
+		fail_open_recipients(s, ticket);
+	ticket_unref(ticket);
+	return rc;
+}
+
+unsigned scheduler_bounce_count(const struct scheduler *s)
+{
+	return s->bounces;
 }
 
 /* `now` is that of the plan: nobody is taken who is not in it. */

@@ -65,6 +65,15 @@ void scheduler_stop(struct scheduler *scheduler);
 /* Jobs that have not come back, DSNs under way included. */
 unsigned scheduler_job_count(const struct scheduler *scheduler);
 
+/*
+ * An operator's word: its open recipients fail now, and the sender is told. The message is held first, so that whatever
+ * happens until the DSN is in the journal, it is not sent meanwhile; where no DSN can be queued it stays held. 0: it is
+ * on its way; ERR_LOCKED: an attempt is under way; ERR_NOT_FOUND, ERR_CORRUPT, ERR_TEMPORARY (not synced yet), ERR_IO.
+ */
+int scheduler_bounce(struct scheduler *scheduler, uint64_t id);
+/* Messages given up whose DSNs are on their way into the queue: they take memory. */
+unsigned scheduler_bounce_count(const struct scheduler *scheduler);
+
 /* For destinations: struct destination_events with the scheduler behind it; on_health is left to the caller. */
 void scheduler_destination_events(struct scheduler *scheduler, struct destination_events *events);
 /* destinations_new() needs the events, the scheduler needs the destinations. */

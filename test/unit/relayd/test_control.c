@@ -199,13 +199,21 @@ static void refuses_bodies_that_make_no_sense(void **state)
 		ask(f, 400, "POST", "/v1/hold", ids[i]);
 		ask(f, 400, "POST", "/v1/release", ids[i]);
 		ask(f, 400, "POST", "/v1/delete", ids[i]);
+		ask(f, 400, "POST", "/v1/bounce", ids[i]);
 	}
 	/* Above all, what is misspelt must not mean "everything". */
-	ask(f, 400, "POST", "/v1/flush", "{\"sender\": \"a@example.org\"}");
+	ask(f, 400, "POST", "/v1/flush", "{\"sendre\": \"a@example.org\"}");
+	ask(f, 400, "POST", "/v1/flush", "{\"sender\": null}");
+	ask(f, 400, "POST", "/v1/flush", "{\"state\": \"nonsense\"}");
+	ask(f, 400, "POST", "/v1/flush", "{\"age\": \"old\"}");
 	ask(f, 400, "POST", "/v1/flush", "{\"domain\": \"\"}");
 	ask(f, 400, "POST", "/v1/flush", "{\"domain\": \"@\"}");
 	ask(f, 400, "POST", "/v1/flush", "{\"domain\": 7}");
 	ask(f, 400, "POST", "/v1/flush", "{\"domain\": \"a.example\", \"id\": \"0000000000001\"}");
+	ask(f, 400, "POST", "/v1/delete", "{\"all\": \"true\"}");
+	ask(f, 400, "POST", "/v1/delete", "{\"all\": false}");
+	ask(f, 400, "POST", "/v1/delete", "{\"all\": true, \"domain\": \"a.example\"}");
+	ask(f, 400, "POST", "/v1/delete", "{\"dry_run\": true}");
 }
 
 static void unknown_ids_are_not_found(void **state)
@@ -624,7 +632,7 @@ static void flush_of_a_domain_leaves_the_others_alone(void **state)
 	assert_null(relay_connection(&f->relay, 1));
 	answer = ask(f, 200, "POST", "/v1/flush", "{\"domain\": \"c.example\"}");
 	assert_int_equal(number_of(answer, "count"), 0);
-	assert_true(relay_log_has(&f->relay, "action=flush domain=A.Example messages=1"));
+	assert_true(relay_log_has(&f->relay, "action=flush conditions=\"domain=A.Example\" messages=1"));
 }
 
 static void flush_of_a_domain_wakes_the_relayhost_it_goes_by(void **state)
@@ -668,13 +676,14 @@ static void flush_of_many_goes_in_steps(void **state)
 	buf_init(&out, 1 << 20);
 	control_handle(f->control, &request, &response);
 	assert_non_null(response.stream_next);
-	while (response.stream_next(response.stream_ctx, &out) == HTTP_MORE) {
+	while (response.stream_next(response.stream_ctx, &out) != HTTP_END) {
 		assert_in_range(buf_len(&out), 1, 64 * 1024);
+		relay_turn(&f->relay);
 		steps++;
 	}
 	response.stream_free(response.stream_ctx);
 	assert_true(steps > 2);
-	assert_non_null(memmem(buf_slice(&out).ptr, buf_len(&out), "{\"count\":3000}", 14));
+	assert_non_null(memmem(buf_slice(&out).ptr, buf_len(&out), "{\"count\":3000,", 14));
 	buf_fini(&out);
 	buf_fini(&response.body);
 }
@@ -691,6 +700,163 @@ static void a_flush_that_is_broken_off_says_so(void **state)
 	response.stream_free(response.stream_ctx);
 	buf_fini(&response.body);
 	assert_true(relay_log_has(&f->relay, "action=flush_broken_off messages=0"));
+}
+
+/* ---- many, by conditions ---- */
+
+static json_t *act_on(struct fixture *f, const char *what, const char *conditions)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/v1/%s", what);
+	return ask(f, 200, "POST", path, conditions);
+}
+
+static void three_to_two_domains(struct fixture *f, uint64_t ids[3])
+{
+	ids[0] = relay_submit(&f->relay, "app@example.org", "one@a.example");
+	ids[1] = relay_submit(&f->relay, "app@example.org", "two@b.example three@a.example");
+	ids[2] = relay_submit(&f->relay, "other@example.org", "four@b.example");
+	relay_turn(&f->relay);
+	fake_fail(relay_connection(&f->relay, 0), CLASS_CONNECT, STAGE_CONNECT, "refused");
+	relay_pass(&f->relay, 100);
+}
+
+static const char *state_of(struct fixture *f, uint64_t id)
+{
+	return text_of(show(f, id), "state");
+}
+
+static void a_dry_run_counts_and_touches_nothing(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t ids[3];
+
+	three_to_two_domains(f, ids);
+	assert_int_equal(number_of(act_on(f, "delete", "{\"domain\": \"a.example\", \"dry_run\": true}"), "count"), 2);
+	assert_null(json_object_get(f->answer.json, "synced"));
+	assert_int_equal(number_of(act_on(f, "bounce", "{\"all\": true, \"dry_run\": true}"), "count"), 3);
+	assert_int_equal(number_of(act_on(f, "release", "{\"all\": true, \"dry_run\": true}"), "count"), 0);
+	assert_false(relay_log_has(&f->relay, "event=operator"));
+	for (size_t i = 0; i < ARRAY_LEN(ids); i++)
+		assert_string_equal(state_of(f, ids[i]), "deferred");
+}
+
+static void many_are_held_released_and_deleted(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t ids[3];
+	json_t *answer;
+
+	three_to_two_domains(f, ids);
+	answer = act_on(f, "hold", "{\"sender\": \"app@example.org\", \"domain\": \"b.example\"}");
+	assert_int_equal(number_of(answer, "count"), 1);
+	assert_true(json_is_true(json_object_get(answer, "synced")));
+	assert_string_equal(state_of(f, ids[0]), "deferred");
+	assert_string_equal(state_of(f, ids[1]), "held");
+	assert_int_equal(number_of(act_on(f, "hold", "{\"all\": true}"), "count"), 2); /* who is held already is not */
+	assert_int_equal(number_of(act_on(f, "release", "{\"recipient\": \"Three@A.Example\"}"), "count"), 1);
+	assert_int_equal(number_of(act_on(f, "delete", "{\"state\": \"held\"}"), "count"), 2);
+	assert_string_equal(state_of(f, ids[1]), "deferred");
+	assert_true(relay_log_has(&f->relay, "action=delete conditions=\"state=held\" messages=2"));
+	assert_true(relay_log_has(&f->relay, "from=other@example.org action=delete messages=1"));
+	act(f, 404, "hold", ids[0]);
+}
+
+static void conditions_of_time_reason_and_way(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t ids[3];
+
+	three_to_two_domains(f, ids);
+	relay_pass(&f->relay, 60000);
+	relay_submit(&f->relay, "app@example.org", "young@a.example");
+	act_on(f, "hold", "{\"age\": \"1m\", \"dry_run\": true}");
+	assert_int_equal(number_of(f->answer.json, "count"), 3);
+	act_on(f, "hold", "{\"age\": \"2m\", \"dry_run\": true}");
+	assert_int_equal(number_of(f->answer.json, "count"), 0);
+	act_on(f, "hold", "{\"reason\": \"connect\", \"dry_run\": true}");
+	assert_int_equal(number_of(f->answer.json, "count"), 3);
+	act_on(f, "hold", "{\"class\": \"bulk\", \"dry_run\": true}");
+	assert_int_equal(number_of(f->answer.json, "count"), 0);
+	act_on(f, "hold", "{\"relayhost\": \"main\", \"dry_run\": true}");
+	assert_int_equal(number_of(f->answer.json, "count"), 4);
+	act_on(f, "hold", "{\"relayhost\": \"mx\", \"dry_run\": true}");
+	assert_int_equal(number_of(f->answer.json, "count"), 0);
+}
+
+/* ---- bounce ---- */
+
+static void a_bounced_message_fails_by_the_operators_word(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t id = submit_deferred(f, greylisted());
+	json_t *message;
+
+	assert_int_equal(number_of(act(f, 200, "bounce", id), "count"), 1);
+	assert_int_equal(f->relay.bounces, 1);
+	assert_true(f->relay.bounced_id == id);
+	assert_int_equal(f->relay.bounced[0].outcome.kind, OUTCOME_FAILED);
+	assert_string_equal(f->relay.bounced[0].outcome.text, "returned to the sender by an operator");
+	message = show(f, id);
+	assert_string_equal(text_of(message, "state"), "done");
+	assert_string_equal(text_of(recipient_of(message, 0), "outcome"), "failed");
+	assert_true(relay_log_has(&f->relay, "action=bounce"));
+	act(f, 404, "bounce", id);
+}
+
+/* Until the DSN is safe it is neither sent nor gone; and if it never is, the message stays held. */
+static void a_bounce_waits_for_its_dsn(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t id = submit_deferred(f, greylisted());
+
+	f->relay.bounce_waits = true;
+	act(f, 200, "bounce", id);
+	assert_string_equal(state_of(f, id), "held");
+	assert_int_equal(scheduler_bounce_count(f->relay.scheduler), 1);
+	f->relay.bounce_done(f->relay.bounce_ctx, ERR_NO_SPACE);
+	relay_pass(&f->relay, 86400ll * 1000);
+	assert_string_equal(state_of(f, id), "held");
+	assert_int_equal(scheduler_bounce_count(f->relay.scheduler), 0);
+	act(f, 200, "bounce", id);
+	f->relay.bounce_done(f->relay.bounce_ctx, 0);
+	assert_string_equal(state_of(f, id), "done");
+}
+
+static void what_is_being_tried_is_not_bounced(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t id = relay_submit(&f->relay, "app@example.org", "one@example.net");
+	json_t *answer;
+
+	relay_turn(&f->relay);
+	fake_session(relay_connection(&f->relay, 0));
+	act(f, 409, "bounce", id);
+	answer = act_on(f, "bounce", "{\"all\": true}");
+	assert_int_equal(number_of(answer, "count"), 0);
+	assert_int_equal(number_of(answer, "busy"), 1);
+	assert_string_equal(state_of(f, id), "inflight");
+	fake_deliver(relay_connection(&f->relay, 0));
+	assert_int_equal(f->relay.bounces, 0);
+}
+
+static void many_bounces_do_not_pile_up(void **state)
+{
+	enum { COUNT = 1000 };
+	struct fixture *f = *state;
+	json_t *answer;
+
+	relay_submit_many(&f->relay, "one@example.net", COUNT);
+	relay_turn(&f->relay);
+	fake_fail(relay_connection(&f->relay, 0), CLASS_CONNECT, STAGE_CONNECT, "refused");
+	relay_pass(&f->relay, 1000);
+	answer = act_on(f, "bounce", "{\"domain\": \"example.net\"}");
+	assert_int_equal(number_of(answer, "count"), COUNT);
+	assert_int_equal(number_of(answer, "failed"), 0);
+	assert_int_equal(f->relay.bounces, COUNT);
+	assert_int_equal(number_of(json_object_get(json_object_get(get(f, "/v1/status"), "queue"), "held"), "messages"),
+			 0);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -725,6 +891,13 @@ int main(void)
 	    TEST(flush_of_all_attempts_all_but_the_held),
 	    TEST(flush_of_many_goes_in_steps),
 	    TEST(a_flush_that_is_broken_off_says_so),
+	    TEST(a_dry_run_counts_and_touches_nothing),
+	    TEST(many_are_held_released_and_deleted),
+	    TEST(conditions_of_time_reason_and_way),
+	    TEST(a_bounced_message_fails_by_the_operators_word),
+	    TEST(a_bounce_waits_for_its_dsn),
+	    TEST(what_is_being_tried_is_not_bounced),
+	    TEST(many_bounces_do_not_pile_up),
 	};
 	return cmocka_run_group_tests_name("control", tests, NULL, NULL);
 }
