@@ -92,9 +92,9 @@ struct net_acceptor_events {
 struct net_acceptor;
 
 /*
- * Takes over a listening descriptor. At most 64 connections a turn. Without descriptors, or when there are so few left
- * (NET_FD_RESERVE) that deliveries and the journal would suffer, accepting pauses and is tried again every 250 ms:
- * meanwhile clients wait in the backlog, none is turned away, and nothing spins.
+ * Takes over a listening descriptor. At most 64 connections a turn. Without descriptors, or when only the last quarter
+ * is left, which deliveries, journal and helpers need, accepting pauses and is tried again every 250 ms: meanwhile
+ * clients wait in the backlog, none is turned away, and nothing spins.
  */
 struct net_acceptor *net_acceptor_new(struct net *net, int listen_fd, const struct net_acceptor_events *events);
 /* Closes the listening socket; those who wait in the backlog are reset. */
@@ -104,8 +104,8 @@ void net_acceptor_pause(struct net_acceptor *acceptor);
 void net_acceptor_resume(struct net_acceptor *acceptor);
 int net_acceptor_fd(const struct net_acceptor *acceptor);
 
-/* Descriptors that accepting leaves free: for deliveries, segments, helpers. At most a quarter of the limit. */
-#define NET_FD_RESERVE 64
+/* So many connections to others find descriptors even while accepting has paused: a fifth of the limit. */
+unsigned net_connections_max(void);
 
 /* Raises the soft limit of descriptors to the hard one; returns what it is now. */
 uint64_t net_raise_fd_limit(void);

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -38,9 +39,12 @@ static uint64_t fd_limit(void)
 /* The first descriptor number that is left for others. */
 static uint64_t reserved_from(void)
 {
-	uint64_t limit = fd_limit();
+	return fd_limit() / 4 * 3;
+}
 
-	return limit - MIN(limit / 4, (uint64_t)NET_FD_RESERVE);
+unsigned net_connections_max(void)
+{
+	return (unsigned)MAX(MIN(fd_limit() / 5, (uint64_t)UINT_MAX), (uint64_t)1);
 }
 
 uint64_t net_raise_fd_limit(void)

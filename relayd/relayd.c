@@ -124,6 +124,12 @@ static void configure_retry(struct relayd *r)
 	scheduler_configure(r->scheduler, &policy, r->config->retry.warn_after_ms);
 }
 
+/* Where descriptors are few, deliveries keep to their share: without one a connection would seem to be refused. */
+static unsigned connections_max(const struct relayd *r)
+{
+	return MIN((unsigned)r->config->delivery.connections, net_connections_max());
+}
+
 /* Everything that can be exchanged while running; nothing here can fail. */
 static void apply_config(struct relayd *r)
 {
@@ -133,8 +139,7 @@ static void apply_config(struct relayd *r)
 	for (size_t i = 0; i < r->config->relayhost_count; i++)
 		report_add_relayhost(r->report, r->config->relayhosts[i].name);
 	bounce_configure(r->bounce, r->config);
-	destinations_set_limits(r->destinations, (unsigned)r->config->delivery.connections,
-				(unsigned)r->config->delivery.per_destination);
+	destinations_set_limits(r->destinations, connections_max(r), (unsigned)r->config->delivery.per_destination);
 	deliveries_configure(r->deliveries, r->config, r->tls_policy);
 	submissions_configure(r->submissions, r->config);
 	auth_forget(r->auth);
@@ -364,7 +369,7 @@ static void make_deliveries(struct relayd *r)
 	struct destinations_options options = {.loop = r->loop,
 					       .queue = r->queue,
 					       .clock = r->clock,
-					       .connections_max = (unsigned)r->config->delivery.connections,
+					       .connections_max = connections_max(r),
 					       .per_destination_max = (unsigned)r->config->delivery.per_destination};
 
 	r->deliveries = deliveries_new(&delivering);

@@ -168,16 +168,21 @@ def test_connect_and_go_leaks_no_descriptor(relayd, upstream):
 
 
 def test_a_shortage_of_descriptors_pauses_and_passes(relayd, upstream):
-    """F15: With few descriptors, clients wait; deliveries have theirs."""
+    """F15: with few descriptors, clients wait; who is in and deliveries go on."""
     daemon = relayd(relayhost(upstream.port) + limits(connections=1000, connections_per_address=1000),
                     wrapper=("sh", "-c", 'ulimit -n 120; exec "$@"', "sh"))
+    member = Wire(daemon.port).ready()
     crowd = idle_connections(daemon.port, 200)
     daemon.wait_log("event=accept_paused")
+    for _ in range(50):
+        assert member.message().code == 250
+    upstream.get_many(50)
     close_all(crowd)
     with daemon.smtp() as client:
         client.send_message(message("after the shortage"))
     upstream.get()
     daemon.wait_log("event=accept_resumed")
+    member.close()
 
 
 # ---- rates and options of users
