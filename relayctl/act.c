@@ -219,13 +219,15 @@ int cmd_bounce(struct ctl *ctl, int argc, char **argv)
 
 int cmd_reload(struct ctl *ctl, int argc, char **argv)
 {
-	json_t *answer;
+	json_t *body, *answer;
 	int rc;
 
 	(void)argv;
 	if (argc > 1)
 		return ctl_wrong_usage("reload");
-	rc = ctl_request(ctl, "reload", json_object(), &answer);
+	body = json_object(); /* makes it a POST */
+	rc = ctl_request(ctl, "reload", body, &answer);
+	json_decref(body);
 	if (rc != CTL_OK)
 		return rc;
 	if (ctl->json)
