@@ -272,6 +272,9 @@ struct config {
 		const char *ca_file; /* NULL: the system's */
 	} delivery;
 	struct {
+		const char *ca_file; /* NULL: the system's */
+	} https;
+	struct {
 		struct config_steps steps[CLASS_COUNT]; /* CLASS_OTHER is `default`; all but CLASS_NONE have steps */
 		int64_t expire_ms;
 		int64_t warn_after_ms; /* 0: no delay warnings */

@@ -83,6 +83,7 @@ static const struct config_key root_keys[] = {
 {"delivery.per_destination", CONFIG_INT, AT(delivery.per_destination), "20", RANGE(1, 100000), 0, "connections to one destination at a time"},
 {"delivery.allow_loopback", CONFIG_BOOL, AT(delivery.allow_loopback), "false", NULL, 0, "deliver by MX to loopback and own addresses too"},
 {"delivery.ca_file", CONFIG_PATH,     AT(delivery.ca_file),  NULL, NULL, 0, "trusted authorities; default: the system's"},
+{"https.ca_file",    CONFIG_PATH,     AT(https.ca_file),     NULL, NULL, 0, "trusted authorities of token endpoints, webhooks and MTA-STS policies; default: the system's"},
 
 {"retry.greylist",   CONFIG_DURATION, STEPS(CLASS_GREYLIST), "5m10s, 5m5s, 5m, 10m5s, 5m10s, 30m, 1h, 2h1m10s, 1h58m20s, 4h", STEP, KEY_LIST, "waits after a greylister's \"come back later\""},
 {"retry.throttle",   CONFIG_DURATION, STEPS(CLASS_THROTTLE), "5m, 15m, 30m, 1h", STEP, KEY_LIST, "waits after \"too much, too fast\""},

@@ -175,12 +175,8 @@ static bool is_mailbox(struct slice text)
 
 static bool is_url(struct slice text)
 {
-	struct slice rest = {0};
+	struct slice rest = slice_has_case_prefix(text, SLICE("https://")) ? slice_from(text, 8) : (struct slice){0};
 
-	if (slice_has_case_prefix(text, SLICE("https://")))
-		rest = slice_from(text, 8);
-	else if (slice_has_case_prefix(text, SLICE("http://")))
-		rest = slice_from(text, 7);
 	for (size_t i = 0; i < rest.len; i++)
 		if (rest.ptr[i] <= ' ' || rest.ptr[i] >= 0x7f)
 			return false;
@@ -211,7 +207,7 @@ static const char *text_fault(const struct config_key *key, struct slice text)
 	case CONFIG_FIELD_NAME: return is_field_name(text) ? NULL : "is no name of a header field, such as X-Mailer";
 	case CONFIG_FIELD: return is_field(text) ? NULL : "is no header field: write \"Name: value\"";
 	case CONFIG_MAILBOX: return is_mailbox(text) ? NULL : "is no mail address, such as user@example.com";
-	case CONFIG_URL: return is_url(text) ? NULL : "is no URL, such as https://example.com/hook";
+	case CONFIG_URL: return is_url(text) ? NULL : "is no HTTPS URL, such as https://example.com/hook";
 	case CONFIG_FINGERPRINT:
 		return is_fingerprint(text) ? NULL : "is no SHA-256 fingerprint: 64 hexadecimal digits";
 	default: return NULL;

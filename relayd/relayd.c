@@ -9,6 +9,7 @@
 #include "relayd/drop.h"
 #include "relayd/gauges.h"
 #include "relayd/helper.h"
+#include "relayd/https.h"
 #include "relayd/listener.h"
 #include "relayd/recent.h"
 #include "relayd/report.h"
@@ -43,6 +44,7 @@ struct relayd {
 	struct dns_loop *dns;
 	struct resolver *resolver;
 	struct mx *mx;
+	struct https *https;
 	struct auth *auth;
 	struct dedupe *dedupe;
 	struct signer *signer;
@@ -112,6 +114,14 @@ static void configure_mx(struct relayd *r)
 		    mx_new(dns_loop_dns(r->dns), r->resolver, loop_timers(r->loop), r->clock, rng_system(), &options);
 }
 
+static void configure_https(struct relayd *r)
+{
+	const struct https_settings settings = {r->config->https.ca_file, r->config->delivery.allow_loopback,
+						(enum dns_ip)r->config->delivery.ip};
+
+	https_configure(r->https, &settings);
+}
+
 static void configure_retry(struct relayd *r)
 {
 	struct retry_policy policy;
@@ -135,6 +145,7 @@ static void apply_config(struct relayd *r)
 {
 	configure_log(r);
 	configure_mx(r);
+	configure_https(r);
 	configure_retry(r);
 	for (size_t i = 0; i < r->config->relayhost_count; i++)
 		report_add_relayhost(r->report, r->config->relayhosts[i].name);
@@ -426,6 +437,7 @@ static int start_parts(struct relayd *r, struct err *err)
 	if (!r->dns)
 		return EX_CONFIG;
 	r->resolver = resolver_new(dns_loop_dns(r->dns), loop_timers(r->loop), r->clock, rng_system(), NULL);
+	r->https = https_new(r->loop, r->resolver);
 	configure_mx(r);
 	r->tls_policy = tls_policy_new(r->config, err);
 	if (!r->tls_policy)
@@ -665,6 +677,7 @@ void relayd_free(struct relayd **relayd)
 	signer_free(&r->signer);
 	auth_free(&r->auth);
 	mx_free(&r->mx);
+	https_free(&r->https);
 	resolver_free(&r->resolver);
 	dns_loop_free(&r->dns);
 	tls_policy_free(&r->tls_policy);
