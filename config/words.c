@@ -31,7 +31,7 @@ const struct config_word config_words_tls_level[] = {
 	WORD("opportunistic", CONFIG_TLS_OPPORTUNISTIC),
 	WORD("required", CONFIG_TLS_REQUIRED),
 	WORD("verify", CONFIG_TLS_VERIFY),
-	LATER("dane", CONFIG_TLS_DANE),
+	WORD("dane", CONFIG_TLS_DANE),
 	END};
 const struct config_word config_words_relay_auth[] = {
 	WORD("auto", CONFIG_RELAY_AUTH_AUTO),

@@ -41,6 +41,8 @@ static void delivery_free(void *ctx)
 	struct delivery *d = ctx;
 
 	free(d->recipients);
+	mx_result_free(&d->hosts);
+	tls_policy_free(&d->policy);
 	config_free(&d->config);
 	free(d);
 }
@@ -84,6 +86,7 @@ void delivery_end(struct delivery *d)
 		mx_cancel(d->owner->options.mx, &d->lookup);
 	give_job_back(d);
 	delivery_drop_connection(d);
+	tls_lookup_free(&d->tls_lookup);
 	list_remove(&d->node);
 	d->owner->count--;
 	destination_on_closed(d->destination, &d->slot);
@@ -123,6 +126,7 @@ static struct destination_slot *open_delivery(void *ctx, struct destination *des
 	d->owner = owner;
 	d->destination = destination;
 	d->config = config_ref(owner->config);
+	d->policy = tls_policy_ref(owner->policy);
 	d->stage = RESOLVING;
 	list_node_init(&d->node);
 	list_append(&owner->all, &d->node);
@@ -160,13 +164,15 @@ struct deliveries *deliveries_new(const struct deliveries_options *options)
 	return deliveries;
 }
 
-void deliveries_configure(struct deliveries *deliveries, struct config *config, const struct tls_policy *policy)
+void deliveries_configure(struct deliveries *deliveries, struct config *config, struct tls_policy *policy)
 {
 	struct config *old = deliveries->config;
+	struct tls_policy *old_policy = deliveries->policy;
 
 	deliveries->config = config_ref(config);
 	config_free(&old);
-	deliveries->policy = policy;
+	deliveries->policy = tls_policy_ref(policy);
+	tls_policy_free(&old_policy);
 }
 
 unsigned deliveries_count(const struct deliveries *deliveries)
@@ -186,6 +192,7 @@ void deliveries_free(struct deliveries **deliveries)
 		return;
 	deliveries_abort(*deliveries);
 	config_free(&(*deliveries)->config);
+	tls_policy_free(&(*deliveries)->policy);
 	free(*deliveries);
 	*deliveries = NULL;
 }

@@ -17,7 +17,7 @@
 #include "relayd/destination.h"
 #include "relayd/metrics.h"
 #include "relayd/stream.h"
-#include "relayd/tls_policy.h"
+#include "relayd/tls_lookup.h"
 
 struct deliveries;
 
@@ -29,14 +29,14 @@ struct deliveries_options {
 	struct metrics *metrics;
 	struct resolver *resolver;
 	struct mx *mx;
+	struct tls_sources tls;
 };
 
 struct deliveries *deliveries_new(const struct deliveries_options *options);
 /* Closes what is left at once: recipients under way wait again, untried. */
 void deliveries_free(struct deliveries **deliveries);
-/* For connections that begin from now on; takes a reference to the configuration, borrows the policy, which is used
- * only while one begins. */
-void deliveries_configure(struct deliveries *deliveries, struct config *config, const struct tls_policy *policy);
+/* For connections that begin from now on; takes a reference to both. The policy is of that configuration. */
+void deliveries_configure(struct deliveries *deliveries, struct config *config, struct tls_policy *policy);
 struct destination_driver deliveries_driver(struct deliveries *deliveries);
 /* Connections that exist. */
 unsigned deliveries_count(const struct deliveries *deliveries);

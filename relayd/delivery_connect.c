@@ -35,69 +35,19 @@ void delivery_candidate_fault(struct delivery *d, enum delivery_stage stage, enu
 	outcome_of_fault(&d->fault, &place, OUTCOME_DEFERRED, class, NULL, text);
 }
 
-static bool tls_is_opportunistic(const struct delivery *d)
-{
-	return d->need.mode == SMTP_CLIENT_TLS_OPPORTUNISTIC;
-}
-
-static void count_handshake(const struct delivery *d, bool ok)
-{
-	struct tls_session *session = stream_tls(d->stream);
-	const char *result = !ok ? "failed" : tls_session_verify(session, NULL) ? "ok" : "unverified";
-
-	series_add(metrics_series(d->owner->options.metrics, METRIC_TLS_HANDSHAKES, "out",
-				  ok ? tls_session_version(session) : "", result),
-		   1);
-}
-
-void delivery_start_tls(struct delivery *d)
-{
-	struct tls_client_options options = d->need.session;
-
-	options.server_name = d->current->host;
-	options.resume_key = d->where;
-	d->step_began_ms = delivery_now_ms(d);
-	stream_start_tls_client(d->stream, d->need.credentials, &options);
-}
-
 static void on_connected(void *ctx)
 {
 	struct delivery *d = ctx;
 
 	timers_cancel(loop_timers(d->owner->options.loop), &d->timer);
 	delivery_observe(d, "connect");
+	delivery_tls_decide(d);
 	if (d->need.mode == SMTP_CLIENT_TLS_IMPLICIT) {
 		d->stage = SESSION;
 		delivery_start_tls(d);
 	} else {
 		delivery_begin_session(d);
 	}
-}
-
-static void on_tls(void *ctx, bool ok, const char *why)
-{
-	struct delivery *d = ctx;
-
-	count_handshake(d, ok);
-	if (ok) {
-		delivery_observe(d, "tls");
-		if (d->client)
-			smtp_client_tls_started(d->client);
-		else
-			delivery_begin_session(d);
-	} else if (tls_is_opportunistic(d)) {
-		d->without_tls = true;
-		delivery_retry_current(d);
-		return;
-	} else if (d->client) {
-		smtp_client_tls_failed(d->client, why);
-	} else {
-		delivery_candidate_fault(d, STAGE_TLS, CLASS_TLS, why);
-		delivery_give_up_candidate(d);
-		return;
-	}
-	if (d->stage != ENDING)
-		delivery_pump(d);
 }
 
 static size_t on_input(void *ctx, struct slice bytes)
@@ -168,7 +118,7 @@ static void set_where(struct delivery *d)
 
 static void connect_next(struct delivery *d)
 {
-	const struct stream_events events = {d, on_connected, on_input, on_drained, on_tls, on_end};
+	const struct stream_events events = {d, on_connected, on_input, on_drained, delivery_on_tls, on_end};
 	struct loop *loop = d->owner->options.loop;
 	struct dns_address source;
 	struct err err;
@@ -192,7 +142,8 @@ static void connect_next(struct delivery *d)
 
 /* ---- resolving ---- */
 
-static void add_candidate(struct delivery *d, const char *host, const struct dns_address *address)
+void delivery_add_candidate(struct delivery *d, const char *host, const struct dns_address *address,
+			    const struct tls_facts *facts)
 {
 	struct candidate *candidate;
 
@@ -201,6 +152,12 @@ static void add_candidate(struct delivery *d, const char *host, const struct dns
 	candidate = &d->candidates[d->candidate_count++];
 	slice_to_cstr(slice_of_str(host), candidate->host, sizeof(candidate->host));
 	candidate->address = *address;
+	candidate->facts = facts;
+}
+
+void delivery_connect(struct delivery *d)
+{
+	connect_next(d);
 }
 
 static void on_mx(void *ctx, struct mx_result *result)
@@ -218,11 +175,7 @@ static void on_mx(void *ctx, struct mx_result *result)
 		fail_destination(d);
 		return;
 	}
-	for (size_t h = 0; h < result->host_count; h++)
-		for (size_t a = 0; a < result->hosts[h].address_count; a++)
-			add_candidate(d, result->hosts[h].name, &result->hosts[h].addresses[a]);
-	mx_result_free(&result);
-	connect_next(d);
+	delivery_tls_ask_hosts(d, result);
 }
 
 static void on_resolved(void *ctx, const struct resolver_result *result)
@@ -241,9 +194,7 @@ static void on_resolved(void *ctx, const struct resolver_result *result)
 		fail_destination(d);
 		return;
 	}
-	for (size_t a = 0; a < result->address_count; a++)
-		add_candidate(d, relayhost->address.host, &result->addresses[a]);
-	connect_next(d);
+	delivery_tls_ask_relayhost(d, result);
 }
 
 void delivery_begin(void *ctx)
@@ -252,17 +203,16 @@ void delivery_begin(void *ctx)
 	const struct config_relayhost *relayhost = delivery_relayhost(d);
 	struct resolver_options options = {.ip = (enum dns_ip)d->config->delivery.ip, .is_configured_name = true};
 
-	tls_policy_decide(d->owner->policy, d->destination->id.tls, relayhost, &d->need);
 	d->step_began_ms = delivery_now_ms(d);
+	d->port = relayhost ? relayhost->address.port : (uint16_t)d->config->delivery.port;
+	delivery_tls_begin(d);
 	if (relayhost) {
-		d->port = relayhost->address.port;
 		d->lookup =
 		    resolver_lookup(d->owner->options.resolver, relayhost->address.host, &options, on_resolved, d);
 	} else if (delivery_is_to_relayhost(d)) {
 		delivery_candidate_fault(d, STAGE_ROUTE, CLASS_OTHER, "this relayhost is not configured any more");
 		fail_destination(d);
 	} else {
-		d->port = (uint16_t)d->config->delivery.port;
 		d->lookup = mx_lookup(d->owner->options.mx, d->destination->id.name, on_mx, d);
 	}
 }

@@ -2,7 +2,8 @@
  * relayd/delivery_internal.h - what the files of a delivery share
  *
  *   delivery.c          the set of them, the driver of destinations, beginning and end
- *   delivery_connect.c  from a destination to a connected stream: hosts, addresses, TLS, the next one when one fails
+ *   delivery_connect.c  from a destination to a connected stream: hosts, addresses, the next one when one fails
+ *   delivery_tls.c      what the hosts publish about TLS, the handshake, what it is worth
  *   delivery_session.c  the SMTP client's events, jobs, content, outcomes
  */
 #ifndef RELAYD_DELIVERY_INTERNAL_H
@@ -11,6 +12,7 @@
 #include "base/base.h"
 #include "relayd/delivery.h"
 #include "relayd/outcome.h"
+#include "relayd/tls_lookup.h"
 #include "smtp/client.h"
 
 enum { CANDIDATES_MAX = 32 };
@@ -18,7 +20,7 @@ enum { CANDIDATES_MAX = 32 };
 struct deliveries {
 	struct deliveries_options options;
 	struct config *config;
-	const struct tls_policy *policy;
+	struct tls_policy *policy;
 	struct list all;
 	unsigned count;
 };
@@ -27,6 +29,7 @@ struct deliveries {
 struct candidate {
 	char host[256];
 	struct dns_address address;
+	const struct tls_facts *facts; /* of its host */
 };
 
 enum stage { RESOLVING, CONNECTING, SESSION, IDLE, TRANSACTION, ENDING };
@@ -37,14 +40,19 @@ struct delivery {
 	struct deliveries *owner;
 	struct destination *destination;
 	struct config *config;
+	struct tls_policy *policy; /* of the same configuration */
 	enum stage stage;
 
-	uint64_t lookup; /* of mx or resolver */
+	uint64_t lookup;	       /* of mx or resolver */
+	struct mx_result *hosts;       /* until it is known what they publish; NULL for relayhosts */
+	struct tls_lookup *tls_lookup; /* owns the facts */
 	struct candidate candidates[CANDIDATES_MAX];
 	size_t candidate_count, next_candidate;
 	struct candidate *current;
 	uint16_t port;
-	struct tls_need need;
+	struct tls_need need;	 /* of the address that it is connected to */
+	enum tls_verdict verdict;
+	struct err tls_why;	 /* what keeps it from being AUTHENTICATED */
 	bool without_tls, use_helo; /* of the second try with the same address */
 	struct outcome fault;	    /* why the last address failed */
 
@@ -85,13 +93,36 @@ void delivery_say_goodbye(struct delivery *d);
 
 /* Looks the hosts up, then connects. A timer callback. */
 void delivery_begin(void *ctx);
+/* `facts` live as long as the delivery. */
+void delivery_add_candidate(struct delivery *d, const char *host, const struct dns_address *address,
+			    const struct tls_facts *facts);
+/* To the first candidate, or the destination has failed (d->fault) when there is none. */
+void delivery_connect(struct delivery *d);
 /* The same address once more. */
 void delivery_retry_current(struct delivery *d);
 /* This address was no good (d->fault says why); the next one, or the destination has failed. */
 void delivery_give_up_candidate(struct delivery *d);
 void delivery_candidate_fault(struct delivery *d, enum delivery_stage stage, enum failure_class class,
 			      const char *text);
+
+/* ---- delivery_tls.c ---- */
+
+/* Begins to ask what concerns the destination as a whole. */
+void delivery_tls_begin(struct delivery *d);
+/* The hosts are known: asks what they publish, makes candidates of those that may be connected to, and begins. `hosts`
+ * is taken. */
+void delivery_tls_ask_hosts(struct delivery *d, struct mx_result *hosts);
+/* The same for a relayhost. */
+void delivery_tls_ask_relayhost(struct delivery *d, const struct resolver_result *found);
+/* What the host at the other end of the connection needs: d->need. */
+void delivery_tls_decide(struct delivery *d);
 void delivery_start_tls(struct delivery *d);
+/* For stream_events. */
+void delivery_on_tls(void *ctx, bool ok, const char *why);
+/* READY: counts and remembers what the session is worth. */
+void delivery_tls_note_session(struct delivery *d);
+/* RFC 8689: may a message with REQUIRETLS go here? Otherwise `out` is filled. */
+bool delivery_tls_may_carry(const struct delivery *d, bool requiretls, struct outcome *out);
 
 /* ---- delivery_session.c ---- */
 

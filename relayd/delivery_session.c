@@ -104,16 +104,36 @@ static void begin_transaction(struct delivery *d, struct job *job)
 	smtp_client_send(d->client, &d->transaction);
 }
 
+/* A message that must not go over this connection is over before anything of it is sent. */
+static bool may_carry(struct delivery *d, struct job *job)
+{
+	bool requiretls = job->ticket->message.envelope.flags & QUEUE_REQUIRETLS;
+	struct outcome outcome;
+
+	if (delivery_tls_may_carry(d, requiretls, &outcome))
+		return true;
+	for (uint32_t i = 0; i < job->count; i++)
+		destination_on_outcome(d->destination, job, i, &outcome);
+	destination_on_job_done(d->destination, job, false);
+	return false;
+}
+
 void delivery_take_job(struct delivery *d)
 {
 	struct loop *loop = d->owner->options.loop;
+	unsigned refused = 0;
 	struct job *job;
 
 	if (smtp_client_transaction_count(d->client) >= SESSION_MAX_TRANSACTIONS) {
 		smtp_client_quit(d->client);
 		return;
 	}
-	job = destination_next_job(d->destination, &d->slot);
+	while ((job = destination_next_job(d->destination, &d->slot)) && !may_carry(d, job)) {
+		if (++refused < DESTINATION_READY_MAX)
+			continue;
+		smtp_client_quit(d->client);
+		return;
+	}
 	if (job) {
 		begin_transaction(d, job);
 		return;
@@ -230,6 +250,7 @@ static bool handle(struct delivery *d, const struct smtp_client_event *event)
 		return true;
 	}
 	case SMTP_CLIENT_READY:
+		delivery_tls_note_session(d);
 		destination_on_session(d->destination);
 		delivery_take_job(d);
 		return d->stage != ENDING;

@@ -376,7 +376,15 @@ static void make_deliveries(struct relayd *r)
 					       .route = route,
 					       .report = report,
 					       .bounce = bounce};
-	struct deliveries_options delivering = {r->loop, r->net, r->queue, r->metrics, r->resolver, r->mx};
+	struct deliveries_options delivering = {
+	    .loop = r->loop,
+	    .net = r->net,
+	    .queue = r->queue,
+	    .metrics = r->metrics,
+	    .resolver = r->resolver,
+	    .mx = r->mx,
+	    .tls = {dns_loop_dns(r->dns), loop_timers(r->loop), r->clock},
+	};
 	struct destinations_options options = {.loop = r->loop,
 					       .queue = r->queue,
 					       .clock = r->clock,

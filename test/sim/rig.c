@@ -250,7 +250,15 @@ static void make_deliveries(struct rig *rig)
 					       .route = route,
 					       .report = report,
 					       .bounce = bounce};
-	struct deliveries_options delivering = {rig->loop, rig->net, rig->queue, rig->metrics, rig->resolver, rig->mx};
+	struct deliveries_options delivering = {
+	    .loop = rig->loop,
+	    .net = rig->net,
+	    .queue = rig->queue,
+	    .metrics = rig->metrics,
+	    .resolver = rig->resolver,
+	    .mx = rig->mx,
+	    .tls = {rig->dns, loop_timers(rig->loop), &rig->clock->clock},
+	};
 	struct destinations_options options = {.loop = rig->loop,
 					       .queue = rig->queue,
 					       .clock = &rig->clock->clock,

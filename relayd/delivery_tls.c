@@ -1,0 +1,187 @@
+#include "relayd/delivery_internal.h"
+
+#include <stdio.h>
+
+/* ---- before the connection ---- */
+
+void delivery_tls_begin(struct delivery *d)
+{
+	const struct config_relayhost *relayhost = delivery_relayhost(d);
+	enum config_tls_level level = d->destination->id.tls;
+	struct tls_lookup_question question = {.next_hop = delivery_is_to_relayhost(d) ? NULL : d->destination->id.name,
+					       .port = d->port,
+					       .wants_dane = tls_policy_wants_dane(level, relayhost),
+					       .wants_sts = tls_policy_wants_sts(level, relayhost)};
+
+	d->tls_lookup = tls_lookup_new(&d->owner->options.tls, &question);
+}
+
+static void decide(const struct delivery *d, const struct tls_facts *facts, struct tls_need *need)
+{
+	tls_policy_decide(d->policy, d->destination->id.tls, delivery_relayhost(d), facts, need);
+}
+
+static void note_refused_host(struct delivery *d, const struct tls_facts *facts, const struct tls_need *need)
+{
+	struct outcome_place place = {STAGE_TLS, facts->host, false, 0};
+
+	outcome_of_fault(&d->fault, &place, OUTCOME_DEFERRED, need->class, NULL, need->why);
+}
+
+/* The hosts that may be connected to become candidates, the best first. */
+static void on_facts(void *ctx)
+{
+	struct delivery *d = ctx;
+	struct tls_need need;
+
+	for (size_t h = 0; h < d->hosts->host_count; h++) {
+		const struct mx_host *host = &d->hosts->hosts[h];
+		const struct tls_facts *facts = tls_lookup_facts(d->tls_lookup, h);
+
+		decide(d, facts, &need);
+		if (need.is_refused)
+			note_refused_host(d, facts, &need);
+		for (size_t a = 0; a < host->address_count && !need.is_refused; a++)
+			delivery_add_candidate(d, host->name, &host->addresses[a], facts);
+	}
+	mx_result_free(&d->hosts);
+	delivery_connect(d);
+}
+
+void delivery_tls_ask_hosts(struct delivery *d, struct mx_result *hosts)
+{
+	char literal[DNS_ADDRESS_TEXT];
+
+	d->hosts = hosts;
+	for (size_t h = 0; h < hosts->host_count; h++) {
+		struct tls_lookup_host host = {.name = hosts->hosts[h].name,
+					       .canonical = hosts->hosts[h].canonical,
+					       .is_name_secure = hosts->mx_secure,
+					       .is_secure = hosts->hosts[h].secure};
+		if (hosts->is_literal) {
+			dns_address_format(&hosts->hosts[h].addresses[0], literal);
+			host = (struct tls_lookup_host){.name = literal, .is_name_secure = true};
+		}
+		tls_lookup_add_host(d->tls_lookup, &host);
+	}
+	tls_lookup_start(d->tls_lookup, on_facts, d);
+}
+
+/* As on_facts(), for the one host of a relayhost; its addresses stand by as candidates already. */
+static void on_relayhost_facts(void *ctx)
+{
+	struct delivery *d = ctx;
+	const struct tls_facts *facts = tls_lookup_facts(d->tls_lookup, 0);
+	struct tls_need need;
+
+	decide(d, facts, &need);
+	if (need.is_refused) {
+		note_refused_host(d, facts, &need);
+		d->candidate_count = 0;
+	}
+	delivery_connect(d);
+}
+
+void delivery_tls_ask_relayhost(struct delivery *d, const struct resolver_result *found)
+{
+	const char *name = delivery_relayhost(d)->address.host;
+	struct tls_lookup_host host = {
+	    .name = name, .canonical = found->canonical, .is_name_secure = true, .is_secure = found->secure};
+	size_t number = tls_lookup_add_host(d->tls_lookup, &host);
+
+	for (size_t a = 0; a < found->address_count; a++)
+		delivery_add_candidate(d, name, &found->addresses[a], tls_lookup_facts(d->tls_lookup, number));
+	tls_lookup_start(d->tls_lookup, on_relayhost_facts, d);
+}
+
+void delivery_tls_decide(struct delivery *d)
+{
+	decide(d, d->current->facts, &d->need);
+	d->verdict = TLS_VERDICT_ENCRYPTED;
+	err_set(&d->tls_why, ERR_CRYPTO, "the connection is not encrypted");
+}
+
+/* ---- the handshake ---- */
+
+void delivery_start_tls(struct delivery *d)
+{
+	d->need.session.resume_key = d->where;
+	d->step_began_ms = delivery_now_ms(d);
+	stream_start_tls_client(d->stream, d->need.credentials, &d->need.session);
+}
+
+static void count_handshake(const struct delivery *d, const char *version, const char *result)
+{
+	series_add(metrics_series(d->owner->options.metrics, METRIC_TLS_HANDSHAKES, "out", version, result), 1);
+}
+
+static void on_established(struct delivery *d)
+{
+	struct tls_session *session = stream_tls(d->stream);
+
+	d->verdict = tls_policy_judge(&d->need, d->current->facts, session, &d->tls_why);
+	count_handshake(d, tls_session_version(session),
+			d->verdict == TLS_VERDICT_REFUSED     ? "failed"
+			: d->verdict == TLS_VERDICT_ENCRYPTED ? "unverified"
+							      : "ok");
+	delivery_observe(d, "tls");
+}
+
+static void fail(struct delivery *d, const char *why)
+{
+	if (d->client) {
+		smtp_client_tls_failed(d->client, why);
+		delivery_pump(d);
+	} else {
+		delivery_candidate_fault(d, STAGE_TLS, CLASS_TLS, why);
+		delivery_give_up_candidate(d);
+	}
+}
+
+void delivery_on_tls(void *ctx, bool ok, const char *why)
+{
+	struct delivery *d = ctx;
+	char text[sizeof(d->tls_why.text) + 64];
+
+	if (!ok) {
+		count_handshake(d, "", "failed");
+		if (!tls_policy_may_go_clear(&d->need)) {
+			fail(d, why);
+			return;
+		}
+		d->without_tls = true;
+		delivery_retry_current(d);
+		return;
+	}
+	on_established(d);
+	if (d->verdict == TLS_VERDICT_REFUSED) {
+		snprintf(text, sizeof(text), "%s: %s", tls_basis_name(d->need.basis), d->tls_why.text);
+		fail(d, text);
+	} else if (d->client) {
+		smtp_client_tls_started(d->client);
+		delivery_pump(d);
+	} else {
+		delivery_begin_session(d);
+	}
+}
+
+void delivery_tls_note_session(struct delivery *d)
+{
+	if (!smtp_client_is_tls(d->client))
+		count_handshake(d, "", "plain");
+}
+
+/* ---- REQUIRETLS ---- */
+
+bool delivery_tls_may_carry(const struct delivery *d, bool requiretls, struct outcome *out)
+{
+	struct outcome_place place = delivery_place(d, STAGE_TLS, 0);
+	char text[sizeof(d->tls_why.text) + 128];
+
+	if (!requiretls || d->verdict == TLS_VERDICT_AUTHENTICATED)
+		return true;
+	snprintf(text, sizeof(text), "the sender asks for REQUIRETLS, but this host is not authenticated: %s",
+		 d->tls_why.text);
+	outcome_of_fault(out, &place, OUTCOME_FAILED, CLASS_TLS, "5.7.10", text);
+	return false;
+}
