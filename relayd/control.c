@@ -12,11 +12,18 @@ static const struct {
 	const char *method, *path;
 	control_endpoint *endpoint;
 } endpoints[] = {
-    {"GET", "/v1/status", control_get_status},	   {"GET", "/v1/health", control_get_health},
-    {"GET", "/v1/queue", control_get_queue},	   {"GET", "/v1/message", control_get_message},
-    {"POST", "/v1/flush", control_post_flush},	   {"POST", "/v1/hold", control_post_hold},
-    {"POST", "/v1/release", control_post_release}, {"POST", "/v1/delete", control_post_delete},
-    {"POST", "/v1/bounce", control_post_bounce},   {"POST", "/v1/reload", control_post_reload},
+    {"GET", "/v1/status", control_get_status},
+    {"GET", "/v1/health", control_get_health},
+    {"GET", "/v1/queue", control_get_queue},
+    {"GET", "/v1/message", control_get_message},
+    {"POST", "/v1/flush", control_post_flush},
+    {"POST", "/v1/hold", control_post_hold},
+    {"POST", "/v1/release", control_post_release},
+    {"POST", "/v1/delete", control_post_delete},
+    {"POST", "/v1/bounce", control_post_bounce},
+    {"POST", "/v1/reload", control_post_reload},
+    {"POST", "/v1/relayhosts/*/pause", control_post_relayhost},
+    {"POST", "/v1/relayhosts/*/resume", control_post_relayhost},
 };
 
 struct control *control_new(const struct control_options *options)
@@ -67,11 +74,27 @@ static void post(struct control *control, control_endpoint *endpoint, const stru
 	json_decref(body);
 }
 
+/* '*' stands for one part. */
+static bool path_fits(const char *pattern, const char *path)
+{
+	for (; *pattern; pattern++) {
+		if (*pattern != '*') {
+			if (*pattern != *path++)
+				return false;
+			continue;
+		}
+		if (*path == '/' || *path == '\0')
+			return false;
+		path += strcspn(path, "/");
+	}
+	return *path == '\0';
+}
+
 void control_handle(void *ctx, const struct http_request *request, struct http_response *response)
 {
 	response->content_type = "application/json";
 	for (size_t i = 0; i < ARRAY_LEN(endpoints); i++) {
-		if (strcmp(request->path, endpoints[i].path) != 0)
+		if (!path_fits(endpoints[i].path, request->path))
 			continue;
 		if (!is_method(request, endpoints[i].method))
 			control_refuse(response, 405, "%s wants %s", endpoints[i].path, endpoints[i].method);

@@ -12,6 +12,9 @@
  *   POST the same {state, domain, ...}   all messages that meet the conditions (relayd/control_filter.h); {all: true}
  *                                        every one; flush also with {}: {count, busy, failed, synced}. dry_run: true
  *                                        counts only; progress: true puts lines {looked, total, count} before it
+ *   POST /v1/relayhosts/NAME/pause, /resume
+ *                                        {name, paused, changed}: a paused one gets no new message until it is resumed,
+ *                                        restarts included; 404: no such relayhost
  *   POST /v1/reload                      {ok}, or 400 with what is wrong with the configuration
  *
  * Refusals are {error: words}: 400 for a request that makes no sense, 404 when nothing is known by that id or path,
@@ -46,6 +49,7 @@ struct control_options {
 	struct metrics *metrics;
 	struct queue *queue;
 	struct destinations *destinations;
+	struct pauses *pauses;
 	struct scheduler *scheduler;
 	struct health *health;
 	struct recent *recent;

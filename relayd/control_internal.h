@@ -17,7 +17,8 @@ typedef void control_endpoint(struct control *control, const struct http_request
 			      struct http_response *response);
 
 control_endpoint control_get_status, control_get_health, control_get_queue, control_get_message, control_post_flush,
-    control_post_hold, control_post_release, control_post_delete, control_post_bounce, control_post_reload;
+    control_post_hold, control_post_release, control_post_delete, control_post_bounce, control_post_reload,
+    control_post_relayhost;
 
 int64_t control_now_wall(const struct control *control);
 const struct config *control_config(const struct control *control);

@@ -23,6 +23,22 @@ static const char *const why_texts[CLASS_COUNT] = {
     [CLASS_OTHER] = "the server had a temporary failure",
 };
 
+/* Why this destination takes nothing now, as the end of a sentence; false: it does. */
+static bool why_not_now(struct control *control, const struct destination_id *id, char *out, size_t size)
+{
+	const struct destination *d = destinations_find(control->options.destinations, id);
+	int64_t wait_ms = d ? d->backoff_until_ms - loop_now_ms(control->options.loop) : 0;
+
+	if (id->kind == DESTINATION_RELAYHOST && pauses_has(control->options.pauses, id->name)) {
+		snprintf(out, size, "; relayhost %s is paused by an operator", id->name);
+		return true;
+	}
+	if (wait_ms > 0)
+		snprintf(out, size, "; back-off of %s (%s) ends in %lld s", d->key,
+			 failure_class_name(d->trouble.class), (long long)(wait_ms + 999) / 1000);
+	return wait_ms > 0;
+}
+
 /* Also that its destination is not tried before, which may be the whole reason of one that was never tried. */
 static json_t *why_of(struct control *control, const struct queue_message *message, uint32_t r)
 {
@@ -32,15 +48,9 @@ static json_t *why_of(struct control *control, const struct queue_message *messa
 	int len = snprintf(text, sizeof(text), "%s", why_texts[class < CLASS_COUNT ? class : CLASS_OTHER]);
 
 	control_route(control, &message->envelope, r, &targets);
-	for (size_t i = 0; i < targets.count; i++) {
-		const struct destination *d = destinations_find(control->options.destinations, &targets.targets[i]);
-		int64_t wait_ms = d ? d->backoff_until_ms - loop_now_ms(control->options.loop) : 0;
-		if (wait_ms <= 0)
-			continue;
-		snprintf(text + len, sizeof(text) - (size_t)len, "; back-off of %s (%s) ends in %lld s", d->key,
-			 failure_class_name(d->trouble.class), (long long)(wait_ms + 999) / 1000);
-		break;
-	}
+	for (size_t i = 0; i < targets.count; i++)
+		if (why_not_now(control, &targets.targets[i], text + len, sizeof(text) - (size_t)len))
+			break;
 	return control_str(text);
 }
 

@@ -69,15 +69,9 @@ static json_t *journal_of(const struct queue_stats *stats)
 			 (json_int_t)stats->syncs, "segments", (json_int_t)stats->segments);
 }
 
-/* Those that stand in its line; messages that were put off until the end of a back-off are in the queue's heap, and
- * nobody counts them by destination. */
 static json_int_t waiting_of(const struct destination *d)
 {
-	json_int_t waiting = d->ready_count;
-
-	for (int class = 0; class < MESSAGE_CLASS_COUNT; class ++)
-		waiting += d->parked[class].count;
-	return waiting;
+	return (json_int_t)destination_waiting(d);
 }
 
 static json_t *next_attempt_of(struct control *control, const struct destination *d)
@@ -102,7 +96,7 @@ static json_t *relayhost_of(struct control *control, const struct config_relayho
 {
 	const struct destination *trouble = NULL;
 	struct destination *d = NULL;
-	int64_t last_success = 0;
+	int64_t last_success = 0, since = pauses_since_wall(control->options.pauses, relayhost->name);
 	json_int_t waiting = 0;
 	struct buf address;
 	json_t *answer;
@@ -121,6 +115,9 @@ static json_t *relayhost_of(struct control *control, const struct config_relayho
 			   control_text(buf_slice(&address)), "up", trouble == NULL, "last_success_sec",
 			   last_success_of(control, relayhost->name, last_success), "waiting", waiting);
 	buf_fini(&address);
+	json_object_set_new(answer, "paused", json_boolean(since != 0));
+	json_object_set_new(answer, "paused_sec",
+			    since ? control_seconds(since, control_now_wall(control)) : json_null());
 	json_object_set_new(answer, "class", control_str(trouble ? failure_class_name(trouble->trouble.class) : ""));
 	json_object_set_new(answer, "trouble", control_str(trouble ? trouble->trouble.text : ""));
 	return answer;

@@ -15,6 +15,8 @@ enum {
 	REFILL_EACH_MS = 10,
 	PROGRESS_MS = 30 * 1000, /* a session that has got nowhere for longer proves nothing */
 	GROW_PAUSE_MS = 60 * 1000,
+	PAUSED_LOOK_MS = 60 * 1000,
+	SWEEP_EACH_MS = 60 * 1000,
 	YIELD_AFTER_JOBS = 50, /* the last connection goes too when others have none */
 };
 
@@ -44,6 +46,7 @@ static void destination_free(struct destination *d)
 {
 	timers_cancel(loop_timers(d->owner->options.loop), &d->timer);
 	timers_cancel(loop_timers(d->owner->options.loop), &d->refill_timer);
+	timers_cancel(loop_timers(d->owner->options.loop), &d->sweep_timer);
 	for (int class = 0; class < MESSAGE_CLASS_COUNT; class ++)
 		queue_list_fini(&d->parked[class]);
 	list_remove(&d->starved_node);
@@ -95,12 +98,17 @@ static int64_t now_ms(const struct destinations *destinations)
 	return loop_now_ms(destinations->options.loop);
 }
 
+static bool is_paused(const struct destinations *destinations, const struct destination_id *id)
+{
+	return id->kind == DESTINATION_RELAYHOST && pauses_has(destinations->options.pauses, id->name);
+}
+
 static bool is_forgettable(const struct destination *d, int64_t now)
 {
 	for (int class = 0; class < MESSAGE_CLASS_COUNT; class ++)
 		if (d->parked[class].count > 0)
 			return false;
-	return d->ready_count == 0 && d->connections == 0 && d->trouble.kind == OUTCOME_NONE && !d->paused &&
+	return d->ready_count == 0 && d->connections == 0 && d->trouble.kind == OUTCOME_NONE &&
 	       now - d->used_at_ms > FORGET_AFTER_MS;
 }
 
@@ -144,6 +152,8 @@ struct destination *destinations_get(struct destinations *destinations, const st
 		list_init(&d->idle);
 		list_node_init(&d->starved_node);
 		d->window = WINDOW_START;
+		d->parked_expires_wall = INT64_MAX;
+		d->paused = is_paused(destinations, id);
 		HASH_ADD_STR(destinations->by_key, key, d);
 	}
 	d->used_at_ms = now_ms(destinations);
@@ -176,7 +186,7 @@ bool destination_is_open(const struct destination *d, int64_t *until_wall)
 
 	*until_wall = wall;
 	if (d->paused) {
-		*until_wall = wall + BACKOFF_RELAYHOST_MAX_MS;
+		*until_wall = wall + PAUSED_LOOK_MS;
 		return false;
 	}
 	if (d->backoff_until_ms <= now_ms(d->owner))
@@ -190,9 +200,40 @@ bool destination_has_room(const struct destination *d)
 	return d->ready_count < DESTINATION_READY_MAX;
 }
 
-void destination_park(struct destination *d, enum message_class class, uint64_t id)
+static void on_sweep(void *ctx);
+
+void destination_park(struct destination *d, enum message_class class, uint64_t id, int64_t expires_wall)
 {
 	queue_list_append(&d->parked[class], id);
+	if (d->parked_expires_wall == INT64_MAX)
+		timers_set(loop_timers(d->owner->options.loop), &d->sweep_timer, now_ms(d->owner) + SWEEP_EACH_MS,
+			   on_sweep, d);
+	d->parked_expires_wall = MIN(d->parked_expires_wall, expires_wall);
+}
+
+static uint64_t parked_count(const struct destination *d)
+{
+	uint64_t count = 0;
+
+	for (int class = 0; class < MESSAGE_CLASS_COUNT; class ++)
+		count += d->parked[class].count;
+	return count;
+}
+
+void destination_note_put_off(struct destination *d)
+{
+	if (d->trouble.kind != OUTCOME_NONE)
+		d->put_off++;
+}
+
+void destination_note_return(struct destination *d)
+{
+	d->put_off -= d->put_off > 0;
+}
+
+uint64_t destination_waiting(const struct destination *d)
+{
+	return parked_count(d) + d->ready_count + d->put_off;
 }
 
 /* An idle connection of any destination gives its place to one that has work. */
@@ -288,25 +329,27 @@ static bool pop_parked(struct destination *d, uint64_t *id)
 	return false;
 }
 
-/* Half empty is the moment: the scheduler reads several messages in a row, and the line never runs dry meanwhile. */
+/* Half empty is the moment: the scheduler reads several messages in a row, and the line never runs dry meanwhile. A
+ * sweep takes them whatever the line holds. */
+static bool wants_parked(const struct destination *d)
+{
+	return d->sweep > 0 || (!d->paused && d->ready_count <= DESTINATION_READY_MAX / 2);
+}
+
 static void unpark(struct destination *d)
 {
 	const struct destination_events *events = &d->owner->options.events;
 	uint64_t id;
 
-	if (d->owner->stopping || d->ready_count > DESTINATION_READY_MAX / 2)
+	if (d->owner->stopping || !wants_parked(d))
 		return;
 	d->used_at_ms = now_ms(d->owner); /* the scheduler may make and forget destinations, but not this one */
-	for (int i = 0; i < DESTINATION_READY_MAX / 2 && pop_parked(d, &id); i++)
+	for (int i = 0; i < DESTINATION_READY_MAX / 2 && pop_parked(d, &id); i++) {
+		d->sweep -= d->sweep > 0;
 		events->on_unparked(events->ctx, id);
-}
-
-static bool has_parked(const struct destination *d)
-{
-	for (int class = 0; class < MESSAGE_CLASS_COUNT; class ++)
-		if (d->parked[class].count > 0)
-			return true;
-	return false;
+	}
+	if (parked_count(d) == 0)
+		d->sweep = 0;
 }
 
 static void on_refill(void *ctx);
@@ -315,7 +358,7 @@ static void on_refill(void *ctx);
  * put off, they come back in portions, so that the loop never stalls. */
 static void refill_later(struct destination *d)
 {
-	if (has_parked(d) && d->ready_count <= DESTINATION_READY_MAX / 2)
+	if (parked_count(d) > 0 && wants_parked(d))
 		timers_set(loop_timers(d->owner->options.loop), &d->refill_timer, now_ms(d->owner) + REFILL_EACH_MS,
 			   on_refill, d);
 }
@@ -324,6 +367,27 @@ static void on_refill(void *ctx)
 {
 	unpark(ctx);
 	refill_later(ctx);
+}
+
+/* Each goes through the scheduler once, in order: those that stay come to stand in the same order again. */
+static void sweep(struct destination *d)
+{
+	d->sweep = (unsigned)parked_count(d);
+	d->parked_expires_wall = INT64_MAX;
+	on_refill(d);
+}
+
+static void on_sweep(void *ctx)
+{
+	struct destination *d = ctx;
+
+	if (parked_count(d) == 0)
+		d->parked_expires_wall = INT64_MAX;
+	else if (clock_wall_ms(d->owner->options.clock) >= d->parked_expires_wall)
+		sweep(d);
+	if (d->parked_expires_wall != INT64_MAX)
+		timers_set(loop_timers(d->owner->options.loop), &d->sweep_timer, now_ms(d->owner) + SWEEP_EACH_MS,
+			   on_sweep, d);
 }
 
 static void on_backoff_over(void *ctx)
@@ -353,11 +417,37 @@ void destination_retry_now(struct destination *d)
 	on_backoff_over(d);
 }
 
-void destination_set_paused(struct destination *d, bool paused)
+/* What stands in line goes elsewhere, if it may; what cannot comes back and is parked. */
+static void begin_pause(struct destination *d)
 {
-	d->paused = paused;
-	if (!paused)
-		destination_retry_now(d);
+	d->paused = true;
+	hand_back_line(d, clock_wall_ms(d->owner->options.clock));
+	sweep(d);
+}
+
+static void end_pause(struct destination *d)
+{
+	d->paused = false;
+	destination_retry_now(d);
+}
+
+static struct destination *find_changed(struct destinations *destinations)
+{
+	struct destination *d, *next;
+
+	HASH_ITER(hh, destinations->by_key, d, next)
+	if (d->paused != is_paused(destinations, &d->id))
+		return d;
+	return NULL;
+}
+
+/* Looked for anew each time: either may make and forget destinations. */
+void destinations_apply_pauses(struct destinations *destinations)
+{
+	struct destination *d;
+
+	while ((d = find_changed(destinations)))
+		(d->paused ? end_pause : begin_pause)(d);
 }
 
 void destinations_stop(struct destinations *destinations)
@@ -470,6 +560,7 @@ static void end_trouble(struct destination *d)
 	bool was_in_trouble = d->trouble.kind != OUTCOME_NONE;
 
 	d->failures = 0;
+	d->put_off = 0;
 	d->backoff_until_ms = 0;
 	timers_cancel(loop_timers(d->owner->options.loop), &d->timer);
 	if (was_in_trouble) {

@@ -9,7 +9,8 @@
  * LINES      jobs in memory wait in `ready`, at most DESTINATION_READY_MAX; messages beyond that wait in `parked`,
  * which costs no memory (queue/queue.h), and come back through the scheduler when there is room. CLASSES transactional,
  * default and bulk are served 8 : 4 : 1, so that none starves. BACK-OFF   after a connection or account failure: 5 s,
- * doubling to 10 min (relayhosts: to 1 min); ended by a success, or by an operator's flush.
+ * doubling to 10 min (relayhosts: to 1 min); ended by a success, or by an operator's flush. PAUSED relayhosts keep
+ * their mail parked, in order; a message whose lifetime ends meanwhile still ends in time.
  */
 #ifndef RELAYD_DESTINATION_H
 #define RELAYD_DESTINATION_H
@@ -20,6 +21,7 @@
 #include "queue/queue.h"
 #include "relayd/job.h"
 #include "relayd/loop.h"
+#include "relayd/pauses.h"
 
 #include <uthash.h>
 
@@ -55,6 +57,9 @@ struct destination {
 	unsigned ready_count;
 	unsigned turn; /* of the weighted round over the classes */
 	struct queue_list parked[MESSAGE_CLASS_COUNT];
+	int64_t parked_expires_wall; /* not later than the first lifetime of a parked message ends; INT64_MAX: none */
+	unsigned sweep;		     /* parked messages that still have to go through the scheduler once */
+	unsigned put_off;	     /* messages that wait in the queue because of its trouble, as far as we know */
 
 	struct list idle;	    /* deliveries without a job, the longest idle first */
 	unsigned connections, busy; /* busy: connecting or in a transaction */
@@ -68,7 +73,7 @@ struct destination {
 	int64_t backoff_until_ms;
 	struct outcome trouble; /* what the last failure was; kind OUTCOME_NONE: healthy */
 	int64_t trouble_since_wall, last_success_wall;
-	timer_id timer, refill_timer;
+	timer_id timer, refill_timer, sweep_timer;
 	bool paused; /* by an operator */
 	int64_t used_at_ms;
 };
@@ -109,6 +114,7 @@ struct destinations_options {
 	struct destination_driver driver;
 	unsigned connections_max; /* of all destinations together */
 	unsigned per_destination_max;
+	const struct pauses *pauses; /* NULL: nothing is ever paused */
 };
 
 struct destinations *destinations_new(const struct destinations_options *options);
@@ -127,12 +133,18 @@ unsigned destinations_connection_count(const struct destinations *destinations);
 bool destination_is_open(const struct destination *destination, int64_t *until_wall);
 /* There is room for another job in memory; otherwise park the message. */
 bool destination_has_room(const struct destination *destination);
-void destination_park(struct destination *destination, enum message_class class, uint64_t id);
+void destination_park(struct destination *destination, enum message_class class, uint64_t id, int64_t expires_wall);
+/* A message waits in the queue because of its trouble, or has come back from there; for destination_waiting() alone. */
+void destination_note_put_off(struct destination *destination);
+void destination_note_return(struct destination *destination);
+/* Messages that are known to wait for it: in its line, parked, and put off while it is in trouble. */
+uint64_t destination_waiting(const struct destination *destination);
 /* Takes the job into its line; it is begun at once or later. */
 void destination_submit(struct destination *destination, struct job *job);
 /* An operator's flush: ends back-off. */
 void destination_retry_now(struct destination *destination);
-void destination_set_paused(struct destination *destination, bool paused);
+/* An operator has paused or resumed relayhosts. */
+void destinations_apply_pauses(struct destinations *destinations);
 /* Ends idle connections and begins no new jobs: the daemon stops. */
 void destinations_stop(struct destinations *destinations);
 

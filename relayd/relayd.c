@@ -11,6 +11,8 @@
 #include "relayd/helper.h"
 #include "relayd/https.h"
 #include "relayd/listener.h"
+#include "relayd/memo.h"
+#include "relayd/pauses.h"
 #include "relayd/recent.h"
 #include "relayd/report.h"
 #include "relayd/router.h"
@@ -40,6 +42,8 @@ struct relayd {
 	struct helpers *helpers;
 	struct disk *disk;
 	struct queue *queue;
+	struct memos *memos;
+	struct pauses *pauses;
 	struct net *net;
 	struct dns_loop *dns;
 	struct resolver *resolver;
@@ -214,7 +218,10 @@ static const struct config *current_config(void *ctx)
 
 static void on_disk_done(void *ctx, const struct disk_done *done)
 {
-	queue_on_disk_done(((struct relayd *)ctx)->queue, done);
+	struct relayd *r = ctx;
+
+	if (!memos_on_disk_done(r->memos, done))
+		queue_on_disk_done(r->queue, done);
 }
 
 static void on_synced(void *ctx, uint32_t duration_us)
@@ -352,6 +359,7 @@ static int open_queue(struct relayd *r, struct err *err)
 static int start_storage(struct relayd *r, struct err *err)
 {
 	struct helpers_options options = {.loop = r->loop, .log = r->log, .on_disk_done = on_disk_done, .disk_ctx = r};
+	struct memos_options remembering = {r->loop, r->log, r->spool_fd, NULL};
 	bool inline_work = r->config->helpers == 0;
 
 	options.journal_fd = inline_work ? -1 : disk_open_journal_dir(r->spool_fd, err);
@@ -363,7 +371,11 @@ static int start_storage(struct relayd *r, struct err *err)
 	if (!r->helpers)
 		return err->code == ERR_PERMISSION ? EX_NOPERM : err->code == ERR_SYSTEM ? EX_OSERR : EX_CONFIG;
 	r->disk = disk_real_new(r->spool_fd, inline_work ? NULL : helpers_disk_async(r->helpers), err);
-	return r->disk ? open_queue(r, err) : EX_IOERR;
+	if (!r->disk)
+		return EX_IOERR;
+	remembering.async = inline_work ? NULL : helpers_disk_async(r->helpers);
+	r->memos = memos_new(&remembering);
+	return open_queue(r, err);
 }
 
 static void make_deliveries(struct relayd *r)
@@ -391,6 +403,8 @@ static void make_deliveries(struct relayd *r)
 					       .connections_max = connections_max(r),
 					       .per_destination_max = (unsigned)r->config->delivery.per_destination};
 
+	r->pauses = pauses_new(r->memos, r->clock);
+	options.pauses = r->pauses;
 	r->deliveries = deliveries_new(&delivering);
 	r->scheduler = scheduler_new(&scheduling);
 	scheduler_destination_events(r->scheduler, &options.events);
@@ -427,6 +441,7 @@ static void make_control(struct relayd *r)
 					  .metrics = r->metrics,
 					  .queue = r->queue,
 					  .destinations = r->destinations,
+					  .pauses = r->pauses,
 					  .scheduler = r->scheduler,
 					  .health = r->health,
 					  .recent = r->recent,
@@ -676,7 +691,9 @@ void relayd_free(struct relayd **relayd)
 	drop_free(&r->drop);
 	submissions_free(&r->submissions);
 	deliveries_free(&r->deliveries);
+	memos_free(&r->memos); /* what they are about is still there */
 	destinations_free(&r->destinations);
+	pauses_free(&r->pauses);
 	scheduler_free(&r->scheduler);
 	bounce_free(&r->bounce);
 	report_free(&r->report);

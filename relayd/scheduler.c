@@ -11,6 +11,7 @@ enum {
 	WAIT_MAX_MS = 60 * 1000, /* the wall clock may be set meanwhile */
 	UNREADABLE_WAIT_MS = 1000,
 	NO_DSN_WAIT_MS = 60 * 1000,
+	FRESH_MS = 3 * 1000, /* within so much a new message is first looked at */
 	FULL_WAIT_MS = 10 * 1000,
 };
 
@@ -277,6 +278,8 @@ static void settle_deferrals(struct scheduler *s, struct job *job)
 		else
 			defer(s, job, &job->deferrals[i], now);
 	}
+	if (job->deferral_count > 0 && !has_ended && job->destination)
+		destination_note_put_off(job->destination);
 }
 
 /* ---- which next hop ---- */
@@ -478,16 +481,18 @@ static bool has_others(const struct queue_message *message, const struct group *
 	return open > group->count;
 }
 
-/* A message all of which waits for one destination whose line is full stands behind it without costing memory. */
+/* A message all of which waits for one destination that is paused, or whose line is full, stands behind it without
+ * costing memory. */
 static bool is_parked(const struct queue_message *message, const struct plan *plan)
 {
 	struct destination *d = plan->groups[0].destination;
 	int64_t until;
 
-	if (plan->count != 1 || !d || !destination_is_open(d, &until) || destination_has_room(d) ||
-	    has_others(message, &plan->groups[0]))
+	if (plan->count != 1 || !d || has_others(message, &plan->groups[0]))
 		return false;
-	destination_park(d, message->envelope.class, message->id);
+	if (!d->paused && (!destination_is_open(d, &until) || destination_has_room(d)))
+		return false;
+	destination_park(d, message->envelope.class, message->id, message->envelope.expires_wall);
 	return true;
 }
 
@@ -503,14 +508,16 @@ static void begin_group(struct scheduler *s, struct ticket *ticket, const struct
 {
 	int64_t until;
 
-	if (!group->destination)
+	if (!group->destination) {
 		finish_locally(s, ticket, group->indexes, group->count, &group->failure);
-	else if (!destination_is_open(group->destination, &until))
+	} else if (!destination_is_open(group->destination, &until)) {
+		destination_note_put_off(group->destination);
 		put_off(s, &ticket->message, group, until);
-	else if (!destination_has_room(group->destination))
+	} else if (!destination_has_room(group->destination)) {
 		put_off(s, &ticket->message, group, now_wall(s) + FULL_WAIT_MS);
-	else
+	} else {
 		destination_submit(group->destination, job_new(s, ticket, group->indexes, group->count));
+	}
 }
 
 /* What the sender is told: the last reply for this very recipient, if there was one. */
@@ -608,7 +615,18 @@ static void begin(struct scheduler *s, struct ticket *ticket, const struct plan 
 	free(taken);
 }
 
-static void dispatch(struct scheduler *s, uint64_t id)
+/* What comes back from the queue to a destination does not wait there any more. */
+static void note_returns(const struct queue_message *message, const struct plan *plan, int64_t now)
+{
+	bool is_fresh = now - message->envelope.arrived_wall < FRESH_MS;
+
+	for (size_t g = 0; g < plan->count; g++)
+		if (plan->groups[g].destination &&
+		    (!is_fresh || message->status[plan->groups[g].indexes[0]].attempts > 0))
+			destination_note_return(plan->groups[g].destination);
+}
+
+static void dispatch(struct scheduler *s, uint64_t id, bool was_parked)
 {
 	struct ticket *ticket = xcalloc(1, sizeof(*ticket));
 	struct plan plan = {0};
@@ -629,6 +647,8 @@ static void dispatch(struct scheduler *s, uint64_t id)
 	ticket->jobs = 1; /* ours, until the end of this function */
 	if (!has_ended)
 		make_plan(s, &ticket->message, now, &plan);
+	if (!was_parked)
+		note_returns(&ticket->message, &plan, now);
 	if (plan.count == 0 || !is_parked(&ticket->message, &plan))
 		begin(s, ticket, &plan, now);
 	plan_fini(&plan);
@@ -642,7 +662,7 @@ static void on_unparked(void *ctx, uint64_t id)
 	if (s->stopping)
 		queue_push_back(s->options.queue, id, now_wall(s));
 	else
-		dispatch(s, id);
+		dispatch(s, id, true);
 }
 
 void scheduler_destination_events(struct scheduler *s, struct destination_events *events)
@@ -680,7 +700,7 @@ void scheduler_turn(struct scheduler *s)
 	if (s->stopping)
 		return;
 	while (budget > 0 && queue_may_deliver(s->options.queue) && queue_pop_due(s->options.queue, now, &id)) {
-		dispatch(s, id);
+		dispatch(s, id, false);
 		budget--;
 	}
 	due = queue_next_due_wall(s->options.queue);

@@ -1,6 +1,8 @@
 """relayctl and the HTTP listener against a running daemon."""
+import json
 import os
 import re
+import socket
 import stat
 
 from conftest import FAST_RETRY, message, relayhost
@@ -46,6 +48,33 @@ def test_hold_release_delete(relayd, upstream):
     assert [(r["id"], r["state"]) for r in daemon.json("queue")] == [(keep, "held")]
     daemon.ctl("release", keep)
     upstream.get()
+
+
+def control(daemon, method, path):
+    """An answer of the control socket: (status, JSON)."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(daemon.spool / "control.sock"))
+        sock.sendall(f"{method} {path} HTTP/1.1\r\nHost: relayd\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: sock.recv(65536), b""))
+    head, body = answer.split(b"\r\n\r\n", 1)
+    return int(head.split()[1]), json.loads(body)
+
+
+def test_pause_and_resume_over_a_restart(relayd, upstream):
+    daemon = relayd(relayhost(upstream.port))
+    assert control(daemon, "POST", "/v1/relayhosts/main/pause")[1] == {"name": "main", "paused": True, "changed": True}
+    daemon.stop()
+    daemon.start()
+    with daemon.smtp() as client:
+        client.send_message(message("waits"))
+    (row,) = daemon.json("queue")
+    assert "relayhost main is paused by an operator" in daemon.ctl("show", row["id"]).stdout
+    (main,) = control(daemon, "GET", "/v1/status")[1]["relayhosts"]
+    assert main["paused"] and main["waiting"] == 1
+    assert upstream.messages.empty()
+    control(daemon, "POST", "/v1/relayhosts/main/resume")
+    assert "Subject: waits" in upstream.get().head
+    assert control(daemon, "POST", "/v1/relayhosts/nobody/pause")[0] == 404
 
 
 def test_metrics_and_health(relayd, upstream):

@@ -251,6 +251,11 @@ static void make_parts(struct relay *relay)
 					       .connections_max = 200,
 					       .per_destination_max = 20};
 
+	struct memos_options remembering = {relay->loop, relay->log, relay->fd, NULL};
+
+	relay->memos = memos_new(&remembering);
+	relay->pauses = pauses_new(relay->memos, clock);
+	options.pauses = relay->pauses;
 	relay->scheduler = scheduler_new(&scheduling);
 	scheduler_destination_events(relay->scheduler, &options.events);
 	options.events.on_health = on_health;
@@ -309,7 +314,9 @@ static void free_parts(struct relay *relay)
 {
 	while (!list_is_empty(&relay->connections))
 		fake_close(relay_connection(relay, 0));
+	memos_free(&relay->memos);
 	destinations_free(&relay->destinations);
+	pauses_free(&relay->pauses);
 	scheduler_free(&relay->scheduler);
 	health_free(&relay->health);
 	queue_close(&relay->queue);
@@ -353,6 +360,12 @@ void relay_restart(struct relay *relay)
 	end_connections(relay);
 	free_parts(relay);
 	make_loop(relay);
+}
+
+void relay_pause(struct relay *relay, const char *relayhost, bool paused)
+{
+	assert_true(pauses_set(relay->pauses, relayhost, paused));
+	destinations_apply_pauses(relay->destinations);
 }
 
 void relay_turn(struct relay *relay)

@@ -61,6 +61,8 @@ struct relay {
 	struct log *log;
 	struct buf log_text;
 	struct metrics *metrics;
+	struct memos *memos;
+	struct pauses *pauses;
 	struct destinations *destinations;
 	struct scheduler *scheduler;
 	struct health *health;
@@ -98,6 +100,8 @@ void relay_configure(struct relay *relay, const char *yaml);
 void relay_restart(struct relay *relay);
 /* Turns at the present time until nothing happens any more. */
 void relay_turn(struct relay *relay);
+/* An operator pauses a relayhost, or resumes it. */
+void relay_pause(struct relay *relay, const char *relayhost, bool paused);
 /* Lets time pass, stopping wherever there is something to do. */
 void relay_pass(struct relay *relay, int64_t ms);
 

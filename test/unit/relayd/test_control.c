@@ -38,6 +38,7 @@ static void make_control(struct fixture *f)
 					  .metrics = f->relay.metrics,
 					  .queue = f->relay.queue,
 					  .destinations = f->relay.destinations,
+					  .pauses = f->relay.pauses,
 					  .scheduler = f->relay.scheduler,
 					  .health = f->relay.health,
 					  .recent = f->relay.recent,
@@ -859,6 +860,39 @@ static void many_bounces_do_not_pile_up(void **state)
 			 0);
 }
 
+static void a_relayhost_is_paused_and_resumed(void **state)
+{
+	struct fixture *f = *state;
+	json_t *answer = ask(f, 200, "POST", "/v1/relayhosts/main/pause", "");
+	uint64_t id;
+
+	assert_string_equal(json_string_value(json_object_get(answer, "name")), "main");
+	assert_true(json_is_true(json_object_get(answer, "paused")));
+	assert_true(json_is_true(json_object_get(answer, "changed")));
+	answer = ask(f, 200, "POST", "/v1/relayhosts/main/pause", "{}");
+	assert_true(json_is_false(json_object_get(answer, "changed")));
+	id = relay_submit(&f->relay, "app@example.org", "one@a.example");
+	relay_pass(&f->relay, 60 * 1000);
+	assert_int_equal(f->relay.opened, 0);
+	answer = json_array_get(json_object_get(show(f, id), "recipients"), 0);
+	assert_string_equal(json_string_value(json_object_get(answer, "why")),
+			    "its turn has not come yet; relayhost main is paused by an operator");
+	answer = json_array_get(json_object_get(get(f, "/v1/status"), "relayhosts"), 0);
+	assert_true(json_is_true(json_object_get(answer, "paused")));
+	assert_int_equal(json_integer_value(json_object_get(answer, "paused_sec")), 60);
+	assert_int_equal(json_integer_value(json_object_get(answer, "waiting")), 1);
+	answer = ask(f, 200, "POST", "/v1/relayhosts/main/resume", "");
+	assert_true(json_is_false(json_object_get(answer, "paused")));
+	fake_session(relay_connection(&f->relay, 0));
+	fake_deliver(relay_connection(&f->relay, 0));
+	ask(f, 404, "POST", "/v1/relayhosts/other/pause", "");
+	ask(f, 404, "POST", "/v1/relayhosts/other/resume", "");
+	ask(f, 404, "POST", "/v1/relayhosts//pause", "");
+	ask(f, 404, "POST", "/v1/relayhosts/main/pause/more", "");
+	ask(f, 405, "GET", "/v1/relayhosts/main/pause", NULL);
+	assert_true(relay_log_has(&f->relay, "action=pause"));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -883,6 +917,7 @@ int main(void)
 	    TEST(broken_bytes_are_made_printable),
 	    TEST(a_held_message_waits_until_it_is_released),
 	    TEST(the_answer_to_hold_waits_for_the_disk),
+	    TEST(a_relayhost_is_paused_and_resumed),
 	    TEST(a_deleted_message_is_gone_and_remembered),
 	    TEST(what_is_in_flight_while_deleted_tells_its_own_end),
 	    TEST(flush_of_one_ends_its_destinations_back_off),

@@ -32,6 +32,7 @@ static int setup(void **state)
 					   .metrics = f->relay.metrics,
 					   .queue = f->relay.queue,
 					   .destinations = f->relay.destinations,
+					  .pauses = f->relay.pauses,
 					   .scheduler = f->relay.scheduler,
 					   .health = f->relay.health,
 					   .recent = f->relay.recent,

@@ -534,24 +534,101 @@ static void a_domain_that_takes_no_mail_fails_them_all(void **state)
 
 /* ---- operators, the end, forgetting ---- */
 
-static void a_paused_destination_begins_nothing(void **state)
+static void a_paused_relayhost_begins_nothing(void **state)
 {
 	struct relay *relay = *state;
-	struct destination *d;
 
+	relay_configure(relay, main_relayhost);
 	relay_submit_many(relay, "one@a.example", 1);
-	d = relay_destination(relay, "mx:a.example");
 	fake_session(relay_connection(relay, 0));
-	destination_set_paused(d, true);
-	relay_submit_many(relay, "two@a.example", 5);
+	relay_submit_many(relay, "two@a.example", 100); /* more than a line holds */
+	relay_pause(relay, "main", true);
 	fake_deliver(relay_connection(relay, 0));
 	assert_null(relay_connection(relay, 0)->job);
-	relay_pass(relay, 3600 * 1000);
-	assert_int_equal(relay->opened, 1);
-	assert_null(relay_connection(relay, 0)->job);
-	destination_set_paused(d, false);
-	relay_pass(relay, 60 * 1000);
-	assert_int_equal(deliver_all(relay), 5);
+	while (relay_connection(relay, 0))
+		fake_close(relay_connection(relay, 0));
+	relay->opened = 0;
+	relay_submit_many(relay, "three@a.example", 5);
+	relay_pass(relay, 6 * 3600 * 1000);
+	assert_int_equal(relay->opened, 0);
+	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 105);
+	relay_pause(relay, "main", false);
+	assert_int_equal(deliver_all(relay), 105);
+	assert_int_equal(waiting(relay), 0);
+}
+
+static void mail_of_a_paused_relayhost_takes_the_next_one(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_configure(relay, "relayhosts:\n  main: {address: 'smtp.example.net:587', tls: none, priority: 1}\n"
+			       "  spare: {address: 'smtp.example.com:587', tls: none, priority: 2}\n");
+	relay_submit_many(relay, "one@a.example", 100);
+	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 100);
+	relay_pause(relay, "main", true);
+	relay_pass(relay, 1000);
+	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 0);
+	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:spare")), 100);
+	relay_submit_many(relay, "two@a.example", 1);
+	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:spare")), 101);
+}
+
+static void a_pause_outlasts_a_restart(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_configure(relay, main_relayhost);
+	relay_pause(relay, "main", true);
+	relay_restart(relay);
+	relay_submit_many(relay, "one@a.example", 1);
+	assert_int_equal(relay->opened, 0);
+	relay_pause(relay, "main", false);
+	assert_int_equal(deliver_all(relay), 1);
+	relay_restart(relay);
+	assert_false(pauses_has(relay->pauses, "main"));
+}
+
+static void a_lifetime_ends_in_time_at_a_paused_relayhost(void **state)
+{
+	struct relay *relay = *state;
+	struct queue_recipient recipient = {.address = SLICE("one@a.example")};
+	struct queue_envelope envelope = {.sender = SLICE("app@example.org"),
+					  .arrived_wall = RELAY_WALL_MS,
+					  .expires_wall = RELAY_WALL_MS + 600 * 1000,
+					  .recipients = &recipient,
+					  .recipient_count = 1};
+	uint64_t id;
+
+	relay_configure(relay, main_relayhost);
+	relay_pause(relay, "main", true);
+	relay_submit_many(relay, "first@a.example", 3);
+	id = relay_submit_envelope(relay, &envelope);
+	relay_pass(relay, 590 * 1000);
+	assert_int_equal(relay->report_count, 0);
+	relay_pass(relay, 80 * 1000);
+	assert_int_equal(relay_report(relay, id, 0)->outcome.kind, OUTCOME_EXPIRED);
+	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 3);
+}
+
+/* Those that came during the back-off, and those that had been tried. */
+static void what_is_put_off_counts_as_waiting(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_configure(relay, main_relayhost);
+	relay_submit_many(relay, "one@a.example", 2);
+	fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "Connection refused");
+	relay_submit_many(relay, "two@a.example", 3);
+	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 5);
+	/* Tried again and put off again, they are still no more. */
+	for (int i = 0; i < 20; i++) {
+		relay_pass(relay, 10 * 1000);
+		while (relay_connection(relay, 0))
+			fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "Connection refused");
+		relay_turn(relay);
+		assert_in_range(destination_waiting(relay_destination(relay, "relayhost:main")), 1, 5);
+	}
+	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 5);
 }
 
 static void stopping_hands_everything_back(void **state)
@@ -585,6 +662,14 @@ static unsigned destination_count(struct relay *relay)
 	return count;
 }
 
+static void note_trouble_of(struct destination *d)
+{
+	struct outcome refused =
+	    outcome_like(OUTCOME_DEFERRED, CLASS_CONNECT, STAGE_CONNECT, 0, "4.4.1", "Connection refused");
+
+	destination_on_failed(d, &refused);
+}
+
 /* Busy ones at the head of the table must not keep all the others alive. */
 static void destinations_out_of_use_are_forgotten(void **state)
 {
@@ -594,7 +679,7 @@ static void destinations_out_of_use_are_forgotten(void **state)
 
 	for (int i = 0; i < 6; i++) {
 		snprintf(id.name, sizeof(id.name), "busy%d.example", i);
-		destination_set_paused(destinations_get(relay->destinations, &id), true);
+		note_trouble_of(destinations_get(relay->destinations, &id));
 	}
 	for (int i = 0; i < 5000; i++) {
 		snprintf(id.name, sizeof(id.name), "d%d.example", i);
@@ -604,7 +689,7 @@ static void destinations_out_of_use_are_forgotten(void **state)
 	}
 	assert_in_range(most, 100, 220);
 	snprintf(id.name, sizeof(id.name), "busy3.example");
-	assert_true(destinations_find(relay->destinations, &id)->paused);
+	assert_int_equal(destinations_find(relay->destinations, &id)->trouble.kind, OUTCOME_DEFERRED);
 }
 
 static void finding_makes_none(void **state)
@@ -651,7 +736,11 @@ int main(void)
 	    TEST(parked_messages_of_a_dead_destination_wait_for_its_probe),
 	    TEST(parked_messages_leave_when_their_route_changes),
 	    TEST(a_domain_that_takes_no_mail_fails_them_all),
-	    TEST(a_paused_destination_begins_nothing),
+	    TEST(a_paused_relayhost_begins_nothing),
+	    TEST(mail_of_a_paused_relayhost_takes_the_next_one),
+	    TEST(a_pause_outlasts_a_restart),
+	    TEST(a_lifetime_ends_in_time_at_a_paused_relayhost),
+	    TEST(what_is_put_off_counts_as_waiting),
 	    TEST(stopping_hands_everything_back),
 	    TEST(destinations_out_of_use_are_forgotten),
 	    TEST(finding_makes_none),
