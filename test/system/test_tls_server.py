@@ -436,13 +436,15 @@ def test_a_new_certificate_is_taken_under_load_without_dropping_anybody(relayd, 
     for thread in threads:
         thread.start()
     seen = [before]
-    for pair in (second, first, second):
-        install(pair)
-        daemon.ctl("reload")
-        seen.append(certificate_of(ports(daemon)[0]))
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for pair in (second, first, second):
+            install(pair)
+            daemon.ctl("reload")
+            seen.append(certificate_of(ports(daemon)[0]))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert faults == [] and count
     assert seen[0] == seen[2] != seen[1] == seen[3]
     assert old_session.message().code == 250
