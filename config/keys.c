@@ -98,7 +98,7 @@ static const struct config_key root_keys[] = {
 {"retry.warn_after", CONFIG_DURATION, AT(retry.warn_after_ms), "4h", RANGE(0, 90 * DAY), 0, "when to tell the sender of a delay; 0: never"},
 
 {"bounce.mode",      CONFIG_WORD,     AT(bounce.mode),       "mail", config_words_bounce_mode, 0, "how a sender hears that mail failed"},
-{"bounce.to",        CONFIG_MAILBOX,  AT(bounce.to),         NULL, NULL, KEY_LATER, "mailbox that gets bounces instead of the sender"},
+{"bounce.to",        CONFIG_MAILBOX,  AT(bounce.to),         NULL, NULL, 0, "mailbox that gets bounces instead of the sender"},
 {"webhook.url",      CONFIG_URL,      AT(webhook.url),       NULL, NULL, KEY_LATER, "where to post events"},
 {"webhook.secret_file", CONFIG_SECRET, AT(webhook.secret),   NULL, NULL, KEY_LATER, "file of the secret that signs events"},
 {"webhook.events",   CONFIG_WORD,     AT(webhook.events),    "delivered, deferred, failed, alert", config_words_event, KEY_LIST | KEY_LATER, "events to post"},

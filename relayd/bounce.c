@@ -2,45 +2,68 @@
 
 #include "base/base.h"
 #include "base/list.h"
-#include "base/msgid.h"
-#include "smtp/dsn.h"
 
 #include <stdlib.h>
+#include <uthash.h>
+
+enum { GATHER_MS = 60 * 1000 };
 
 struct bounce {
-	struct queue *queue;
-	const struct clock *clock;
-	struct rng *rng;
-	struct log *log;
+	struct bounce_options options;
+	struct notices *notices;
 	struct config *config;
-	struct list committing; /* DSNs that are not synced yet */
+	struct gathering *gatherings; /* by message id */
+	bool is_hurried;
 };
 
-struct committing {
-	struct list node;
+/* A message whose sender has just been told of some recipients, while others are still under way. */
+struct gathering {
+	UT_hash_handle hh;
+	struct bounce *bounce;
 	uint64_t id;
+	timer_id timer;
+	struct list tellings; /* for the next DSN */
+	uint32_t recipient_count;
+};
+
+/* What was asked for once. */
+struct telling {
+	struct list node;
+	const struct queue_message *message;
+	const struct job_failure *failures;
+	uint32_t count;
 	void (*done)(void *ctx, enum err_code result);
 	void *ctx;
 };
 
-struct bounce *bounce_new(struct queue *queue, const struct clock *clock, struct rng *rng, struct log *log)
+struct bounce *bounce_new(const struct bounce_options *options)
 {
 	struct bounce *bounce = xcalloc(1, sizeof(*bounce));
+	struct notices_options noticing = {options->queue, options->clock, options->rng, options->log, options->signer};
 
-	*bounce = (struct bounce){.queue = queue, .clock = clock, .rng = rng, .log = log};
-	list_init(&bounce->committing);
+	bounce->options = *options;
+	bounce->notices = notices_new(&noticing);
 	return bounce;
+}
+
+static void gathering_free(struct gathering *gathering)
+{
+	struct bounce *bounce = gathering->bounce;
+
+	for (struct list *node; (node = list_pop(&gathering->tellings));)
+		free(CONTAINER_OF(node, struct telling, node));
+	timers_cancel(loop_timers(bounce->options.loop), &gathering->timer);
+	HASH_DEL(bounce->gatherings, gathering);
+	free(gathering);
 }
 
 void bounce_free(struct bounce **bounce)
 {
 	if (!*bounce)
 		return;
-	for (struct list *node; (node = list_pop(&(*bounce)->committing));) {
-		struct committing *committing = CONTAINER_OF(node, struct committing, node);
-		queue_commit_forget((*bounce)->queue, committing->id);
-		free(committing);
-	}
+	while ((*bounce)->gatherings)
+		gathering_free((*bounce)->gatherings);
+	notices_free(&(*bounce)->notices);
 	config_free(&(*bounce)->config);
 	free(*bounce);
 	*bounce = NULL;
@@ -48,171 +71,236 @@ void bounce_free(struct bounce **bounce)
 
 void bounce_configure(struct bounce *bounce, struct config *config)
 {
-	config_free(&bounce->config);
+	struct config *old = bounce->config;
+
 	bounce->config = config_ref(config);
+	notices_configure(bounce->notices, config);
+	config_free(&old);
 }
 
-/* RFC 3461 section 4.1: without NOTIFY failures are told; delays may be. */
-static bool is_wanted(const struct queue_recipient *recipient, enum outcome_kind kind)
+/* ---- is one due? ---- */
+
+static enum dsn_kind kind_of(const struct job_failure *failures)
 {
-	uint32_t flag = kind == OUTCOME_DEFERRED ? QUEUE_NOTIFY_DELAY : QUEUE_NOTIFY_FAILURE;
-	return recipient->notify == 0 || (recipient->notify & flag);
+	switch (failures[0].outcome.kind) {
+	case OUTCOME_DEFERRED: return DSN_DELAYED;
+	case OUTCOME_DELIVERED: return DSN_RELAYED;
+	default: return DSN_FAILED;
+	}
 }
 
-static size_t select_recipients(const struct queue_message *message, const struct job_failure *failures, uint32_t count,
-				int64_t now, struct dsn_recipient *out)
+/* RFC 3461 section 4.1: without NOTIFY failures are told, delays may be, and success is not. */
+static bool is_wanted(const struct queue_recipient *recipient, enum dsn_kind kind)
 {
+	static const uint32_t flags[] = {[DSN_FAILED] = QUEUE_NOTIFY_FAILURE,
+					 [DSN_DELAYED] = QUEUE_NOTIFY_DELAY,
+					 [DSN_RELAYED] = QUEUE_NOTIFY_SUCCESS};
+
+	if (recipient->notify == 0)
+		return kind != DSN_RELAYED;
+	return recipient->notify & flags[kind];
+}
+
+static bool is_by_mail(const struct bounce *bounce)
+{
+	return bounce->config->bounce.mode == CONFIG_BOUNCE_MAIL || bounce->config->bounce.mode == CONFIG_BOUNCE_BOTH;
+}
+
+/* Why nobody is told of any of them; NULL: somebody is. */
+static const char *silence(const struct bounce *bounce, const struct telling *telling)
+{
+	const struct queue_envelope *envelope = &telling->message->envelope;
+
+	if (envelope->sender.len == 0)
+		return "null reverse-path";
+	if (!is_by_mail(bounce))
+		return "bounce.mode";
+	for (uint32_t i = 0; i < telling->count; i++)
+		if (is_wanted(&envelope->recipients[telling->failures[i].index], kind_of(telling->failures)))
+			return NULL;
+	return "NOTIFY";
+}
+
+/* ---- one DSN for some tellings about one message ---- */
+
+/* Whoever waits for the same DSN. */
+struct waiters {
+	uint32_t count;
+	struct waiter {
+		void (*done)(void *ctx, enum err_code result);
+		void *ctx;
+	} items[];
+};
+
+static void tell_waiters(void *ctx, enum err_code result)
+{
+	struct waiters *waiters = ctx;
+
+	for (uint32_t i = 0; i < waiters->count; i++)
+		waiters->items[i].done(waiters->items[i].ctx, result);
+	free(waiters);
+}
+
+static size_t select_recipients(const struct telling *telling, struct dsn_recipient *out)
+{
+	const struct queue_envelope *envelope = &telling->message->envelope;
 	size_t selected = 0;
 
-	for (uint32_t i = 0; i < count; i++) {
-		const struct queue_recipient *recipient = &message->envelope.recipients[failures[i].index];
-		if (!is_wanted(recipient, failures[i].outcome.kind))
+	for (uint32_t i = 0; i < telling->count; i++) {
+		const struct job_failure *failure = &telling->failures[i];
+		const struct queue_recipient *recipient = &envelope->recipients[failure->index];
+		if (!is_wanted(recipient, kind_of(telling->failures)))
 			continue;
 		out[selected++] = (struct dsn_recipient){.address = recipient->address,
 							 .orcpt = recipient->orcpt,
-							 .outcome = &failures[i].outcome,
-							 .last_attempt_wall = now,
-							 .will_retry_until_wall = message->envelope.expires_wall};
+							 .outcome = &failure->outcome,
+							 .last_attempt_wall = failure->attempted_wall,
+							 .will_retry_until_wall = envelope->expires_wall};
 	}
 	return selected;
 }
 
-/* The message as it was sent, as far as the DSN may return it. */
-static void read_original(struct bounce *bounce, const struct queue_message *message, struct buf *out)
+/* Takes what is on the list, of one message and one kind. */
+static void send_all(struct bounce *bounce, struct list *tellings)
 {
-	size_t wanted = message->envelope.ret == QUEUE_RET_FULL ? DSN_ORIGINAL_MAX : DSN_HEADER_MAX;
-	struct queue_content *content;
+	const struct telling *first = CONTAINER_OF(tellings->next, struct telling, node);
+	struct notice notice = {.kind = kind_of(first->failures), .message = first->message};
+	struct dsn_recipient *recipients;
+	struct waiters *waiters;
+	size_t max = 0, waiter_count = 0;
+	int rc;
 
-	buf_append(out, message->envelope.prefix);
-	if (message->is_inline) {
-		buf_append(out, message->content);
+	LIST_FOREACH (node, tellings) {
+		max += CONTAINER_OF(node, struct telling, node)->count;
+		waiter_count++;
+	}
+	recipients = xcalloc(max, sizeof(*recipients));
+	waiters = xcalloc(1, sizeof(*waiters) + waiter_count * sizeof(waiters->items[0]));
+	for (struct list *node; (node = list_pop(tellings));) {
+		struct telling *telling = CONTAINER_OF(node, struct telling, node);
+		notice.recipient_count += select_recipients(telling, recipients + notice.recipient_count);
+		waiters->items[waiters->count++] = (struct waiter){telling->done, telling->ctx};
+		free(telling);
+	}
+	notice.to = bounce->config->bounce.to ? slice_of_str(bounce->config->bounce.to) : notice.message->envelope.sender;
+	notice.recipients = recipients;
+	rc = notices_send(bounce->notices, &notice, tell_waiters, waiters);
+	free(recipients);
+	/* A sender that cannot be written to will never be; anything else passes. */
+	if (rc != 0)
+		tell_waiters(waiters, rc == ERR_SYNTAX || rc == ERR_LIMIT ? 0 : (enum err_code)rc);
+}
+
+/* ---- gathering ---- */
+
+static void take_gathered(struct gathering *gathering, struct list *tellings)
+{
+	for (struct list *node; (node = list_pop(&gathering->tellings));)
+		list_append(tellings, node);
+	gathering->recipient_count = 0;
+}
+
+static void on_gathered(void *ctx)
+{
+	struct gathering *gathering = ctx;
+	struct bounce *bounce = gathering->bounce;
+	struct list tellings;
+
+	gathering->timer = 0;
+	if (list_is_empty(&gathering->tellings)) {
+		gathering_free(gathering);
 		return;
 	}
-	content = queue_content_open(bounce->queue, message->id, NULL);
-	while (content && buf_len(out) < wanted) {
-		char *at = buf_reserve(out, 16 * 1024);
-		ssize_t n = at ? queue_content_read(content, at, 16 * 1024) : 0;
-		if (n <= 0)
-			break;
-		buf_commit(out, (size_t)n);
+	list_init(&tellings);
+	take_gathered(gathering, &tellings);
+	timers_set(loop_timers(bounce->options.loop), &gathering->timer,
+		   loop_now_ms(bounce->options.loop) + GATHER_MS, on_gathered, gathering);
+	send_all(bounce, &tellings);
+}
+
+/* Recipients of the message that may still fail, beside `known` of them. */
+static bool may_more_fail(const struct bounce *bounce, uint64_t id, uint32_t known)
+{
+	struct queue_brief brief;
+
+	return queue_brief(bounce->options.queue, id, &brief) == 0 && brief.open > known;
+}
+
+static struct gathering *find(struct bounce *bounce, uint64_t id)
+{
+	struct gathering *gathering;
+
+	HASH_FIND(hh, bounce->gatherings, &id, sizeof(id), gathering);
+	return gathering;
+}
+
+static void begin_gathering(struct bounce *bounce, uint64_t id)
+{
+	struct gathering *gathering = xcalloc(1, sizeof(*gathering));
+
+	gathering->bounce = bounce;
+	gathering->id = id;
+	list_init(&gathering->tellings);
+	HASH_ADD(hh, bounce->gatherings, id, sizeof(gathering->id), gathering);
+	timers_set(loop_timers(bounce->options.loop), &gathering->timer,
+		   loop_now_ms(bounce->options.loop) + GATHER_MS, on_gathered, gathering);
+}
+
+static void tell_failure(struct bounce *bounce, struct telling *telling)
+{
+	uint64_t id = telling->message->id;
+	struct gathering *gathering = find(bounce, id);
+	uint32_t known = telling->count + (gathering ? gathering->recipient_count : 0);
+	bool is_last = bounce->is_hurried || !may_more_fail(bounce, id, known);
+	struct list tellings;
+
+	if (gathering && !is_last) {
+		list_append(&gathering->tellings, &telling->node);
+		gathering->recipient_count = known;
+		return;
 	}
-	if (content)
-		queue_content_close(&content);
-}
-
-static int compose(struct bounce *bounce, const struct queue_message *message, const struct dsn_recipient *recipients,
-		   size_t count, uint64_t id, struct buf *out, struct dsn_result *result)
-{
-	const struct queue_envelope *envelope = &message->envelope;
-	char id_text[MSGID_CHARS + 1], original_id[MSGID_CHARS + 1];
-	struct buf original;
-	int rc;
-
-	msgid_format(id, id_text);
-	msgid_format(message->id, original_id);
-	buf_init(&original, 2u << 20);
-	read_original(bounce, message, &original);
-	struct dsn dsn = {
-	    .kind = recipients[0].outcome->kind == OUTCOME_DEFERRED ? DSN_DELAYED : DSN_FAILED,
-	    .hostname = bounce->config->hostname,
-	    .to = envelope->sender,
-	    .message_id = id_text,
-	    .original_id = original_id,
-	    .envid = envelope->envid,
-	    .arrived_wall = envelope->arrived_wall,
-	    .now_wall = clock_wall_ms(bounce->clock),
-	    .recipients = recipients,
-	    .recipient_count = count,
-	    .original = buf_slice(&original),
-	    .original_bytes = envelope->prefix.len + message->content_bytes,
-	    .return_full = envelope->ret == QUEUE_RET_FULL,
-	    .rng = bounce->rng,
-	};
-	rc = dsn_compose(out, &dsn, result);
-	buf_fini(&original);
-	return rc;
-}
-
-static void on_committed(void *ctx, uint64_t id, enum err_code result)
-{
-	struct committing committing = *(struct committing *)ctx;
-
-	(void)id;
-	list_remove(&((struct committing *)ctx)->node);
-	free(ctx);
-	committing.done(committing.ctx, result);
-}
-
-static int commit(struct bounce *bounce, struct queue_upload **upload, const struct queue_message *message,
-		  const struct dsn_result *result, struct committing *committing)
-{
-	struct queue_recipient recipient = {.address = message->envelope.sender, .notify = QUEUE_NOTIFY_NEVER};
-	int64_t now = clock_wall_ms(bounce->clock);
-	struct queue_envelope envelope = {
-	    .listener = SLICE("bounce"),
-	    .from_domain = slice_of_str(bounce->config->hostname),
-	    .body = result->has_8bit ? QUEUE_BODY_8BITMIME : QUEUE_BODY_7BIT,
-	    .flags = QUEUE_BOUNCE | (result->needs_smtputf8 ? QUEUE_SMTPUTF8 : 0u),
-	    .arrived_wall = now,
-	    .expires_wall = now + bounce->config->retry.expire_ms,
-	    .recipients = &recipient,
-	    .recipient_count = 1,
-	};
-	return queue_upload_commit(upload, &envelope, on_committed, committing);
-}
-
-static int put_into_queue(struct bounce *bounce, const struct queue_message *message,
-			  const struct dsn_recipient *recipients, size_t count, struct committing *committing)
-{
-	struct queue_upload *upload = queue_upload_begin(bounce->queue, NULL);
-	struct dsn_result result = {0};
-	struct buf text;
-	int rc;
-
-	if (!upload)
-		return ERR_NO_SPACE;
-	committing->id = queue_upload_id(upload);
-	buf_init(&text, DSN_BYTES_MAX);
-	rc = compose(bounce, message, recipients, count, queue_upload_id(upload), &text, &result);
-	if (rc == 0)
-		rc = queue_upload_append(upload, buf_slice(&text));
-	buf_fini(&text);
-	if (rc != 0) {
-		queue_upload_abort(&upload);
-		return rc;
+	list_init(&tellings);
+	if (gathering) {
+		take_gathered(gathering, &tellings);
+		gathering_free(gathering);
+	} else if (!is_last) {
+		begin_gathering(bounce, id);
 	}
-	log_event(
-	    bounce->log, LOG_INFO, "bounce", LOG_ID(queue_upload_id(upload)),
-	    LOG_ADDR("rcpt", message->envelope.sender),
-	    LOG_STR("kind", dsn_kind_name(recipients[0].outcome->kind == OUTCOME_DEFERRED ? DSN_DELAYED : DSN_FAILED)),
-	    LOG_INT("recipients", count));
-	return commit(bounce, &upload, message, &result, committing);
+	list_append(&tellings, &telling->node);
+	send_all(bounce, &tellings);
+}
+
+void bounce_hurry(struct bounce *bounce)
+{
+	struct gathering *gathering, *next;
+
+	bounce->is_hurried = true;
+	HASH_ITER (hh, bounce->gatherings, gathering, next)
+		if (!list_is_empty(&gathering->tellings))
+			on_gathered(gathering);
 }
 
 void bounce_send(struct bounce *bounce, const struct queue_message *message, const struct job_failure *failures,
 		 uint32_t count, void (*done)(void *done_ctx, enum err_code result), void *done_ctx)
 {
-	struct dsn_recipient *recipients = xcalloc(count, sizeof(*recipients));
-	size_t selected = select_recipients(message, failures, count, clock_wall_ms(bounce->clock), recipients);
-	bool mail =
-	    bounce->config->bounce.mode == CONFIG_BOUNCE_MAIL || bounce->config->bounce.mode == CONFIG_BOUNCE_BOTH;
-	struct committing *committing;
-	int rc;
+	struct telling *telling = xmalloc(sizeof(*telling)), wanted = {{0}, message, failures, count, done, done_ctx};
+	const char *why_not = silence(bounce, &wanted);
+	struct list alone;
 
-	if (message->envelope.sender.len == 0 || selected == 0 || !mail) {
-		free(recipients);
+	if (why_not) {
+		free(telling);
+		log_event(bounce->options.log, LOG_INFO, "bounce_omitted", LOG_ID(message->id),
+			  LOG_STR("kind", dsn_kind_name(kind_of(failures))), LOG_INT("recipients", count),
+			  LOG_STR("text", why_not));
 		done(done_ctx, 0);
 		return;
 	}
-	committing = xmalloc(sizeof(*committing));
-	*committing = (struct committing){.done = done, .ctx = done_ctx};
-	rc = put_into_queue(bounce, message, recipients, selected, committing);
-	free(recipients);
-	if (rc == 0) {
-		list_append(&bounce->committing, &committing->node);
+	*telling = wanted;
+	if (kind_of(failures) == DSN_FAILED) {
+		tell_failure(bounce, telling);
 		return;
 	}
-	free(committing);
-	/* A sender that cannot be written to will never be; anything else passes. */
-	done(done_ctx, rc == ERR_SYNTAX || rc == ERR_LIMIT ? 0 : (enum err_code)rc);
+	list_init(&alone);
+	list_append(&alone, &telling->node);
+	send_all(bounce, &alone);
 }

@@ -89,6 +89,7 @@ static void begin_transaction(struct delivery *d, struct job *job)
 	    .auth = envelope->auth,
 	};
 
+	job->next_hop_reports = smtp_client_capabilities(d->client)->dsn;
 	d->job = job;
 	d->stage = TRANSACTION;
 	d->untried = false;

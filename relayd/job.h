@@ -15,10 +15,12 @@
 
 struct destination;
 
-/* The outcome of a recipient that is given up: waits until its DSN is safe in the queue. */
+/* The outcome of a recipient whose sender is to be told: one that is given up waits until its DSN is safe in the queue.
+ */
 struct job_failure {
 	uint32_t index;
 	struct outcome outcome;
+	int64_t attempted_wall; /* 0: no attempt led to it, or it is not known when */
 };
 
 struct ticket {
@@ -37,7 +39,9 @@ struct job {
 	struct job_failure *failures;  /* `failure_count` of them */
 	struct job_failure *deferrals; /* put off, when the job is done; `deferral_count` of them */
 	struct job_failure *delays;    /* deferred long enough to tell the sender, `delay_count` of them */
-	uint32_t failure_count, deferral_count, delay_count;
+	struct job_failure *successes; /* delivered, and the sender wants to be told; `success_count` of them */
+	uint32_t failure_count, deferral_count, delay_count, success_count;
+	bool next_hop_reports; /* it offers DSN: whoever asked for news of success hears of it from there */
 	int64_t started_ms; /* the attempt began */
 	bool has_begun;	    /* its recipients count as in flight */
 

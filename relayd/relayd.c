@@ -470,7 +470,8 @@ static int start_parts(struct relayd *r, struct err *err)
 		return EX_CONFIG;
 	r->recent = recent_new();
 	r->report = report_new(r->log, r->metrics, r->clock);
-	r->bounce = bounce_new(r->queue, r->clock, rng_system(), r->log);
+	r->bounce = bounce_new(
+	    &(struct bounce_options){r->loop, r->queue, r->clock, rng_system(), r->log, r->signer});
 	make_deliveries(r);
 	r->health = health_new(r->log, r->metrics, r->clock, r->queue, r->destinations);
 	health_watch_disk(r->health, r->spool_fd);
@@ -636,6 +637,7 @@ static void begin_stop(struct relayd *r)
 		   on_patience_over, r);
 	listeners_stop(r->listeners);
 	scheduler_stop(r->scheduler);
+	bounce_hurry(r->bounce);
 	destinations_stop(r->destinations);
 	if (r->drop)
 		drop_stop(r->drop);

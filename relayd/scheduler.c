@@ -129,6 +129,7 @@ static void job_free(struct scheduler *s, struct job *job)
 	free(job->failures);
 	free(job->delays);
 	free(job->deferrals);
+	free(job->successes);
 	free(job);
 	s->jobs--;
 }
@@ -153,22 +154,16 @@ static void begin_once(struct scheduler *s, struct job *job)
 	change_inflight(s, job->ticket->message.id, job->count);
 }
 
-static void add_failure(struct job *job, const struct job_failure *failure)
+static void add(struct job_failure **items, uint32_t *count, const struct job_failure *item)
 {
-	job->failures = xreallocarray(job->failures, job->failure_count + 1, sizeof(*job->failures));
-	job->failures[job->failure_count++] = *failure;
+	*items = xreallocarray(*items, *count + 1, sizeof(**items));
+	(*items)[(*count)++] = *item;
 }
 
-static void add_deferral(struct job *job, uint32_t i, const struct outcome *outcome)
+static void add_outcome(struct job_failure **items, uint32_t *count, const struct job *job, uint32_t i,
+			const struct outcome *outcome, int64_t now)
 {
-	job->deferrals = xreallocarray(job->deferrals, job->deferral_count + 1, sizeof(*job->deferrals));
-	job->deferrals[job->deferral_count++] = (struct job_failure){job->indexes[i], *outcome};
-}
-
-static void add_delay(struct job *job, const struct job_failure *deferral)
-{
-	job->delays = xreallocarray(job->delays, job->delay_count + 1, sizeof(*job->delays));
-	job->delays[job->delay_count++] = *deferral;
+	add(items, count, &(struct job_failure){job->indexes[i], *outcome, job->destination ? now : 0});
 }
 
 static void record(struct scheduler *s, struct job *job, uint32_t index, const struct outcome *outcome,
@@ -254,16 +249,23 @@ static void defer(struct scheduler *s, struct job *job, const struct job_failure
 	next = MIN(next, message->envelope.expires_wall);
 	record(s, job, deferral->index, outcome, next, status->hint_used || hint_taken);
 	if (wants_warning(s, message))
-		add_delay(job, deferral);
+		add(&job->delays, &job->delay_count, deferral);
+}
+
+/* The last reply stays as it was, since it tells why; that time is over says the kind (5.4.7 in the DSN). */
+static void make_expired(struct outcome *outcome)
+{
+	outcome->kind = OUTCOME_EXPIRED;
+	if (outcome->enhanced[0] == '\0')
+		snprintf(outcome->enhanced, sizeof(outcome->enhanced), "5.4.7");
 }
 
 static void expire(struct job *job, const struct job_failure *deferral)
 {
 	struct job_failure expired = *deferral;
 
-	expired.outcome.kind = OUTCOME_EXPIRED;
-	snprintf(expired.outcome.enhanced, sizeof(expired.outcome.enhanced), "5.4.7");
-	add_failure(job, &expired);
+	make_expired(&expired.outcome);
+	add(&job->failures, &job->failure_count, &expired);
 }
 
 /* At the end of the job and by one look at the clock, however long the server took to refuse them one by one. */
@@ -336,9 +338,33 @@ static bool may_go_elsewhere(struct scheduler *s, const struct job *job, uint32_
 
 /* ---- outcomes, as destinations tell them ---- */
 
+/* RFC 3461 section 5.2.2: whoever asked for news of success and cannot get it from the next hop gets it from us. */
+static bool wants_success(const struct job *job, uint32_t i)
+{
+	return job->destination && !job->next_hop_reports && (job_recipient(job, i)->notify & QUEUE_NOTIFY_SUCCESS);
+}
+
+static void on_success_told(void *ctx, enum err_code result)
+{
+	(void)ctx;
+	(void)result; /* the delivery is recorded already */
+}
+
+/* The DSN goes into the same batch of the journal as the results, before them, since it needs the message's header. */
+static void settle_successes(struct scheduler *s, struct job *job)
+{
+	if (job->success_count == 0)
+		return;
+	s->options.bounce(s->options.ctx, &job->ticket->message, job->successes, job->success_count, on_success_told,
+			  NULL);
+	for (uint32_t i = 0; i < job->success_count; i++)
+		record(s, job, job->successes[i].index, &job->successes[i].outcome, 0, false);
+}
+
 static void on_outcome(void *ctx, struct job *job, uint32_t i, const struct outcome *outcome)
 {
 	struct scheduler *s = ctx;
+	int64_t now = now_wall(s);
 
 	if (job->has_outcome[i] || may_go_elsewhere(s, job, i, outcome))
 		return;
@@ -346,9 +372,14 @@ static void on_outcome(void *ctx, struct job *job, uint32_t i, const struct outc
 	job->has_outcome[i] = true;
 	job->reported++;
 	switch (outcome->kind) {
-	case OUTCOME_DELIVERED: record(s, job, job->indexes[i], outcome, 0, false); break;
-	case OUTCOME_DEFERRED: add_deferral(job, i, outcome); break;
-	default: add_failure(job, &(struct job_failure){job->indexes[i], *outcome});
+	case OUTCOME_DELIVERED:
+		if (wants_success(job, i))
+			add_outcome(&job->successes, &job->success_count, job, i, outcome, now);
+		else
+			record(s, job, job->indexes[i], outcome, 0, false);
+		break;
+	case OUTCOME_DEFERRED: add_outcome(&job->deferrals, &job->deferral_count, job, i, outcome, now); break;
+	default: add_outcome(&job->failures, &job->failure_count, job, i, outcome, now);
 	}
 }
 
@@ -387,6 +418,7 @@ static void on_job_done(void *ctx, struct job *job, int64_t retry_wall)
 	for (uint32_t i = 0; i < job->count; i++)
 		if (!job->has_outcome[i])
 			give_back(s, job, job->indexes[i], retry_wall);
+	settle_successes(s, job);
 	settle_deferrals(s, job);
 	warn_of_delays(s, job);
 	if (job->failure_count == 0) {
@@ -528,8 +560,7 @@ static void last_word(const struct queue_recipient_status *status, struct outcom
 		*out = *status->last;
 	if (out->class == CLASS_NONE)
 		out->class = CLASS_OTHER;
-	out->kind = OUTCOME_EXPIRED;
-	snprintf(out->enhanced, sizeof(out->enhanced), "5.4.7");
+	make_expired(out);
 	if (out->text[0] == '\0')
 		snprintf(out->text, sizeof(out->text), "not delivered within its lifetime");
 }

@@ -46,8 +46,9 @@ struct scheduler_options {
 	void (*report)(void *ctx, const struct queue_message *message, uint32_t recipient,
 		       const struct destination *destination, const struct outcome *outcome, uint32_t attempts,
 		       int64_t next_wall);
-	/* Sends the DSN for recipients that are given up, or the delay warning (kind OUTCOME_DEFERRED). `done` comes
-	 * once when it is in the journal (true: 0 also when none is wanted), perhaps at once. */
+	/* Sends the DSN for recipients that are given up, the delay warning (kind OUTCOME_DEFERRED), or the news of
+	 * success (OUTCOME_DELIVERED) that the next hop will not send. `done` comes once when it is in the journal (0
+	 * also when none is wanted), perhaps at once. Borrowed as relayd/bounce.h says. */
 	void (*bounce)(void *ctx, const struct queue_message *message, const struct job_failure *failures,
 		       uint32_t count, void (*done)(void *done_ctx, enum err_code result), void *done_ctx);
 };

@@ -146,6 +146,13 @@ const char *dsn_enhanced(const struct outcome *outcome)
 	return code[0] && code[strspn(code, "0123456789.")] == '\0' ? code : "";
 }
 
+const char *dsn_reply_enhanced(const struct outcome *outcome)
+{
+	const char *code = dsn_enhanced(outcome);
+
+	return outcome->code / 100 == code[0] - '0' ? code : "";
+}
+
 /* ---- The returned message --------------------------------------------------------------------------------------- */
 
 struct returned {

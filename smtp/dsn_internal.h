@@ -35,6 +35,8 @@ void dsn_clean(char out[DSN_PEER_TEXT_BYTES + 1], struct slice text, bool ascii)
 
 /* "5.1.1", or "" when that is no such code. */
 const char *dsn_enhanced(const struct outcome *outcome);
+/* The same as a part of the remote reply: "" when it contradicts the reply's code. */
+const char *dsn_reply_enhanced(const struct outcome *outcome);
 
 /* The whole parts, without boundary. */
 void dsn_put_words(struct dsn_writer *w, const struct dsn *dsn, bool returned_whole);

@@ -109,10 +109,10 @@ static void put_status_code(struct dsn_writer *w, const struct dsn *dsn, const s
 	char class = dsn->kind == DSN_FAILED ? '5' : dsn->kind == DSN_DELAYED ? '4' : '2';
 	const char *code = dsn_enhanced(outcome);
 
-	if (code[0] == class && code[1] == '.')
-		dsn_printf(w, "Status: %s\r\n", code);
-	else if (dsn->kind == DSN_FAILED && outcome->kind == OUTCOME_EXPIRED)
+	if (dsn->kind == DSN_FAILED && outcome->kind == OUTCOME_EXPIRED)
 		dsn_put_str(w, "Status: 5.4.7\r\n");
+	else if (code[0] == class && code[1] == '.')
+		dsn_printf(w, "Status: %s\r\n", code);
 	else
 		dsn_printf(w, "Status: %c.0.0\r\n", class);
 }
@@ -135,7 +135,7 @@ static void put_remote_mta(struct dsn_writer *w, const char *host)
 static void put_diagnostic(struct dsn_writer *w, const struct outcome *outcome)
 {
 	char text[DSN_PEER_TEXT_BYTES + 1], line[DSN_PEER_TEXT_BYTES + 64];
-	const char *enhanced = dsn_enhanced(outcome);
+	const char *enhanced = dsn_reply_enhanced(outcome);
 	int head;
 
 	dsn_clean(text, slice_of_str(outcome->text), true);

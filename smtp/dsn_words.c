@@ -28,6 +28,8 @@ static const struct {
     {CLASS_TLS, NULL, "No connection to the recipient's host was as secure as it has to be."},
     {CLASS_GREYLIST, NULL, "The recipient's host asked to come back later."},
     {CLASS_THROTTLE, NULL, "The recipient's host takes no more messages for the moment."},
+    {CLASS_AUTH, NULL, "The relay's own account is in trouble. Tell the administrator of the relay."},
+    {CLASS_OTHER, NULL, "If the words above do not help, show them to the administrator of the recipient's host."},
 };
 
 static bool fits(const char *pattern, const char *enhanced)
@@ -80,7 +82,7 @@ static void put_intro(struct dsn_writer *w, const struct dsn *dsn)
 static void put_reason(struct dsn_writer *w, const struct dsn *dsn, const struct dsn_recipient *recipient)
 {
 	const struct outcome *outcome = recipient->outcome;
-	const char *enhanced = dsn_enhanced(outcome);
+	const char *enhanced = dsn_reply_enhanced(outcome);
 	char text[DSN_PEER_TEXT_BYTES + 1], host[DSN_PEER_TEXT_BYTES + 1], line[3 * DSN_PEER_TEXT_BYTES];
 
 	dsn_clean(text, slice_of_str(outcome->text), false);

@@ -309,7 +309,8 @@ void rig_start(struct rig *rig)
 	net_set_connector(rig->net, &connector);
 	open_queue(rig);
 	open_dns(rig);
-	rig->bounce = bounce_new(rig->queue, &rig->clock->clock, &rig->rng.rng, rig->log);
+	rig->bounce = bounce_new(
+	    &(struct bounce_options){rig->loop, rig->queue, &rig->clock->clock, &rig->rng.rng, rig->log, NULL});
 	bounce_configure(rig->bounce, rig->config);
 	make_deliveries(rig);
 	loop_add_turn_hook(rig->loop, on_turn_end, rig);

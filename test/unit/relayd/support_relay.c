@@ -60,7 +60,9 @@ static void bounce(void *ctx, const struct queue_message *message, const struct 
 	relay->bounced_count = count;
 	for (uint32_t i = 0; i < count && i < ARRAY_LEN(relay->bounced); i++)
 		relay->bounced[i] = failures[i];
-	if (relay->bounce_waits) {
+	if (relay->teller) {
+		bounce_send(relay->teller, message, failures, count, done, done_ctx);
+	} else if (relay->bounce_waits) {
 		relay->bounce_done = done;
 		relay->bounce_ctx = done_ctx;
 	} else {

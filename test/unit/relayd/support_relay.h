@@ -17,6 +17,7 @@
 #include "base/random.h"
 #include "config/config.h"
 #include "queue/queue.h"
+#include "relayd/bounce.h"
 #include "relayd/destination.h"
 #include "relayd/health.h"
 #include "relayd/recent.h"
@@ -87,6 +88,7 @@ struct relay {
 	bool bounce_waits;
 	void (*bounce_done)(void *ctx, enum err_code result);
 	void *bounce_ctx;
+	struct bounce *teller; /* answers instead when it is set; the test's own */
 	/* Answers instead of the router when it is set. */
 	void (*route)(struct relay *relay, const struct queue_envelope *envelope, uint32_t recipient,
 		      struct scheduler_targets *out);

@@ -258,7 +258,8 @@ static void an_expired_message_tells_each_recipients_own_story(void **state)
 	for (uint32_t r = 0; r < 3; r++) {
 		assert_int_equal(relay->bounced[r].index, r);
 		assert_int_equal(relay->bounced[r].outcome.kind, OUTCOME_EXPIRED);
-		assert_string_equal(relay->bounced[r].outcome.enhanced, "5.4.7");
+		assert_string_equal(relay->bounced[r].outcome.enhanced, r < 2 ? "4.3.0" : "4.7.1");
+		assert_int_equal(relay->bounced[r].attempted_wall, 0);
 		assert_int_equal(relay_report(relay, id, r)->outcome.kind, OUTCOME_EXPIRED);
 	}
 	assert_false(is_queued(relay, id));

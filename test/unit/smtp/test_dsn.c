@@ -244,6 +244,7 @@ static void test_the_status_fits_the_action(void **state)
 	    {DSN_FAILED, OUTCOME_FAILED, "", "Status: 5.0.0\r\n"},
 	    {DSN_FAILED, OUTCOME_FAILED, "4.2.2", "Status: 5.0.0\r\n"},
 	    {DSN_FAILED, OUTCOME_EXPIRED, "4.2.2", "Status: 5.4.7\r\n"},
+	    {DSN_FAILED, OUTCOME_EXPIRED, "5.1.1", "Status: 5.4.7\r\n"},
 	    {DSN_DELAYED, OUTCOME_DEFERRED, "5.7.8", "Status: 4.0.0\r\n"},
 	    {DSN_DELAYED, OUTCOME_DEFERRED, "4.4.1", "Status: 4.4.1\r\n"},
 	    {DSN_RELAYED, OUTCOME_DELIVERED, "", "Status: 2.0.0\r\n"},
