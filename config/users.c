@@ -1,6 +1,7 @@
 #include "config/users.h"
 
 #include "base/base.h"
+#include "base/base64.h"
 #include "config/user_options.h"
 #include "config/users_file.h"
 
@@ -140,14 +141,12 @@ static int parse_argon2(struct users *users, struct slice secret, struct entry *
 
 static int parse_token(struct slice base64, struct entry *entry, struct err *why)
 {
-	static const int variants[] = {sodium_base64_VARIANT_ORIGINAL, sodium_base64_VARIANT_ORIGINAL_NO_PADDING};
+	static const enum base64_padding paddings[] = {BASE64_PADDED, BASE64_UNPADDED};
 	size_t len;
 
 	entry->kind = USER_SECRET_TOKEN;
-	for (size_t i = 0; i < ARRAY_LEN(variants); i++)
-		if (sodium_base642bin(entry->token_hash, HASH_BYTES, base64.ptr, base64.len, NULL, &len, NULL,
-				      variants[i]) == 0 &&
-		    len == HASH_BYTES)
+	for (size_t i = 0; i < ARRAY_LEN(paddings); i++)
+		if (base64_decode(base64, paddings[i], NULL, entry->token_hash, HASH_BYTES, &len) && len == HASH_BYTES)
 			return 0;
 	return err_set(why, ERR_SYNTAX, "behind $b2$ stands the base64 of 32 octets, BLAKE2b-256 of the password");
 }

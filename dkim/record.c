@@ -1,6 +1,7 @@
 #include "dkim/record.h"
 
 #include "base/base.h"
+#include "base/base64.h"
 
 #include <gnutls/abstract.h>
 #include <sodium.h>
@@ -104,8 +105,8 @@ static int read_public_key(struct dkim_record *record, struct slice text, struct
 {
 	if (text.len == 0)
 		return 0;
-	if (sodium_base642bin(record->public_key, sizeof(record->public_key), text.ptr, text.len, " \t\r\n",
-			      &record->public_key_len, NULL, sodium_base64_VARIANT_ORIGINAL) != 0)
+	if (!base64_decode(text, BASE64_PADDED, " \t\r\n", record->public_key, sizeof(record->public_key),
+			   &record->public_key_len))
 		return err_set(err, ERR_SYNTAX, "p= is not base64 (a quote or backslash in the record?)");
 	if (record->algorithm == DKIM_RSA_SHA256)
 		return read_rsa_bits(record, err);

@@ -1,7 +1,7 @@
 #include "smtp/sasl.h"
 
 #include "base/base.h"
-#include "smtp/syntax.h"
+#include "base/base64.h"
 
 #include <sodium.h>
 #include <stdlib.h>
@@ -35,8 +35,7 @@ int sasl_base64_decode(struct buf *out, struct slice text)
 	size_t padding = 0, size, len;
 	char *at;
 
-	/* libsodium 1.0.18 takes some octets over 127 for base64 characters (its char is signed). */
-	if (text.len % 4 || !smtp_is_ascii(text))
+	if (text.len % 4)
 		return ERR_SYNTAX;
 	if (text.len == 0)
 		return 0;
@@ -46,8 +45,7 @@ int sasl_base64_decode(struct buf *out, struct slice text)
 	at = buf_reserve(out, size);
 	if (!at)
 		return ERR_LIMIT;
-	if (sodium_base642bin((unsigned char *)at, size, text.ptr, text.len, NULL, &len, NULL,
-			      sodium_base64_VARIANT_ORIGINAL) < 0)
+	if (!base64_decode(text, BASE64_PADDED, NULL, at, size, &len))
 		return ERR_SYNTAX;
 	buf_commit(out, len);
 	return 0;

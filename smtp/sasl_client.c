@@ -1,6 +1,7 @@
 #include "smtp/sasl_client.h"
 
 #include "base/base.h"
+#include "base/base64.h"
 #include "smtp/reply.h"
 
 #include <sodium.h>
@@ -219,15 +220,11 @@ void sasl_client_start(struct sasl_client *sasl, struct buf *out)
 /* The JSON that a refused token is answered with (RFC 7628 §3.2.2). */
 static void keep_detail(struct sasl_client *sasl, struct slice challenge)
 {
-	unsigned char text[DETAIL_MAX_BYTES * 2];
-	size_t len = 0;
+	char text[DETAIL_MAX_BYTES * 2];
+	size_t len;
 
 	challenge = slice_to(slice_trim(challenge), sizeof(text) / 3 * 4);
-	if (challenge.len == 0)
-		return;
-	if (sodium_base642bin(text, sizeof(text), challenge.ptr, challenge.len, "", &len, NULL,
-			      sodium_base64_VARIANT_ORIGINAL) != 0 &&
-	    len == 0)
+	if (challenge.len == 0 || !base64_decode(challenge, BASE64_PADDED, NULL, text, sizeof(text), &len))
 		return;
 	sasl->detail[0] = '\0';
 	smtp_reply_append_text(sasl->detail, sizeof(sasl->detail), slice_trim(slice_of(text, len)));

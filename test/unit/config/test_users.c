@@ -250,6 +250,8 @@ static const struct {
     {"app:$argon2i$v=19$m=4096,t=3,p=1$a$b", "",
      "u:1:5: the secret begins with neither $argon2id$ nor $b2$: make it with relayctl user add"},
     {"app:$b2$abcd", "", "u:1:5: behind $b2$ stands the base64 of 32 octets, BLAKE2b-256 of the password"},
+    {"app:$b2$rkqvs8fYYWtznwWjDQa04iNv3qcSFoFZ80boo+/VfZ\xc3=", "",
+     "u:1:5: behind $b2$ stands the base64 of 32 octets, BLAKE2b-256 of the password"},
     {"app:$b2$", "", "u:1:5: behind $b2$ stands the base64 of 32 octets, BLAKE2b-256 of the password"},
     {"app:$argon2id$v=19$m=19456,t=2,p=1$abc", "",
      "u:1:5: the Argon2id secret is broken: make it anew with relayctl user add"},

@@ -199,6 +199,7 @@ static void broken_records_say_what_is_wrong(void **state)
 	assert_broken(SLICE("=x; p="), ERR_SYNTAX, "name=value");
 	assert_broken(SLICE("v=DKIM1; k=ecdsa; p=abcd"), ERR_UNSUPPORTED, "k=ecdsa");
 	assert_broken(SLICE("v=DKIM1; p=\"MIGf\""), ERR_SYNTAX, "not base64");
+	assert_broken(SLICE("v=DKIM1; p=MIG\xc3"), ERR_SYNTAX, "not base64");
 	assert_broken(SLICE("v=DKIM1\\; k=rsa\\; p=MIGf"), ERR_UNSUPPORTED, "v=DKIM1\\");
 	assert_broken(SLICE("v=DKIM1; p=MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDwIRP/"), ERR_SYNTAX,
 		      "not an RSA public key");

@@ -201,6 +201,7 @@ static void test_the_servers_words_about_a_token_are_kept_and_made_harmless(void
 	    {"eyJzdGF0dXMiOiI0MDEifQ==", "{\"status\":\"401\"}"},
 	    {"", ""},
 	    {"!!!", ""},
+	    {"eyJzd\xc3==", ""},
 	    {"G1sybQA=", "\\x1B[2m\\x00"},
 	};
 	struct sasl_client_credentials google = {SASL_CLIENT_XOAUTH2, "u", "t", true, NULL, 0};
