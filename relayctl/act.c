@@ -1,6 +1,7 @@
 /* relayctl flush, hold, release, delete, bounce, reload - what changes a running daemon. */
 #include "base/base.h"
 #include "relayctl/commands.h"
+#include "relayctl/screen.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -14,16 +15,6 @@ struct work {
 	bool shows_bar, has_bar;
 	json_t *result;
 };
-
-static int64_t number_of(json_t *object, const char *key)
-{
-	return json_integer_value(json_object_get(object, key));
-}
-
-static const char *plural(int64_t count)
-{
-	return count == 1 ? "" : "s";
-}
 
 /* ---- progress ---- */
 

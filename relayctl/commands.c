@@ -10,7 +10,8 @@ const char *const ctl_filter_names[] = {"state", "domain", "recipient", "sender"
 static const struct command commands[] = {
     {"status", cmd_status, "", "health, queue, relayhosts, worst destinations on one screen"},
     {"health", cmd_health, "[--mail]", "exit 0: relayd takes mail; with --mail: and mail flows"},
-    {"queue", cmd_queue, "[FILTER] [--limit N]", "what waits, and why"},
+    {"queue", cmd_queue, "[FILTER] [--sort age|next|attempts|size] [--limit N] [--after CURSOR] [--all]",
+     "what waits, and why"},
     {"show", cmd_show, "ID", "one message: recipients, last replies, next attempts"},
     {"flush", cmd_flush, "[ID | FILTER | --all] [--yes]", "attempt now; without ID and FILTER all"},
     {"hold", cmd_hold, "ID | FILTER | --all [--yes]", "keep messages from being attempted"},

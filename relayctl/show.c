@@ -1,26 +1,9 @@
-/* relayctl status, health, queue, show - what a running daemon says of itself. */
+/* relayctl status, health, show - what a running daemon says of itself. */
 #include "base/base.h"
-#include "relayctl/ctl.h"
+#include "relayctl/screen.h"
 
 #include <stdio.h>
 #include <time.h>
-
-static const char *text_of(json_t *object, const char *key)
-{
-	const char *value = json_string_value(json_object_get(object, key));
-	return value ? value : "";
-}
-
-static int64_t number_of(json_t *object, const char *key)
-{
-	return json_integer_value(json_object_get(object, key));
-}
-
-static const char *age_of(json_t *object, const char *key, char out[24])
-{
-	json_t *value = json_object_get(object, key);
-	return json_is_integer(value) ? ctl_format_age(json_integer_value(value), out, 24) : "-";
-}
 
 /* ---- status ---- */
 
@@ -117,68 +100,6 @@ int cmd_health(struct ctl *ctl, int argc, char **argv)
 		printf("%s\n", good ? "ok" : text_of(health, "reason"));
 	json_decref(health);
 	return good ? CTL_OK : CTL_FAILED;
-}
-
-/* ---- queue ---- */
-
-static void print_queue_row(json_t *message)
-{
-	json_t *recipients = json_object_get(message, "recipients");
-	json_t *next = json_object_get(message, "next_attempt_sec");
-	char age[24], wait[24];
-
-	printf("%-13s %-8s %5s  %-28s %s", text_of(message, "id"), text_of(message, "state"),
-	       ctl_format_age(number_of(message, "age"), age, sizeof(age)),
-	       text_of(message, "sender")[0] ? text_of(message, "sender") : "<>",
-	       json_array_size(recipients) ? json_string_value(json_array_get(recipients, 0)) : "");
-	if (json_array_size(recipients) > 1)
-		printf(" +%zu", json_array_size(recipients) - 1);
-	printf("\n");
-	if (text_of(message, "reason")[0])
-		printf("              %s; attempt %lld, next in %s\n", text_of(message, "reason"),
-		       (long long)number_of(message, "attempts"),
-		       json_is_integer(next) ? ctl_format_age(json_integer_value(next), wait, sizeof(wait)) : "-");
-}
-
-int cmd_queue(struct ctl *ctl, int argc, char **argv)
-{
-	static const char *const filters[] = {"--domain", "--state", "--sender", "--user", "--limit"};
-	struct buf path;
-	json_t *answer, *messages, *message;
-	size_t i;
-	int rc;
-
-	buf_init(&path, 64 * 1024);
-	buf_append_str(&path, "queue");
-	for (int a = 1; a < argc; a += 2) {
-		bool known = false;
-		for (size_t f = 0; f < ARRAY_LEN(filters) && a + 1 < argc; f++)
-			if (strcmp(argv[a], filters[f]) == 0) {
-				ctl_add_query(&path, filters[f] + 2, argv[a + 1]);
-				known = true;
-			}
-		if (!known) {
-			buf_fini(&path);
-			return ctl_usage("queue [--state S] [--domain D] [--sender A] [--user U] [--limit N]");
-		}
-	}
-	buf_append_byte(&path, '\0');
-	rc = ctl_request(ctl, buf_slice(&path).ptr, NULL, &answer);
-	buf_fini(&path);
-	if (rc != CTL_OK)
-		return rc;
-	messages = json_object_get(answer, "messages");
-	if (ctl->json) {
-		ctl_print_json(messages);
-	} else {
-		json_array_foreach(messages, i, message) print_queue_row(message);
-		if (json_array_size(messages) == 0)
-			printf("nothing waits\n");
-		if (json_is_true(json_object_get(answer, "more")))
-			printf("... and more; --limit N shows more of them\n");
-	}
-	json_decref(answer);
-	return CTL_OK;
 }
 
 /* ---- show ---- */

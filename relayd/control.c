@@ -176,7 +176,7 @@ json_t *control_seconds(int64_t from_wall, int64_t to_wall)
 	return json_integer(to_wall > from_wall ? (to_wall - from_wall) / 1000 : 0);
 }
 
-static int append_piece(const char *bytes, size_t len, void *ctx)
+int control_append_piece(const char *bytes, size_t len, void *ctx)
 {
 	return buf_append(ctx, slice_of(bytes, len));
 }
@@ -185,7 +185,7 @@ int control_dump(struct buf *out, const json_t *document)
 {
 	size_t before = buf_len(out);
 
-	if (json_dump_callback(document, append_piece, out, JSON_COMPACT) == 0)
+	if (json_dump_callback(document, control_append_piece, out, JSON_COMPACT) == 0)
 		return 0;
 	buf_truncate(out, before);
 	return ERR_LIMIT;

@@ -21,8 +21,8 @@
  * 405, 409 when the message's state forbids it. Numbers are integers; times are seconds from now (_sec) or "age". Texts
  * of peers are made printable UTF-8.
  *
- * Long work (the listing, what is done to many) is done in steps of about two milliseconds, as the client reads; a client that leaves
- * ends it.
+ * Long work (the listing, what is done to many) is done in steps of about two milliseconds, as the client reads; a
+ * client that leaves ends it.
  */
 #ifndef RELAYD_CONTROL_H
 #define RELAYD_CONTROL_H

@@ -33,6 +33,8 @@ json_t *control_id(uint64_t id);
 json_t *control_seconds(int64_t from_wall, int64_t to_wall);
 /* ERR_LIMIT: no room; then nothing was appended. */
 int control_dump(struct buf *out, const json_t *document);
+/* For json_dump_callback(); ctx is a struct buf. */
+int control_append_piece(const char *bytes, size_t len, void *ctx);
 
 /* Takes the reference. */
 void control_answer(struct http_response *response, json_t *document);
@@ -46,6 +48,9 @@ void control_refuse(struct http_response *response, int status, const char *form
 typedef json_t *control_finish(struct control *control, uint64_t id, bool synced, json_t *document);
 void control_answer_synced(struct control *control, struct http_response *response, uint64_t id, json_t *document,
 			   control_finish *finish);
+
+/* An object of the listing; `message` NULL: it cannot be read. A new reference. */
+json_t *control_row(struct control *control, const struct queue_brief *brief, const struct queue_message *message);
 
 /* One line in the log. id 0: many, by `conditions` (NULL: none). */
 void control_log_action(struct control *control, const char *action, uint64_t id, struct slice sender,

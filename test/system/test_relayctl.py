@@ -4,14 +4,17 @@ The queue is built once, by pipelined SMTP, for a relayhost that refuses connect
 domain or a sender of its own.
 """
 import json
+import os
+import pty
 import shutil
+import subprocess
 import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
-from conftest import Relayd, service_user, users_line
+from conftest import RELAYCTL, Relayd, service_user, users_line
 from peers import free_port
 from wire import Wire, plain
 
@@ -83,6 +86,157 @@ def big():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_status(big):
-    status = big.json("status")
-    assert sum(state["messages"] for state in status["queue"].values()) == MESSAGES
+def on_terminal(daemon, arguments, typed, environ=None):
+    """relayctl on a terminal of its own: (exit code, all that was shown)."""
+    command = [str(RELAYCTL), "-s", str(daemon.spool / "control.sock"), *arguments]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(command[0], command, {**os.environ, "TERM": "xterm", **(environ or {})})
+    os.write(terminal, typed.encode())
+    shown = b""
+    try:
+        while data := os.read(terminal, 65536):
+            shown += data
+    except OSError:  # the other end has closed
+        pass
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()
+
+
+def queued(daemon):
+    return sum(state["messages"] for state in daemon.json("status")["queue"].values())
+
+
+# ---- what only looks ----
+
+def test_the_whole_queue_is_listed_while_mail_is_taken(big):
+    listing = subprocess.Popen([str(RELAYCTL), "-s", str(big.spool / "control.sock"), "--json", "queue", "--all",
+                                "--state", "deferred"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    other = subprocess.Popen([str(RELAYCTL), "-s", str(big.spool / "control.sock"), "queue", "--all"],
+                             stdout=subprocess.PIPE, text=True)
+    taken = 0
+    with Wire(big.port) as wire:
+        wire.ehlo()
+        wire.login()
+        while other.stdout.readline():  # a row was read: the listing goes on meanwhile
+            if taken < 20:
+                assert wire.message(None, "during@example.org", f"late{taken}@late.example").code == 250
+                taken += 1
+    assert other.wait() == 0 and taken == 20
+    rows = json.loads(listing.communicate()[0])
+    assert listing.returncode == 0
+    ids = {row["id"] for row in rows}
+    assert len(ids) == len(rows)
+    assert big.ctl("delete", "--domain", "late.example", "--yes").stdout == "deleted 20 messages\n"
+    ids = {row["id"] for row in big.json("queue", "--all")}
+    assert len(ids) == MESSAGES == queued(big)
+
+
+def test_queue_in_order_and_in_pages(big):
+    first = big.json("queue", "--limit", "500")
+    assert [row["id"] for row in first] == sorted(row["id"] for row in first)
+    second = big.json("queue", "--limit", "500", "--after", first[-1]["id"])
+    assert second[0]["id"] > first[-1]["id"]
+    text = big.ctl("queue", "--limit", "2").stdout
+    cursor = text.rsplit("--after ", 1)[1].strip()
+    assert [row["id"] for row in big.json("queue", "--limit", "498", "--after", cursor)] == [r["id"] for r in first[2:]]
+    soon = big.json("queue", "--sort", "next", "--state", "deferred", "--limit", "1000")
+    waits = [row["next_attempt_sec"] for row in soon]
+    assert waits == sorted(waits)
+    # All of it, sorted: relayctl asks for page after page.
+    assert len({row["id"] for row in big.json("queue", "--all", "--sort", "size")}) == MESSAGES
+    assert big.ctl("queue", "--sort", "beauty", check=False).returncode == 1
+    assert big.ctl("queue", "--nonsense", check=False).returncode == 2
+
+
+def test_queue_by_conditions(big):
+    def count(*conditions):
+        return len(big.json("queue", "--all", *conditions))
+
+    assert count("--domain", "D3.example") == MESSAGES // DOMAINS
+    assert count("--sender", "sender4@example.org") == MESSAGES // 10
+    assert count("--sender", "sender4@example.org", "--domain", "d4.example") == MESSAGES // DOMAINS
+    assert count("--sender", "sender4@example.org", "--domain", "d5.example") == 0
+    assert count("--recipient", "user77@d17.example") == 1
+    assert count("--user", "cron") == MESSAGES // len(USERS)
+    assert count("--user", "nobody") == 0
+    assert count("--relayhost", "main", "--domain", "d0.example") == MESSAGES // DOMAINS
+    assert count("--relayhost", "mx") == 0
+    assert count("--class", "bulk") == 0
+    assert count("--age", "1d") == 0 and count("--age", "0") == MESSAGES
+    assert count("--state", "held") == 0
+    assert big.ctl("queue", "--state", "nonsense", check=False).returncode == 1
+    assert "nothing waits that matches" in big.ctl("queue", "--domain", "none.example").stdout
+
+
+# ---- what acts: each has a domain of its own ----
+
+EACH = MESSAGES // DOMAINS
+
+
+def test_many_want_a_yes(big):
+    done = big.ctl("hold", "--domain", "d0.example", check=False)
+    assert done.returncode == 2 and f"{EACH} messages" in done.stderr and "--yes" in done.stderr
+    assert big.json("queue", "--state", "held") == []
+    done = big.ctl("hold", "--recipient", "user0@d0.example")  # one needs none
+    assert done.stdout == "held 1 message\n"
+    assert big.ctl("hold", "--domain", "d0.example", "--yes").stdout == f"held {EACH - 1} messages\n"
+    assert len(big.json("queue", "--all", "--state", "held")) == EACH
+    assert big.ctl("delete", check=False).returncode == 2
+    assert big.ctl("delete", "--all", "--state", "held", "--yes", check=False).returncode == 2
+    answer = big.json("release", "--state", "held", "--yes")
+    assert answer["count"] == EACH and answer["synced"] is True
+    assert big.json("queue", "--state", "held") == []
+
+
+def test_a_terminal_is_asked(big):
+    for word, code, held in (("n", 1, 0), ("y", 0, EACH)):
+        code_seen, text = on_terminal(big, ["hold", "--domain", "d1.example"], f"{word}\n")
+        assert code_seen == code and f"hold {EACH} messages? [y/N]" in text, text
+        assert len(big.json("queue", "--all", "--state", "held")) == held
+    big.ctl("release", "--state", "held", "--yes")
+
+
+def test_nothing_matched_is_4(big):
+    for command in ("flush", "hold", "release", "delete", "bounce"):
+        assert big.ctl(command, "--domain", "none.example", check=False).returncode == 4, command
+        assert big.ctl(command, "--domain", "none.example", "--yes", check=False).returncode == 4, command
+        assert big.ctl(command, "0000000000000", check=False).returncode == 4, command
+
+
+def test_delete_many(big):
+    before = queued(big)
+    assert big.ctl("delete", "--domain", "d2.example", "--yes").stdout == f"deleted {EACH} messages\n"
+    assert queued(big) == before - EACH
+    assert big.json("queue", "--domain", "d2.example") == []
+    big.wait_log("event=operator id=.* action=delete", count=EACH)
+
+
+def test_bounce_tells_each_sender(big):
+    before = queued(big)
+    big.ctl("hold", "--domain", "d3.example", "--yes")  # nothing of it is being attempted then
+    assert big.ctl("bounce", "--domain", "d3.example", "--yes").stdout == f"bounced {EACH} messages\n"
+    assert big.json("queue", "--domain", "d3.example") == []
+    reports = big.json("queue", "--all", "--sender", "<>")
+    assert len(reports) == EACH and {r["recipients"][0] for r in reports} == {"sender3@example.org"}
+    assert queued(big) == before
+    big.ctl("delete", "--sender", "<>", "--yes")
+
+
+def test_bounce_one(big):
+    row = big.json("queue", "--domain", "d4.example", "--limit", "1")[0]
+    big.ctl("hold", row["id"])
+    assert big.ctl("bounce", row["id"]).stdout == "bounced 1 message\n"
+    shown = big.json("show", row["id"])
+    assert shown["state"] == "done" and shown["recipients"][0]["outcome"] == "failed"
+    assert "operator" in shown["recipients"][0]["text"]
+    (report,) = big.json("queue", "--sender", "<>")
+    assert report["recipients"] == ["sender4@example.org"]
+    big.ctl("delete", report["id"])
+
+
+def test_flush(big):
+    assert big.json("flush", "--domain", "d5.example")["count"] == EACH
+    assert big.json("flush")["count"] == queued(big)
+    row = big.json("queue", "--domain", "d6.example", "--limit", "1")[0]
+    assert big.ctl("flush", row["id"]).returncode == 0

@@ -372,6 +372,125 @@ static void without_a_limit_a_thousand_come(void **state)
 	assert_false(has_more(f));
 }
 
+/* ---- order and pages ---- */
+
+/* The local parts of the recipients, in the order of the listing. */
+static void expect_order(struct fixture *f, const char *query, const char *expected)
+{
+	struct buf found;
+	json_t *row;
+	size_t i;
+
+	buf_init(&found, 4096);
+	json_array_foreach(list(f, query), i, row)
+	    buf_printf(&found, "%.*s ", (int)strcspn(recipient(row, 0), "@"), recipient(row, 0));
+	if (!slice_eq(buf_slice(&found), slice_of_str(expected)))
+		fail_msg("%s: %.*s, not %s", query, SLICE_ARG(buf_slice(&found)), expected);
+	buf_fini(&found);
+}
+
+static void rows_come_in_the_order_that_is_asked_for(void **state)
+{
+	struct fixture *f = *state;
+	struct outcome refused = outcome_like(OUTCOME_DEFERRED, CLASS_MAILBOX, STAGE_RCPT, 450, "4.2.2", "full");
+	uint64_t held;
+
+	defer(f, "tried@a.example", &refused);
+	relay_pass(&f->relay, 2000);
+	held = relay_submit(&f->relay, "app@example.org", "held@a.example");
+	queue_hold(f->relay.queue, held);
+	relay_pass(&f->relay, 2000);
+	relay_submit(&f->relay, "a-longer-address-makes-a-longer-content@example.org", "new@a.example");
+	expect_order(f, "", "tried held new ");
+	expect_order(f, "?sort=age", "tried held new ");
+	expect_order(f, "?sort=next", "new tried held ");
+	expect_order(f, "?sort=attempts", "tried held new ");
+	expect_order(f, "?sort=age&limit=2", "tried held ");
+	refusal(f, "?sort=beauty");
+	refusal(f, "?sort=age&limit=10001");
+	refusal(f, "?after=rubbish");
+	refusal(f, "?after=1.2.3");
+	refusal(f, "?after=x.0000000000001");
+}
+
+/* Page after page everything comes, and once. */
+static void check_pages(struct fixture *f, const char *conditions, unsigned expected)
+{
+	char query[300], next[64] = "";
+	uint64_t last = 0;
+	unsigned found = 0;
+
+	for (bool more = true; more; more = has_more(f)) {
+		json_t *row;
+		size_t i;
+		snprintf(query, sizeof(query), "?limit=7%s%s%s", conditions, next[0] ? "&after=" : "", next);
+		json_array_foreach(list(f, query), i, row)
+		{
+			uint64_t id;
+			assert_true(msgid_parse(slice_of_str(text_of(row, "id")), &id));
+			assert_true(id > last); /* all of one age: by id */
+			last = id;
+			found++;
+		}
+		assert_true(has_more(f) == json_is_string(json_object_get(f->answer.json, "next")));
+		if (has_more(f))
+			snprintf(next, sizeof(next), "%s", text_of(f->answer.json, "next"));
+	}
+	assert_int_equal(found, expected);
+}
+
+static void pages_follow_each_other(void **state)
+{
+	struct fixture *f = *state;
+	char query[64], id[MSGID_CHARS + 1];
+
+	for (int i = 0; i < 50; i++)
+		relay_submit(&f->relay, "app@example.org", i % 2 ? "odd@a.example" : "even@b.example");
+	check_pages(f, "", 50);
+	check_pages(f, "&sort=next", 50);
+	check_pages(f, "&domain=a.example", 25);
+	check_pages(f, "&domain=c.example", 0);
+	/* The last id of a page does as well. */
+	snprintf(id, sizeof(id), "%s", text_of(json_array_get(list(f, "?limit=48"), 47), "id"));
+	snprintf(query, sizeof(query), "?after=%s", id);
+	assert_int_equal(json_array_size(list(f, query)), 2);
+	web_answer_fini(&f->answer);
+	web_ask(&f->web, "GET", "/v1/queue?after=0000000000007", NULL, &f->answer);
+	assert_int_equal(f->answer.status, 404);
+}
+
+/* More than a sort keeps at a time. */
+static void pages_of_a_long_queue(void **state)
+{
+	struct fixture *f = *state;
+
+	relay_submit_many(&f->relay, "one@a.example", 300);
+	check_pages(f, "", 300);
+}
+
+static void rows_as_lines(void **state)
+{
+	struct fixture *f = *state;
+	struct slice text;
+	unsigned lines = 0;
+
+	for (int i = 0; i < 3; i++)
+		relay_submit(&f->relay, "app@example.org", "one@a.example");
+	web_ask(&f->web, "GET", "/v1/queue?lines=1&limit=2", NULL, &f->answer);
+	assert_string_equal(f->answer.type, "application/x-ndjson");
+	text = buf_slice(&f->answer.body);
+	for (ptrdiff_t end; (end = slice_find(text, '\n')) >= 0; text = slice_from(text, (size_t)end + 1)) {
+		json_t *object = json_loadb(text.ptr, (size_t)end, 0, NULL);
+		if (end == 0)
+			continue;
+		assert_non_null(json_object_get(object, lines < 2 ? "id" : "more"));
+		json_decref(object);
+		lines++;
+	}
+	assert_int_equal(text.len, 0);
+	assert_int_equal(lines, 3);
+}
+
 struct walk {
 	struct http_response response;
 	struct buf out;
@@ -504,6 +623,10 @@ int main(void)
 	    TEST(conditions_that_make_no_sense_are_refused),
 	    TEST(limit_and_more),
 	    TEST(without_a_limit_a_thousand_come),
+	    TEST(rows_come_in_the_order_that_is_asked_for),
+	    TEST(pages_follow_each_other),
+	    TEST(pages_of_a_long_queue),
+	    TEST(rows_as_lines),
 	    TEST(the_queue_may_change_under_the_walk),
 	    TEST(a_client_that_leaves_ends_the_walk),
 	    TEST(a_listing_under_way_ends_with_the_server),

@@ -1,0 +1,85 @@
+/* One message of the listing as an object. */
+#include "relayd/control_internal.h"
+
+#include "base/base.h"
+
+#include <stdio.h>
+#include <time.h>
+
+/* A row stays far below the stream's buffer, however many recipients there are. */
+enum { ROW_RECIPIENTS_MAX = 100, ROW_ADDRESS_BYTES_MAX = 16 * 1024 };
+
+static json_t *iso_time(int64_t wall_ms)
+{
+	time_t seconds = (time_t)(wall_ms / 1000);
+	struct tm tm;
+	char text[40];
+
+	if (!gmtime_r(&seconds, &tm) || strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
+		return json_null();
+	return json_string(text);
+}
+
+/* The word, and what the server said where it is at hand. */
+static json_t *reason_of(const struct queue_brief *brief, const struct queue_message *message)
+{
+	char text[700];
+
+	if (brief->corrupt)
+		return json_string("its stored bytes are damaged");
+	if (brief->reason == CLASS_NONE)
+		return json_string("");
+	snprintf(text, sizeof(text), "%s", failure_class_name(brief->reason));
+	for (size_t i = 0; message && i < message->envelope.recipient_count; i++) {
+		const struct queue_recipient_status *status = &message->status[i];
+		if (status->state == QUEUE_FINAL || !status->last || status->reason != brief->reason)
+			continue;
+		snprintf(text, sizeof(text), "%s: %s", failure_class_name(brief->reason), status->last->text);
+		break;
+	}
+	return control_str(text);
+}
+
+/* Those that still wait for something. */
+static json_t *recipients_of(const struct queue_message *message)
+{
+	json_t *list = json_array();
+	size_t bytes = 0;
+
+	for (size_t i = 0; message && i < message->envelope.recipient_count; i++) {
+		struct slice address = message->envelope.recipients[i].address;
+		if (message->status[i].state == QUEUE_FINAL)
+			continue;
+		bytes += address.len;
+		if (json_array_size(list) == ROW_RECIPIENTS_MAX || bytes > ROW_ADDRESS_BYTES_MAX)
+			break;
+		json_array_append_new(list, control_text(address));
+	}
+	return list;
+}
+
+static void set_next_attempt(json_t *row, const struct queue_brief *brief, int64_t now)
+{
+	bool is_planned = brief->state != STATE_HELD && brief->next_attempt_wall != INT64_MAX;
+
+	json_object_set_new(row, "next_attempt", is_planned ? iso_time(brief->next_attempt_wall) : json_null());
+	json_object_set_new(row, "next_attempt_sec",
+			    is_planned ? control_seconds(now, brief->next_attempt_wall) : json_null());
+}
+
+json_t *control_row(struct control *control, const struct queue_brief *brief, const struct queue_message *message)
+{
+	int64_t now = control_now_wall(control);
+	json_t *row = json_pack("{s:o, s:s, s:o, s:o, s:I, s:o, s:I}", "id", control_id(brief->id), "state",
+				message_state_name(brief->state), "sender",
+				control_text(message ? message->envelope.sender : SLICE("")), "recipients",
+				recipients_of(message), "recipient_count", (json_int_t)brief->open, "age",
+				control_seconds(brief->arrived_wall, now), "attempts", (json_int_t)brief->attempts);
+
+	set_next_attempt(row, brief, now);
+	json_object_set_new(row, "reason", reason_of(brief, message));
+	json_object_set_new(row, "class", json_string(message_class_name(brief->class)));
+	json_object_set_new(row, "bytes", json_integer((json_int_t)brief->bytes));
+	json_object_set_new(row, "user", control_text(message ? message->envelope.user : SLICE("")));
+	return row;
+}
