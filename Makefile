@@ -155,7 +155,8 @@ install: all
 	install -D -m 755 $(B)/relayd/relayd $(DESTDIR)$(PREFIX)/sbin/relayd
 	install -D -m 755 $(B)/relayctl/relayctl $(DESTDIR)$(PREFIX)/bin/relayctl
 	install -d $(DESTDIR)$(PREFIX)/sbin
-	ln -sf ../bin/relayctl $(DESTDIR)$(PREFIX)/sbin/sendmail
+	for name in sbin/sendmail bin/mailq bin/newaliases; do \
+		ln -sf ../bin/relayctl $(DESTDIR)$(PREFIX)/$$name; done
 	install -D -m 644 relayd/relayd.8 $(DESTDIR)$(PREFIX)/share/man/man8/relayd.8
 	install -D -m 644 relayctl/relayctl.8 $(DESTDIR)$(PREFIX)/share/man/man8/relayctl.8
 	install -D -m 644 config/relayd.yaml.5 $(DESTDIR)$(PREFIX)/share/man/man5/relayd.yaml.5

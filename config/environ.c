@@ -41,7 +41,9 @@ struct special {
 
 static const struct special specials[] = {
     {PREFIX "CONFIG", PHASE_WHOLE, NULL, false}, /* by config.c */
-    {PREFIX "SUBMIT", PHASE_WHOLE, NULL, false}, /* by sendmail */
+    {PREFIX "SUBMIT", PHASE_WHOLE, NULL, false}, /* by sendmail, these three */
+    {PREFIX "SUBMIT_TLS", PHASE_WHOLE, NULL, false},
+    {PREFIX "SUBMIT_CA_FILE", PHASE_WHOLE, NULL, false},
     {PREFIX "LISTEN", PHASE_WHOLE, take_listen, false},
     {PREFIX "RELAYHOST", PHASE_WHOLE, take_relayhost, false},
     {PREFIX "USERNAME", PHASE_KEYS, take_username, false},

@@ -19,7 +19,7 @@ static const struct command commands[] = {
     {"delete", cmd_delete, "ID | FILTER | --all [--yes]", "remove messages; nobody is told"},
     {"bounce", cmd_bounce, "ID | FILTER | --all [--yes]", "give messages up; their senders are told"},
     {"send", cmd_send, "--from A --to B [FILE]", "submit a message and follow it"},
-    {"sendmail", cmd_sendmail, "[-t] [-i] [-f FROM] [TO ...]",
+    {"sendmail", cmd_sendmail, "[-t] [-i] [-f FROM] [TO ...] | -bs | -bp",
      "as sendmail(8), for cron and scripts; also by that name"},
     {"config", cmd_config, "", "what is in force and where it comes from, secrets masked"},
     {"user", cmd_user, "add|remove|list|check [NAME] [--password-file FILE] [--options TEXT]", "who may submit"},

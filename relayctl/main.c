@@ -53,8 +53,8 @@ static int run(struct ctl *ctl, int argc, char **argv)
 
 static bool is_sendmail(const char *program)
 {
-	const char *slash = strrchr(program, '/');
-	return strcmp(slash ? slash + 1 : program, "sendmail") == 0;
+	const char *slash = strrchr(program, '/'), *name = slash ? slash + 1 : program;
+	return strcmp(name, "sendmail") == 0 || strcmp(name, "mailq") == 0 || strcmp(name, "newaliases") == 0;
 }
 
 static bool wants_help(const char *word)

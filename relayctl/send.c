@@ -139,7 +139,9 @@ int cmd_send(struct ctl *ctl, int argc, char **argv)
 {
 	const char *recipients[RECIPIENTS_MAX], *from = NULL, *file = NULL;
 	struct submission submission = {.recipients = recipients};
-	char socket_path[4096], id[14];
+	char socket_path[4096];
+	struct submit_server server = {.socket_path = socket_path};
+	struct submit_result result;
 	struct buf message;
 	struct err err;
 	int rc;
@@ -162,7 +164,8 @@ int cmd_send(struct ctl *ctl, int argc, char **argv)
 		complete(&message, from, recipients[0]);
 		submission.sender = from;
 		submission.message = buf_slice(&message);
-		rc = submit_message(submit_socket(ctl, socket_path, sizeof(socket_path)), &submission, id, &err);
+		submit_socket(ctl, socket_path, sizeof(socket_path));
+		rc = submit_message(&server, &submission, &result, &err);
 		if (rc != 0)
 			ctl_failed("%s", err.text);
 		rc = rc == 0 ? CTL_OK : rc == ERR_CLOSED ? CTL_UNREACHABLE : CTL_FAILED;
@@ -171,6 +174,6 @@ int cmd_send(struct ctl *ctl, int argc, char **argv)
 	if (rc != CTL_OK)
 		return rc;
 	if (!ctl->json)
-		printf("accepted as %s\n", id);
-	return follow(ctl, id);
+		printf("accepted as %s\n", result.id);
+	return follow(ctl, result.id);
 }

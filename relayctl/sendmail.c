@@ -1,251 +1,310 @@
 /*
- * relayctl sendmail, and relayctl under the name of sendmail - what cron, at, PHP and mailers call (sendmail(8))
+ * relayctl sendmail, and relayctl under the names of sendmail, mailq and newaliases - what cron, at, PHP and mailers
+ * call (sendmail(8))
  *
- * Takes LF and CRLF, mixed, from standard input and hands the message to relayd over submit.sock. Bare names get the
- * host name of the configuration, or of RELAYD_HOSTNAME. Exit codes are those of sysexits.h: 0 only after relayd's 250.
+ * The message goes to relayd over submit.sock, or over TCP with RELAYD_SUBMIT, or, while the daemon of this machine is
+ * away, into SPOOL/drop/. Exit codes are those of sysexits.h: 0 only after relayd's 250, or once the message is on
+ * disk.
  */
-#include "base/base.h"
-#include "config/hostname.h"
-#include "relayctl/ctl.h"
-#include "relayctl/submit.h"
-#include "smtp/address_list.h"
-#include "smtp/header.h"
+#include "relayctl/sendmail.h"
 
+#include "base/base.h"
+#include "config/secret.h"
+#include "config/values.h"
+#include "relayctl/ctl.h"
+#include "relayctl/drop.h"
+#include "relayctl/link.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sysexits.h>
 #include <unistd.h>
 
-enum { RECIPIENTS_MAX = 1000, MESSAGE_MAX_BYTES = 1 << 30 };
-
-struct sendmail {
-	const char *sender;    /* -f, -r; NULL: the user who calls */
-	const char *full_name; /* -F */
-	bool from_header;      /* -t */
-	bool ignore_dots;      /* -i, -oi: a lone dot is content */
-	struct buf message;
-	char *recipients[RECIPIENTS_MAX];
-	size_t recipient_count;
-	char hostname[CONFIG_HOSTNAME_MAX];
+/* Where messages go. */
+struct way {
+	struct submit_server server;
+	const char *spool;
+	char socket_path[4096], host[256];
+	char *password;
 };
 
-static int complain(int code, const char *text)
+int sendmail_complain(int code, const char *text)
 {
 	fprintf(stderr, "sendmail: %s\n", text);
 	return code;
 }
 
-/* ---- arguments ---- */
+/* ---- where to ---- */
 
-static int add_recipients(struct sendmail *s, struct slice text)
+static const char *environment(const char *name)
 {
-	struct address_list list;
-	struct address address;
-	struct buf whole;
-	int rc;
-
-	address_list_init(&list, text);
-	while ((rc = address_list_next(&list, &address)) == 1) {
-		if (s->recipient_count == RECIPIENTS_MAX)
-			return complain(EX_USAGE, "too many recipients");
-		buf_init(&whole, 2 * ADDRESS_MAX_BYTES);
-		buf_append(&whole, slice_of(address.text, address.len));
-		if (!address.has_domain)
-			buf_printf(&whole, "@%s", s->hostname);
-		s->recipients[s->recipient_count++] = xmemdup(buf_slice(&whole).ptr, buf_len(&whole));
-		buf_fini(&whole);
-	}
-	return rc == 0 ? EX_OK : complain(EX_DATAERR, "an address cannot be read");
+	const char *value = getenv(name);
+	return value && value[0] ? value : NULL;
 }
 
-/* "-fx" or "-f x". */
-static const char *value_of(int argc, char **argv, int *at)
+static int find_credentials(struct way *way)
 {
-	if (argv[*at][2] != '\0')
-		return argv[*at] + 2;
-	return *at + 1 < argc ? argv[++*at] : "";
-}
-
-/* One option; what is not known is ignored, as all sendmails do. Returns EX_OK or why not. */
-static int take_option(struct sendmail *s, int argc, char **argv, int *at)
-{
-	const char *option = argv[*at];
-
-	switch (option[1]) {
-	case 'f':
-	case 'r': s->sender = value_of(argc, argv, at); return EX_OK;
-	case 'F': s->full_name = value_of(argc, argv, at); return EX_OK;
-	case 't': s->from_header = true; return EX_OK;
-	case 'i': s->ignore_dots = true; return EX_OK;
-	case 'o':
-		if (strcmp(option, "-oi") == 0)
-			s->ignore_dots = true;
-		return EX_OK;
-	case 'b':
-		if (strcmp(option, "-bm") == 0)
-			return EX_OK;
-		return complain(
-		    EX_USAGE,
-		    "this mode is not supported (-bs and -bp are not there yet); use relayctl queue for the queue");
-	default: return EX_OK;
-	}
-}
-
-static int take_arguments(struct sendmail *s, int argc, char **argv)
-{
-	bool options_over = false;
-	int rc = EX_OK;
-
-	for (int i = 1; rc == EX_OK && i < argc; i++) {
-		if (!options_over && strcmp(argv[i], "--") == 0)
-			options_over = true;
-		else if (!options_over && argv[i][0] == '-' && argv[i][1])
-			rc = take_option(s, argc, argv, &i);
-		else
-			rc = add_recipients(s, slice_of_str(argv[i]));
-	}
-	return rc;
-}
-
-/* ---- the message ---- */
-
-/* Without -i a lone dot ends the message. */
-static int read_message(struct sendmail *s)
-{
-	char *line = NULL;
-	size_t size = 0;
-	ssize_t len;
-	int rc = EX_OK;
-
-	while (rc == EX_OK && (len = getline(&line, &size, stdin)) >= 0) {
-		if (!s->ignore_dots &&
-		    (strcmp(line, ".\n") == 0 || strcmp(line, ".\r\n") == 0 || strcmp(line, ".") == 0))
-			break;
-		if (len > 0 && line[len - 1] == '\n')
-			len -= len > 1 && line[len - 2] == '\r' ? 2 : 1;
-		if (buf_append(&s->message, slice_of(line, (size_t)len)) < 0 || buf_append_str(&s->message, "\r\n") < 0)
-			rc = complain(EX_UNAVAILABLE, "the message is too large");
-	}
-	free(line);
-	return rc == EX_OK && ferror(stdin) ? complain(EX_IOERR, "cannot read the message") : rc;
-}
-
-static int recipients_from_header(struct sendmail *s, struct slice header)
-{
-	static const char *const names[] = {"To", "Cc", "Bcc"};
-	struct header_field field;
-	int rc = EX_OK;
-
-	while (rc == EX_OK && header_next_field(&header, &field))
-		for (size_t i = 0; i < ARRAY_LEN(names); i++)
-			if (slice_case_eq(field.name, slice_of_str(names[i])))
-				rc = add_recipients(s, field.body);
-	return rc;
-}
-
-static bool has_from(struct slice header)
-{
-	struct header_field field;
-	return header_find_field(header, SLICE("From"), &field);
-}
-
-static const char *caller_name(void)
-{
-	struct passwd *entry = getpwuid(getuid());
-	return entry ? entry->pw_name : "unknown";
-}
-
-/* -F names the From that is added when there is none. */
-static void add_from(struct sendmail *s, const char *sender)
-{
-	struct buf whole;
-
-	buf_init(&whole, MESSAGE_MAX_BYTES);
-	buf_append_str(&whole, "From: ");
-	for (const char *c = s->full_name ? s->full_name : ""; *c; c++)
-		if ((unsigned char)*c >= ' ' && *c != '"' && *c != '\\')
-			buf_printf(&whole, "%s%c%s", c == s->full_name ? "\"" : "", *c, c[1] ? "" : "\" ");
-	buf_printf(&whole, "<%s>\r\n", sender);
-	buf_append(&whole, buf_slice(&s->message));
-	buf_fini(&s->message);
-	s->message = whole;
-}
-
-static int prepare(struct sendmail *s, const char *sender)
-{
-	struct header_scanner scanner;
-	size_t taken;
-	int rc = EX_OK;
-	bool lacks_from;
-
-	header_scanner_init(&scanner, HEADER_BLOCK_MAX_BYTES);
-	if (header_scanner_input(&scanner, buf_slice(&s->message), &taken) == HEADER_MORE)
-		header_scanner_end(&scanner);
-	if (s->from_header)
-		rc = recipients_from_header(s, header_scanner_block(&scanner));
-	lacks_from = !has_from(header_scanner_block(&scanner)) && sender[0];
-	header_scanner_fini(&scanner);
-	if (rc == EX_OK && lacks_from && s->full_name)
-		add_from(s, sender);
-	if (rc == EX_OK && s->recipient_count == 0)
-		rc = complain(EX_USAGE, "no recipients: name them, or use -t");
-	return rc;
-}
-
-static int deliver(struct ctl *ctl, struct sendmail *s, const char *sender)
-{
-	struct submission submission = {sender, (const char *const *)s->recipients, s->recipient_count,
-					buf_slice(&s->message)};
-	char path[4096], id[14];
+	struct config_secret secret = {environment("RELAYD_PASSWORD_FILE"), environment("RELAYD_PASSWORD")};
 	struct err err;
-	int rc;
 
-	snprintf(path, sizeof(path), "%s/submit.sock", ctl_spool(ctl));
-	rc = submit_message(path, &submission, id, &err);
-	if (rc == 0)
+	way->server.username = environment("RELAYD_USERNAME");
+	if (!way->server.username)
 		return EX_OK;
-	return complain(rc == ERR_PERMISSION ? EX_UNAVAILABLE : EX_TEMPFAIL, err.text);
+	if (secret.value)
+		secret.file = NULL;
+	if (config_secret_read(&secret, &way->password, &err) != 0)
+		return sendmail_complain(EX_CONFIG, secret.file ? err.text
+								: "RELAYD_USERNAME without RELAYD_PASSWORD or "
+								  "RELAYD_PASSWORD_FILE");
+	way->server.password = way->password;
+	return EX_OK;
 }
 
+static int find_server(struct way *way, const char *submit)
+{
+	const struct config_endpoint_rules rules = {.default_port = 587, .may_be_name = true};
+	const char *tls = environment("RELAYD_SUBMIT_TLS");
+	struct config_endpoint endpoint;
+	struct slice host;
+	struct err err;
+
+	if (config_endpoint_parse(slice_of_str(submit), &rules, &endpoint, &host, &err) != 0)
+		return sendmail_complain(EX_CONFIG, "RELAYD_SUBMIT is not HOST:PORT");
+	slice_to_cstr(host, way->host, sizeof(way->host));
+	way->server.host = way->host;
+	way->server.port = endpoint.port;
+	way->server.ca_file = environment("RELAYD_SUBMIT_CA_FILE");
+	if (tls && !submit_tls_parse(tls, &way->server.tls))
+		return sendmail_complain(EX_CONFIG, "RELAYD_SUBMIT_TLS is none, opportunistic, required or verify");
+	return find_credentials(way);
+}
+
+static int find_way(struct ctl *ctl, struct way *way)
+{
+	const char *submit = environment("RELAYD_SUBMIT");
+
+	if (submit)
+		return find_server(way, submit);
+	way->spool = ctl_spool(ctl);
+	snprintf(way->socket_path, sizeof(way->socket_path), "%s/submit.sock", way->spool);
+	way->server.socket_path = way->socket_path;
+	return EX_OK;
+}
+
+/* The configuration of a user who may not read it is the default one. */
 static void find_hostname(struct ctl *ctl, struct sendmail *s)
 {
-	const struct config *config = ctl_config(ctl);
+	const char *file = ctl->config_file ? ctl->config_file : environment("RELAYD_CONFIG");
+	const struct config *config = NULL;
 
+	if (access(file ? file : CONFIG_DEFAULT_FILE, R_OK) == 0 || errno != EACCES)
+		config = ctl_config(ctl);
 	if (config)
 		slice_to_cstr(slice_of_str(config->hostname), s->hostname, sizeof(s->hostname));
+	else if (environment("RELAYD_HOSTNAME"))
+		slice_to_cstr(slice_of_str(environment("RELAYD_HOSTNAME")), s->hostname, sizeof(s->hostname));
 	else
 		config_hostname_find(s->hostname);
 }
 
-static const char *full_sender(struct sendmail *s, char *out, size_t size)
-{
-	const char *given = s->sender ? s->sender : caller_name();
+/* ---- a message ---- */
 
-	if (strcmp(given, "<>") == 0)
-		given = "";
-	snprintf(out, size, "%s%s%s", given, given[0] && !strchr(given, '@') ? "@" : "",
-		 given[0] && !strchr(given, '@') ? s->hostname : "");
+static const char *full_sender(const struct sendmail *s, char *out, size_t size)
+{
+	const struct passwd *entry = s->sender ? NULL : getpwuid(getuid());
+	const char *given = s->sender ? s->sender : entry ? entry->pw_name : "unknown";
+	size_t len = strlen(given);
+
+	if (len >= 2 && given[0] == '<' && given[len - 1] == '>') {
+		given++;
+		len -= 2;
+	}
+	if (len == 0)
+		out[0] = '\0';
+	else if (memchr(given, '@', len))
+		snprintf(out, size, "%.*s", (int)MIN(len, (size_t)1000), given);
+	else
+		snprintf(out, size, "%.*s@%s", (int)MIN(len, (size_t)1000), given, s->hostname);
 	return out;
+}
+
+/* What sysexits.h has for a refusal. */
+static int exit_code_of(int rc, const struct submit_result *result)
+{
+	switch (rc) {
+	case 0: return EX_OK;
+	case ERR_CONFIG: return EX_CONFIG;
+	case ERR_PERMISSION: break;
+	default: return EX_TEMPFAIL;
+	}
+	if (result->code == 552 || strcmp(result->enhanced, "5.3.4") == 0)
+		return EX_DATAERR;
+	if (result->stage == STAGE_RCPT && strncmp(result->enhanced, "5.7.", 4) != 0)
+		return EX_NOUSER;
+	return result->code >= 530 && result->code < 560 ? EX_NOPERM : EX_UNAVAILABLE;
+}
+
+static int leave_in_drop(const struct way *way, struct sendmail *s, struct submission *submission, struct err *err)
+{
+	sendmail_add_date(s);
+	submission->message = buf_slice(&s->message);
+	return drop_put(way->spool, submission, err);
+}
+
+static int deliver(const struct way *way, struct sendmail *s, const char *sender)
+{
+	struct submission submission = {sender,
+					(const char *const *)s->recipients,
+					s->recipient_count,
+					buf_slice(&s->message),
+					s->notify,
+					s->ret,
+					buf_len(&s->envid) ? buf_slice(&s->envid).ptr : NULL};
+	struct submit_result result;
+	struct err err;
+	int rc = submit_message(&way->server, &submission, &result, &err);
+
+	if (rc == ERR_CLOSED && way->spool && !result.id[0])
+		rc = leave_in_drop(way, s, &submission, &err);
+	if (rc != 0)
+		sendmail_complain(EX_OK, err.text);
+	if (rc != 0 && result.id[0])
+		sendmail_complain(EX_OK, "the other recipients' message was accepted");
+	return exit_code_of(rc, &result);
+}
+
+static int send_message(const struct way *way, struct sendmail *s)
+{
+	char sender[1300];
+	int rc = sendmail_read_message(s);
+
+	if (rc == EX_OK)
+		rc = sendmail_prepare(s, full_sender(s, sender, sizeof(sender)));
+	return rc == EX_OK ? deliver(way, s, sender) : rc;
+}
+
+/* ---- -bs ---- */
+
+static int copy(int from, int to, bool *is_open)
+{
+	char bytes[16 * 1024];
+	ssize_t n = read(from, bytes, sizeof(bytes));
+
+	*is_open = n > 0;
+	for (ssize_t done = 0, written; done < n; done += written) {
+		written = write(to, bytes + done, (size_t)(n - done));
+		if (written < 0)
+			return -1;
+	}
+	return n < 0 ? -1 : 0;
+}
+
+/* SMTP from standard input to relayd and back, until relayd ends it. */
+static int pass_on(int fd)
+{
+	struct pollfd ends[2] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = fd, .events = POLLIN}};
+	bool is_open = true;
+
+	while (poll(ends, 2, -1) >= 0 || errno == EINTR) {
+		if (ends[1].revents) {
+			if (copy(fd, STDOUT_FILENO, &is_open) != 0)
+				return EX_IOERR;
+			if (!is_open)
+				return EX_OK;
+		}
+		if (ends[0].fd >= 0 && ends[0].revents) {
+			if (copy(STDIN_FILENO, fd, &is_open) != 0 || !is_open) {
+				shutdown(fd, SHUT_WR);
+				ends[0].fd = -1;
+			}
+		}
+	}
+	return EX_OSERR;
+}
+
+static int speak_smtp(const struct way *way)
+{
+	enum { CONNECT_MS = 30 * 1000 };
+	struct err err;
+	struct link *link = way->server.socket_path
+				? link_open_unix(way->server.socket_path, &err)
+				: link_open_tcp(way->server.host, way->server.port, CONNECT_MS, &err);
+	int rc, flags;
+
+	if (!link) {
+		puts("421 4.3.2 relayd is not running; try again later\r");
+		return sendmail_complain(EX_TEMPFAIL, err.text);
+	}
+	flags = fcntl(link_fd(link), F_GETFL);
+	fcntl(link_fd(link), F_SETFL, flags & ~O_NONBLOCK);
+	rc = pass_on(link_fd(link));
+	link_close(&link);
+	return rc;
+}
+
+/* ---- the queue ---- */
+
+/* Members of `control_group` see it; for others this says whom to ask. */
+static int ask_daemon(struct ctl *ctl, ctl_command *command, const char *name)
+{
+	char *argv[] = {(char *)name, NULL};
+	int rc;
+
+	if (access(ctl_socket(ctl), R_OK | W_OK) != 0 && errno == EACCES)
+		return sendmail_complain(EX_NOPERM,
+					 "the queue is for root, relayd's user and the members of control_group");
+	rc = command(ctl, 1, argv);
+	return rc == CTL_OK || rc == CTL_NO_MATCH ? EX_OK : rc == CTL_UNREACHABLE ? EX_TEMPFAIL : EX_UNAVAILABLE;
+}
+
+static int run(struct ctl *ctl, struct sendmail *s)
+{
+	struct way way = {0};
+	int rc = EX_OK;
+
+	if (s->mode == SENDMAIL_QUEUE)
+		return ask_daemon(ctl, cmd_queue, "queue");
+	if (s->mode == SENDMAIL_FLUSH)
+		return ask_daemon(ctl, cmd_flush, "flush");
+	if (s->mode == SENDMAIL_NOTHING)
+		return EX_OK;
+	rc = find_way(ctl, &way);
+	if (rc == EX_OK)
+		rc = s->mode == SENDMAIL_SMTP ? speak_smtp(&way) : send_message(&way, s);
+	config_secret_wipe(&way.password);
+	return rc;
+}
+
+static enum sendmail_mode mode_of_name(const char *program)
+{
+	const char *slash = strrchr(program, '/'), *name = slash ? slash + 1 : program;
+
+	return strcmp(name, "mailq") == 0	 ? SENDMAIL_QUEUE
+	       : strcmp(name, "newaliases") == 0 ? SENDMAIL_NOTHING
+						 : SENDMAIL_MESSAGE;
 }
 
 int cmd_sendmail(struct ctl *ctl, int argc, char **argv)
 {
 	struct sendmail *s = xcalloc(1, sizeof(*s));
-	char sender[1024];
 	int rc;
 
-	buf_init(&s->message, MESSAGE_MAX_BYTES);
-	find_hostname(ctl, s);
-	rc = take_arguments(s, argc, argv);
+	buf_init(&s->message, SENDMAIL_MESSAGE_MAX_BYTES);
+	buf_init(&s->envid, 1024);
+	s->mode = mode_of_name(argv[0]);
+	if (s->mode == SENDMAIL_MESSAGE)
+		find_hostname(ctl, s);
+	rc = sendmail_take_arguments(s, argc, argv);
 	if (rc == EX_OK)
-		rc = read_message(s);
-	if (rc == EX_OK)
-		rc = prepare(s, full_sender(s, sender, sizeof(sender)));
-	if (rc == EX_OK)
-		rc = deliver(ctl, s, sender);
+		rc = run(ctl, s);
 	for (size_t i = 0; i < s->recipient_count; i++)
 		free(s->recipients[i]);
+	buf_fini(&s->envid);
 	buf_fini(&s->message);
 	free(s);
 	return rc;

@@ -2,142 +2,286 @@
 
 #include "base/base.h"
 #include "base/buf.h"
+#include "base/clock.h"
+#include "relayctl/link.h"
 
-#include <fcntl.h>
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/un.h>
-#include <unistd.h>
 
-enum { REPLY_TIMEOUT_SEC = 120, REPLY_LINE_MAX = 2048 };
+enum { REPLY_TIMEOUT_MS = 120 * 1000 };
 
 struct dialog {
-	FILE *in;
-	int fd;
-	char reply[REPLY_LINE_MAX]; /* the last line */
-	int code;
+	const struct submit_server *server;
+	const struct submission *submission;
+	struct submit_result *result;
+	struct err *err;
+	struct link *link;
+	struct smtp_client *client;
+	struct smtp_client_recipient *recipients;
+	struct smtp_transaction transaction;
+	struct slice content;
+	size_t sent;
+	bool feeding, is_over, is_broken;
+	int rc; /* of what is worst */
 };
 
-/* A socket path may be longer than sun_path: it is reached through its folder's descriptor. */
-static int connect_to(const char *path)
+bool submit_tls_parse(const char *text, enum submit_tls *tls)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	const char *slash = strrchr(path, '/');
-	struct timeval patience = {REPLY_TIMEOUT_SEC, 0};
-	char folder[4096];
-	int dir = -1, fd;
+	static const char *const names[] = {
+	    [SUBMIT_TLS_NONE] = "none",
+	    [SUBMIT_TLS_OPPORTUNISTIC] = "opportunistic",
+	    [SUBMIT_TLS_REQUIRED] = "required",
+	    [SUBMIT_TLS_VERIFY] = "verify",
+	};
 
-	if (slash && slice_to_cstr(slice_of(path, (size_t)(slash - path + 1)), folder, sizeof(folder)))
-		dir = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", dir, slash ? slash + 1 : path);
-	if (dir < 0)
-		snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-	if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0) {
-		close(fd);
-		fd = -1;
-	}
-	if (dir >= 0)
-		close(dir);
-	if (fd >= 0)
-		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-	return fd;
+	for (int i = SUBMIT_TLS_NONE; i <= SUBMIT_TLS_VERIFY; i++)
+		if (strcmp(text, names[i]) == 0) {
+			*tls = (enum submit_tls)i;
+			return true;
+		}
+	return false;
 }
 
-static int send_all(int fd, struct slice bytes)
+/* ---- the message ---- */
+
+static bool has_bare_newline(struct slice message)
 {
-	while (bytes.len > 0) {
-		ssize_t n = send(fd, bytes.ptr, bytes.len, MSG_NOSIGNAL);
-		if (n <= 0)
-			return -1;
-		bytes = slice_from(bytes, (size_t)n);
-	}
-	return 0;
+	const char *at = message.ptr, *end = message.ptr + message.len;
+
+	for (; (at = memchr(at, '\n', (size_t)(end - at))); at++)
+		if (at == message.ptr || at[-1] != '\r')
+			return true;
+	return false;
 }
 
-/* Reads one reply; its code class must be `wanted`. */
-static int expect(struct dialog *d, char wanted, struct err *err)
+struct slice submit_crlf(struct slice message, struct buf *memory)
 {
-	do {
-		if (!fgets(d->reply, sizeof(d->reply), d->in))
-			return err_set(err, ERR_CLOSED, "relayd closed the connection");
-	} while (strlen(d->reply) > 3 && d->reply[3] == '-');
-	d->reply[strcspn(d->reply, "\r\n")] = '\0';
-	if (d->reply[0] == wanted)
-		return 0;
-	return err_set(err, d->reply[0] == '5' ? ERR_PERMISSION : ERR_TEMPORARY, "%s", d->reply);
-}
+	bool is_ended = message.len > 0 && message.ptr[message.len - 1] == '\n';
 
-static int command(struct dialog *d, char wanted, struct err *err, const char *format, const char *argument)
-{
-	struct buf line;
-	int rc;
-
-	buf_init(&line, 4096);
-	buf_printf(&line, "%s%s%s\r\n", format, argument, strchr(format, '<') ? ">" : "");
-	rc = send_all(d->fd, buf_slice(&line)) == 0 ? expect(d, wanted, err)
-						    : err_set(err, ERR_CLOSED, "relayd closed the connection");
-	buf_fini(&line);
-	return rc;
-}
-
-/* Line by line: CRLF line ends, leading dots doubled (RFC 5321 section 4.5.2), the final dot. */
-static int send_content(int fd, struct slice message)
-{
-	struct buf out;
-	int rc;
-
-	buf_init(&out, SIZE_MAX / 4);
+	if (is_ended && !has_bare_newline(message))
+		return message;
 	while (message.len > 0) {
 		ptrdiff_t end = slice_find(message, '\n');
 		struct slice line = end < 0 ? message : slice_to(message, (size_t)end);
-		message = end < 0 ? slice_from(message, message.len) : slice_from(message, (size_t)end + 1);
+		message = slice_from(message, end < 0 ? message.len : (size_t)end + 1);
 		if (line.len > 0 && line.ptr[line.len - 1] == '\r')
 			line.len--;
-		if (line.len > 0 && line.ptr[0] == '.')
-			buf_append_byte(&out, '.');
-		buf_append(&out, line);
-		buf_append_str(&out, "\r\n");
+		buf_append(memory, line);
+		buf_append_str(memory, "\r\n");
 	}
-	buf_append_str(&out, ".\r\n");
-	rc = send_all(fd, buf_slice(&out));
-	buf_fini(&out);
-	return rc;
+	if (buf_len(memory) == 0)
+		buf_append_str(memory, "\r\n");
+	return buf_slice(memory);
 }
 
-static int converse(struct dialog *d, const struct submission *s, char id[14], struct err *err)
+static bool has_8bit(struct slice text)
+{
+	return !smtp_is_ascii(text);
+}
+
+/* ---- results ---- */
+
+static int code_of(const struct smtp_client_result *result)
+{
+	switch (result->cause) {
+	case SMTP_CLIENT_REPLIED:
+		if (result->reply.code == 421)
+			return ERR_CLOSED;
+		if (result->stage == STAGE_AUTH && result->reply.code >= 500)
+			return ERR_CONFIG;
+		return result->reply.code < 500 ? ERR_TEMPORARY : ERR_PERMISSION;
+	case SMTP_CLIENT_UNDELIVERABLE: return ERR_PERMISSION;
+	case SMTP_CLIENT_NO_TLS:
+	case SMTP_CLIENT_NO_AUTH: return ERR_CONFIG;
+	default: return ERR_CLOSED;
+	}
+}
+
+/* The first is told. */
+static void note_trouble(struct dialog *d, const struct smtp_client_result *result, const char *whom)
+{
+	const struct smtp_reply *reply = &result->reply;
+	char code[20] = "";
+
+	if (d->rc != 0)
+		return;
+	d->rc = code_of(result);
+	d->result->stage = result->stage;
+	d->result->code = reply->code;
+	snprintf(d->result->enhanced, sizeof(d->result->enhanced), "%s", reply->enhanced);
+	if (reply->code)
+		snprintf(code, sizeof(code), "%d %s%s", reply->code, reply->enhanced, reply->enhanced[0] ? " " : "");
+	err_set(d->err, (enum err_code)d->rc, "%.254s%s%s%.200s", whom, whom[0] ? ": " : "", code, reply->text);
+}
+
+static void on_result(struct dialog *d, uint32_t i, const struct smtp_client_result *result)
 {
 	const char *queued;
-	int rc = expect(d, '2', err);
 
-	rc = rc ? rc : command(d, '2', err, "EHLO ", "localhost");
-	rc = rc ? rc : command(d, '2', err, "MAIL FROM:<", s->sender);
-	for (size_t i = 0; rc == 0 && i < s->recipient_count; i++)
-		rc = command(d, '2', err, "RCPT TO:<", s->recipients[i]);
-	rc = rc ? rc : command(d, '3', err, "DATA", "");
-	if (rc == 0 && send_content(d->fd, s->message) != 0)
-		rc = err_set(err, ERR_CLOSED, "relayd closed the connection");
-	rc = rc ? rc : expect(d, '2', err);
-	if (rc != 0)
-		return rc;
-	queued = strstr(d->reply, "queued as ");
-	snprintf(id, 14, "%.13s", queued ? queued + strlen("queued as ") : "");
-	send_all(d->fd, SLICE("QUIT\r\n"));
-	return 0;
+	if (result->cause == SMTP_CLIENT_REPLIED && result->stage == STAGE_DOT && result->reply.code < 300) {
+		queued = strstr(result->reply.text, "queued as ");
+		snprintf(d->result->id, sizeof(d->result->id), "%.13s", queued ? queued + strlen("queued as ") : "?");
+		return;
+	}
+	d->result->refused++;
+	note_trouble(d, result, result->stage == STAGE_RCPT ? d->submission->recipients[i] : "");
 }
 
-int submit_message(const char *socket_path, const struct submission *submission, char id[14], struct err *err)
-{
-	struct dialog d = {.fd = connect_to(socket_path)};
-	int rc;
+/* ---- the session ---- */
 
-	if (d.fd < 0)
-		return err_set_errno(err, "cannot reach relayd at %s", socket_path), ERR_CLOSED;
-	d.in = fdopen(d.fd, "r");
-	BUG_ON(!d.in);
-	rc = converse(&d, submission, id, err);
-	fclose(d.in);
-	return rc;
+static bool wants_verify(const struct submit_server *server)
+{
+	struct in_addr address;
+
+	if (server->tls != SUBMIT_TLS_AUTO)
+		return server->tls == SUBMIT_TLS_VERIFY;
+	if (!server->password || strcmp(server->host, "localhost") == 0 || strcmp(server->host, "::1") == 0)
+		return false;
+	return inet_pton(AF_INET, server->host, &address) != 1 || ntohl(address.s_addr) >> 24 != IN_LOOPBACKNET;
+}
+
+static enum smtp_client_tls tls_of(const struct submit_server *server)
+{
+	if (server->socket_path || server->tls == SUBMIT_TLS_NONE)
+		return SMTP_CLIENT_TLS_NONE;
+	return wants_verify(server) || server->tls == SUBMIT_TLS_REQUIRED ? SMTP_CLIENT_TLS_REQUIRED
+									  : SMTP_CLIENT_TLS_OPPORTUNISTIC;
+}
+
+static void start_tls(struct dialog *d)
+{
+	struct err err;
+
+	if (link_start_tls(d->link, d->server->host, wants_verify(d->server), d->server->ca_file, &err) == 0)
+		smtp_client_tls_started(d->client);
+	else
+		smtp_client_tls_failed(d->client, err.text);
+}
+
+static void begin_transaction(struct dialog *d)
+{
+	const struct submission *s = d->submission;
+
+	d->recipients = xcalloc(s->recipient_count, sizeof(*d->recipients));
+	for (size_t i = 0; i < s->recipient_count; i++)
+		d->recipients[i] =
+		    (struct smtp_client_recipient){.address = slice_of_str(s->recipients[i]), .notify = s->notify};
+	d->transaction = (struct smtp_transaction){.sender = slice_of_str(s->sender),
+						   .recipients = d->recipients,
+						   .recipient_count = s->recipient_count,
+						   .content_bytes = d->content.len,
+						   .has_8bit = has_8bit(d->content),
+						   .ret = s->ret,
+						   .envid = slice_of_str(s->envid)};
+	smtp_client_send(d->client, &d->transaction);
+}
+
+static void handle(struct dialog *d, const struct smtp_client_event *event)
+{
+	switch (event->type) {
+	case SMTP_CLIENT_NEED_TLS: start_tls(d); break;
+	case SMTP_CLIENT_READY: begin_transaction(d); break;
+	case SMTP_CLIENT_RESULT: on_result(d, event->recipient, &event->result); break;
+	case SMTP_CLIENT_NEED_BODY: d->feeding = true; break;
+	case SMTP_CLIENT_TRANSACTION_DONE:
+		d->feeding = false;
+		d->is_over = true;
+		smtp_client_quit(d->client);
+		break;
+	case SMTP_CLIENT_FAILED:
+	case SMTP_CLIENT_CLOSED:
+		if (!d->is_over)
+			note_trouble(d, &event->result, "");
+		d->is_over = true;
+		break;
+	}
+}
+
+static void feed(struct dialog *d)
+{
+	while (d->feeding && smtp_client_body_room(d->client) > 0) {
+		d->sent += smtp_client_body(d->client, slice_from(d->content, d->sent));
+		if (d->sent < d->content.len)
+			continue;
+		smtp_client_body_end(d->client);
+		d->feeding = false;
+	}
+}
+
+static int64_t time_left(const struct dialog *d)
+{
+	int64_t deadline = smtp_client_deadline_ms(d->client), now = clock_mono_ms(clock_system());
+
+	return deadline == INT64_MAX ? REPLY_TIMEOUT_MS : MAX(deadline - now, (int64_t)0);
+}
+
+static void read_more(struct dialog *d)
+{
+	char bytes[4096];
+	ssize_t n = link_read(d->link, bytes, sizeof(bytes), time_left(d));
+
+	if (n > 0)
+		smtp_client_input(d->client, slice_of(bytes, (size_t)n));
+	else if (n != ERR_TEMPORARY)
+		smtp_client_eof(d->client, n == 0 ? NULL : "the connection broke");
+}
+
+/* What the server said before it broke the connection is still read. */
+static void write_some(struct dialog *d, struct slice output)
+{
+	d->is_broken = link_write(d->link, output) != 0;
+	if (!d->is_broken)
+		smtp_client_output_sent(d->client, output.len);
+}
+
+/* The reply to QUIT is not waited for. */
+static void converse(struct dialog *d)
+{
+	struct smtp_client_event event;
+	struct slice output;
+
+	while (true) {
+		smtp_client_tick(d->client, clock_mono_ms(clock_system()));
+		while (smtp_client_next(d->client, &event))
+			handle(d, &event);
+		feed(d);
+		output = smtp_client_output(d->client);
+		if (output.len > 0 && !d->is_broken)
+			write_some(d, output);
+		else if (d->is_over)
+			return;
+		else
+			read_more(d);
+	}
+}
+
+int submit_message(const struct submit_server *server, const struct submission *submission,
+		   struct submit_result *result, struct err *err)
+{
+	struct dialog d = {.server = server, .submission = submission, .result = result, .err = err};
+	const struct smtp_client_options options = {
+	    .helo_name = "localhost",
+	    .tls = tls_of(server),
+	    .credentials = {.mechanism = server->password ? SASL_CLIENT_AUTO : SASL_CLIENT_NONE,
+			    .username = server->username,
+			    .secret = server->password},
+	    .allow_plaintext_auth = server->tls == SUBMIT_TLS_NONE,
+	    .limits = {.greeting_ms = REPLY_TIMEOUT_MS, .command_ms = REPLY_TIMEOUT_MS}};
+	struct buf memory;
+
+	*result = (struct submit_result){0};
+	d.link = server->socket_path ? link_open_unix(server->socket_path, err)
+				     : link_open_tcp(server->host, server->port, REPLY_TIMEOUT_MS, err);
+	if (!d.link)
+		return ERR_CLOSED;
+	buf_init(&memory, SIZE_MAX / 4);
+	d.content = submit_crlf(submission->message, &memory);
+	d.client = smtp_client_new(&options, clock_mono_ms(clock_system()));
+	converse(&d);
+	smtp_client_free(&d.client);
+	link_close(&d.link);
+	free(d.recipients);
+	buf_fini(&memory);
+	return d.rc;
 }

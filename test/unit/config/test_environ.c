@@ -428,7 +428,8 @@ static void what_kubernetes_injects_is_passed_over(void **state)
 
 static void variables_of_others_are_known(void **state)
 {
-	struct config *config = load_env("", ENVIRON("RELAYD_SUBMIT=localhost:25", "RELAYD_CONFIG=/x"));
+	struct config *config = load_env("", ENVIRON("RELAYD_SUBMIT=localhost:25", "RELAYD_SUBMIT_TLS=verify",
+						     "RELAYD_SUBMIT_CA_FILE=/x", "RELAYD_CONFIG=/x"));
 
 	(void)state;
 	config_free(&config);

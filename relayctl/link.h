@@ -1,0 +1,33 @@
+/*
+ * relayctl/link.h - a connection to an SMTP server, blocking, in clear or under TLS
+ *
+ * To a unix socket, or over TCP (libcurl finds the addresses and tries them in turn). Times are in milliseconds.
+ */
+#ifndef RELAYCTL_LINK_H
+#define RELAYCTL_LINK_H
+
+#include "base/err.h"
+#include "base/slice.h"
+
+#include <stdint.h>
+#include <sys/types.h>
+
+struct link;
+
+/* NULL with words: nobody answers there. A socket's path may be of any length. */
+struct link *link_open_unix(const char *path, struct err *err);
+struct link *link_open_tcp(const char *host, uint16_t port, int64_t timeout_ms, struct err *err);
+/* Accepts NULL, sets NULL. */
+void link_close(struct link **link);
+int link_fd(const struct link *link);
+
+/* All of it, or ERR_CLOSED. */
+int link_write(struct link *link, struct slice bytes);
+/* How much was read; 0: the other side ended; ERR_TEMPORARY: nothing came for `timeout_ms`; ERR_CLOSED: it broke. */
+ssize_t link_read(struct link *link, void *out, size_t size, int64_t timeout_ms);
+
+/* The handshake. `verify`: the certificate must be trusted and be for `host`; trusted by `ca_file`, or by the system
+ * when that is NULL. Otherwise any will do. 0, or ERR_CRYPTO, ERR_CLOSED and others with words. */
+int link_start_tls(struct link *link, const char *host, bool verify, const char *ca_file, struct err *err);
+
+#endif
