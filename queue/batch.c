@@ -4,8 +4,8 @@
 
 #include <stdlib.h>
 
-#define BYTES_MAX (256u << 20)	  /* a last resort; queue_may_accept() stops intake at 8 MiB */
-#define IDLE_BUFFER (1024 * 1024) /* a larger buffer is given back when it is empty */
+#define BYTES_MAX (16u << 20)	  /* a batch is closed long before: gather.h */
+#define IDLE_BUFFER (1u << 20) /* a larger buffer is given back when it is empty */
 
 void batch_init(struct batch *batch)
 {

@@ -388,7 +388,7 @@ void compaction_step(struct queue *queue)
 		return;
 	}
 	if (c->budget == 0 || journal_state(queue->journal) == QUEUE_POISONED ||
-	    journal_unsynced_bytes(queue->journal) > QUEUE_UNSYNCED_MAX / 2)
+	    journal_unsynced_bytes(queue->journal) > QUEUE_UNSYNCED_MAX)
 		return;
 	target = choose_segment(queue);
 	if (target != c->segment)

@@ -17,7 +17,7 @@
 #define SPACE_LOOK_MS 1000	/* how old the figure of free space may be */
 #define BULK_BYTES (512 * 1024) /* this much is written without waiting for company */
 #define PAYLOAD_MAX (4u << 20)
-#define BATCH_MAX (5u << 20) /* one write must not hold up the loop */
+#define WAITING_MAX (256u << 20) /* a last resort; queue_may_accept() stops intake at 8 MiB */
 
 static const struct journal_rules all_kept;
 
@@ -36,11 +36,12 @@ static void note(const struct journal *journal, const char *text)
 
 struct buf *journal_append_begin(struct journal *journal)
 {
-	struct buf *bytes = &journal->gather.bytes;
+	struct buf *bytes;
 	char *at;
 
-	BUG_ON(journal->is_begun);
-	journal->is_begun = true;
+	BUG_ON(journal->open);
+	journal->open = gather_open(&journal->gather);
+	bytes = &journal->open->bytes;
 	journal->begun = buf_len(bytes);
 	at = buf_reserve(bytes, RECORD_HEADER_BYTES);
 	if (at) {
@@ -52,47 +53,48 @@ struct buf *journal_append_begin(struct journal *journal)
 
 void journal_append_cancel(struct journal *journal)
 {
-	BUG_ON(!journal->is_begun);
-	journal->is_begun = false;
-	buf_truncate(&journal->gather.bytes, journal->begun);
+	BUG_ON(!journal->open);
+	buf_truncate(&journal->open->bytes, journal->begun);
+	journal->open = NULL;
 }
 
 /* Leaves the header's fields where record_peek() finds them; the sums come with the place. */
-static void stamp_header(struct journal *journal, const struct journal_item *item)
+static void stamp_header(struct batch *batch, const struct journal_item *item)
 {
-	char *at = journal->gather.bytes.data + journal->gather.bytes.start + journal->begun;
 	struct record_header header = {
 	    .length = item->length, .type = item->type, .index = item->index, .id = item->id};
 
-	record_seal(at, &header, 0, 0);
+	record_seal(batch->bytes.data + batch->bytes.start + item->at, &header, 0, 0);
 }
 
 int journal_append_end(struct journal *journal, const struct journal_item *item)
 {
-	struct buf *bytes = &journal->gather.bytes;
+	struct batch *batch = journal->open;
 	struct journal_item added = *item;
-	size_t whole = buf_len(bytes) - journal->begun, pad;
-	char *at;
+	size_t whole, pad;
+	char *at = NULL;
 
-	BUG_ON(!journal->is_begun);
-	if (whole < RECORD_HEADER_BYTES || whole - RECORD_HEADER_BYTES > journal_payload_max(journal)) {
+	BUG_ON(!batch);
+	whole = buf_len(&batch->bytes) - journal->begun;
+	if (whole < RECORD_HEADER_BYTES || whole - RECORD_HEADER_BYTES > journal_payload_max(journal) ||
+	    journal_unsynced_bytes(journal) > WAITING_MAX) {
 		journal_append_cancel(journal);
 		return ERR_LIMIT;
 	}
 	added.length = (uint32_t)(whole - RECORD_HEADER_BYTES);
 	added.at = (uint32_t)journal->begun;
 	pad = record_bytes(added.length) - whole;
-	at = buf_reserve(bytes, pad);
+	at = buf_reserve(&batch->bytes, pad);
 	if (!at) {
 		journal_append_cancel(journal);
 		return ERR_LIMIT;
 	}
 	memset(at, 0, pad);
-	buf_commit(bytes, pad);
-	stamp_header(journal, &added);
-	journal->is_begun = false;
+	buf_commit(&batch->bytes, pad);
+	stamp_header(batch, &added);
+	journal->open = NULL;
 	journal->counts.appended_bytes += record_bytes(added.length);
-	batch_add(&journal->gather, &added, journal_now_ms(journal));
+	batch_add(batch, &added, journal_now_ms(journal));
 	return 0;
 }
 
@@ -104,19 +106,25 @@ uint32_t journal_payload_max(const struct journal *journal)
 	return (uint32_t)MIN(room, (uint64_t)PAYLOAD_MAX);
 }
 
-/* Tells those who wait for a 250 that it will not come, and takes their records out. */
-void journal_refuse_intake(struct journal *journal, enum err_code why)
+static void refuse_intake_of(struct journal *journal, struct batch *batch, enum err_code why)
 {
-	struct batch old = journal->gather;
+	struct batch old = *batch;
 
 	if (!old.has_intake)
 		return;
-	batch_init(&journal->gather);
-	batch_copy(&journal->gather, &old, 0, old.count, true);
+	batch_init(batch);
+	batch_copy(batch, &old, 0, old.count, true);
 	for (uint32_t i = 0; i < old.count; i++)
 		if (old.items[i].is_intake)
 			journal->options.on_refused(journal->options.ctx, &old.items[i], why);
 	batch_fini(&old);
+}
+
+/* Tells those who wait for a 250 that it will not come, and takes their records out. */
+void journal_refuse_intake(struct journal *journal, enum err_code why)
+{
+	for (uint32_t i = 0; i < journal->gather.count; i++)
+		refuse_intake_of(journal, &journal->gather.batches[i], why);
 }
 
 /* ---- Failure ---- */
@@ -132,25 +140,21 @@ static void forget_pieces(struct batch *batch)
 	batch->count = kept;
 }
 
-/* What was in flight comes first again, in its old order. */
+/* What was in flight comes first again, in its old order, without the MARK and the zeros that ended it. */
 static void take_back_flight(struct journal *journal)
 {
-	struct batch later = journal->gather;
+	struct batch *flight = &journal->flight;
+	const struct journal_item *last;
 
-	if (journal->flight.count == 0) {
-		batch_clear(&journal->flight);
+	if (journal->rules->forget_unsynced)
+		forget_pieces(flight);
+	if (flight->count == 0) {
+		batch_clear(flight);
 		return;
 	}
-	if (journal->rules->forget_unsynced)
-		forget_pieces(&journal->flight);
-	journal->gather = journal->flight;
-	if (journal->gather.count > 0)
-		buf_truncate(&journal->gather.bytes,
-			     journal->gather.items[journal->gather.count - 1].at +
-				 record_bytes(journal->gather.items[journal->gather.count - 1].length));
-	batch_copy(&journal->gather, &later, 0, later.count, false);
-	batch_fini(&later);
-	batch_init(&journal->flight);
+	last = &flight->items[flight->count - 1];
+	buf_truncate(&flight->bytes, last->at + record_bytes(last->length));
+	gather_put_back(&journal->gather, flight);
 }
 
 static void fail(struct journal *journal, const char *what, int error)
@@ -183,37 +187,16 @@ static uint64_t padded(const struct journal *journal, uint64_t bytes)
 	return journal->rules->no_padding ? whole : record_block_up(whole);
 }
 
-/* How many of the gathered items fit into the current segment together with their MARK. */
+/* How many items of the next batch fit into the current segment together with their MARK. */
 static uint32_t items_that_fit(const struct journal *journal, uint64_t room)
 {
-	const struct batch *gather = &journal->gather;
-	uint32_t count = gather->count;
+	const struct batch *next = gather_first(&journal->gather);
+	uint32_t count = next ? next->count : 0;
 
-	room = MIN(room, (uint64_t)BATCH_MAX);
-	if (padded(journal, buf_len(&gather->bytes)) <= room)
-		return count;
 	while (count > 0 &&
-	       padded(journal, gather->items[count - 1].at + record_bytes(gather->items[count - 1].length)) > room)
+	       padded(journal, next->items[count - 1].at + record_bytes(next->items[count - 1].length)) > room)
 		count--;
 	return count;
-}
-
-/* Moves the first `count` items into flight. */
-static void load_flight(struct journal *journal, uint32_t count)
-{
-	struct batch old = journal->flight;
-
-	BUG_ON(old.count > 0);
-	if (count == journal->gather.count) {
-		journal->flight = journal->gather;
-		journal->gather = old;
-		return;
-	}
-	batch_copy(&journal->flight, &journal->gather, 0, count, false);
-	old = journal->gather;
-	batch_init(&journal->gather);
-	batch_copy(&journal->gather, &old, count, old.count, false);
-	batch_fini(&old);
 }
 
 /* Only a broken rule asks for it: what the batch in flight replaces counts as gone while it is being written. */
@@ -340,7 +323,7 @@ static bool find_room(struct journal *journal, uint32_t *count)
 			return false;
 		room = journal->current->bytes - journal->current->end;
 		*count = items_that_fit(journal, room);
-		if (*count > 0 || (journal->gather.count == 0 && padded(journal, 0) <= room))
+		if (*count > 0 || (!gather_first(&journal->gather) && padded(journal, 0) <= room))
 			return true;
 		journal->current = NULL; /* full; all of it is synced, for nothing is in flight */
 	}
@@ -349,16 +332,17 @@ static bool find_room(struct journal *journal, uint32_t *count)
 
 static bool is_due(const struct journal *journal, int64_t now)
 {
-	const struct batch *gather = &journal->gather;
+	struct gather_sum waiting;
 
 	if (journal->failures >= 2)
 		return now >= journal->retry_at_ms;
 	if (journal->mark_at_ms <= now)
 		return true;
-	if (gather->count == 0)
+	waiting = gather_sum(&journal->gather);
+	if (waiting.is_empty)
 		return journal->hurry && journal->mark_at_ms != INT64_MAX;
-	return gather->has_message || journal->hurry || buf_len(&gather->bytes) >= BULK_BYTES ||
-	       now >= gather->since_ms + COMMIT_DELAY_MS;
+	return waiting.has_message || journal->hurry || waiting.bytes >= BULK_BYTES ||
+	       now >= waiting.since_ms + COMMIT_DELAY_MS;
 }
 
 void journal_turn(struct journal *journal)
@@ -367,7 +351,7 @@ void journal_turn(struct journal *journal)
 	uint32_t count;
 
 	if (now >= journal->free_looked_ms + SPACE_LOOK_MS &&
-	    (journal->gather.count > 0 || journal->state == QUEUE_NO_SPACE))
+	    (gather_first(&journal->gather) || journal->state == QUEUE_NO_SPACE))
 		journal_look_at_space(journal);
 	journal_prepare_spare(journal);
 	journal_check_first(journal);
@@ -380,7 +364,8 @@ void journal_turn(struct journal *journal)
 		journal_review_state(journal);
 		return;
 	}
-	load_flight(journal, count);
+	if (count > 0)
+		gather_take(&journal->gather, &journal->flight, count);
 	journal->mark_at_ms = INT64_MAX;
 	write_flight(journal);
 }
@@ -415,12 +400,7 @@ static void on_synced(struct journal *journal, const struct disk_done *done)
 					     (uint32_t)((start + flight.items[i].at) / RECORD_ALIGN)};
 		journal->options.on_synced(journal->options.ctx, &flight.items[i], place);
 	}
-	if (journal->flight.count == 0 && journal->flight.cap == 0) {
-		batch_clear(&flight);
-		journal->flight = flight; /* its memory serves again */
-	} else {
-		batch_fini(&flight);
-	}
+	gather_keep_memory(&journal->gather, &flight);
 }
 
 bool journal_on_done(struct journal *journal, const struct disk_done *done)
@@ -445,7 +425,7 @@ bool journal_on_done(struct journal *journal, const struct disk_done *done)
 
 int64_t journal_next_deadline_ms(const struct journal *journal)
 {
-	const struct batch *gather = &journal->gather;
+	struct gather_sum waiting;
 	int64_t at = INT64_MAX;
 
 	if (journal->state == QUEUE_NO_SPACE)
@@ -459,11 +439,12 @@ int64_t journal_next_deadline_ms(const struct journal *journal)
 	if (!journal->current && (!journal_has_spare(journal) || journal->state == QUEUE_NO_SPACE))
 		return at; /* nothing can be written before there is a segment */
 	at = MIN(at, journal->mark_at_ms);
-	if (gather->count == 0)
+	waiting = gather_sum(&journal->gather);
+	if (waiting.is_empty)
 		return at;
-	if (gather->has_message || journal->hurry || buf_len(&gather->bytes) >= BULK_BYTES)
+	if (waiting.has_message || journal->hurry || waiting.bytes >= BULK_BYTES)
 		return journal_now_ms(journal);
-	return MIN(at, gather->since_ms + COMMIT_DELAY_MS);
+	return MIN(at, waiting.since_ms + COMMIT_DELAY_MS);
 }
 
 void journal_hurry(struct journal *journal)
@@ -473,22 +454,26 @@ void journal_hurry(struct journal *journal)
 
 bool journal_is_synced(const struct journal *journal)
 {
-	return journal->sync_token == 0 && journal->gather.count == 0 && journal->mark_at_ms == INT64_MAX;
+	return journal->sync_token == 0 && !gather_first(&journal->gather) && journal->mark_at_ms == INT64_MAX;
+}
+
+static void forget_in(struct batch *batch, uint64_t id)
+{
+	for (uint32_t i = 0; i < batch->count; i++)
+		if (batch->items[i].id == id && batch->items[i].type == RECORD_MESSAGE)
+			batch->items[i].cb = NULL;
 }
 
 void journal_forget(struct journal *journal, uint64_t id)
 {
-	struct batch *batches[] = {&journal->flight, &journal->gather};
-
-	for (size_t b = 0; b < ARRAY_LEN(batches); b++)
-		for (uint32_t i = 0; i < batches[b]->count; i++)
-			if (batches[b]->items[i].id == id && batches[b]->items[i].type == RECORD_MESSAGE)
-				batches[b]->items[i].cb = NULL;
+	forget_in(&journal->flight, id);
+	for (uint32_t i = 0; i < journal->gather.count; i++)
+		forget_in(&journal->gather.batches[i], id);
 }
 
 uint64_t journal_unsynced_bytes(const struct journal *journal)
 {
-	return buf_len(&journal->gather.bytes) + buf_len(&journal->flight.bytes);
+	return gather_sum(&journal->gather).bytes + buf_len(&journal->flight.bytes);
 }
 
 uint32_t journal_current(const struct journal *journal)
@@ -520,7 +505,7 @@ struct journal *journal_new(const struct journal_options *options, uint32_t next
 	journal->rules = options->rules ? options->rules : &all_kept;
 	journal->next_number = next_number;
 	journal->next_name = next_name;
-	batch_init(&journal->gather);
+	gather_init(&journal->gather);
 	batch_init(&journal->flight);
 	journal->current = segments->items[segments->count - 1];
 	journal->first_written = journal->current->header.first;
@@ -545,7 +530,7 @@ void journal_free(struct journal **journal)
 
 	if (!old)
 		return;
-	batch_drop(&old->gather);
+	gather_drop(&old->gather);
 	batch_drop(&old->flight);
 	segment_free(&old->spare, old->options.disk);
 	for (uint32_t i = 0; i < old->condemned_count; i++)

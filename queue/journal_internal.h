@@ -5,7 +5,7 @@
 #ifndef QUEUE_JOURNAL_INTERNAL_H
 #define QUEUE_JOURNAL_INTERNAL_H
 
-#include "queue/batch.h"
+#include "queue/gather.h"
 #include "queue/journal.h"
 
 struct journal {
@@ -13,9 +13,10 @@ struct journal {
 	const struct journal_rules *rules;
 	struct segment *current; /* NULL: the next batch opens one */
 	bool header_pending;	 /* the current segment's header goes out with the next batch */
-	struct batch gather, flight;
-	size_t begun; /* where the record under way begins in gather */
-	bool is_begun;
+	struct gather gather;
+	struct batch flight;
+	struct batch *open; /* that of gather in which a record is under way ... */
+	size_t begun;	    /* ... and where it begins; NULL: none is */
 
 	uint64_t sync_token; /* 0: none runs */
 	struct record_place watermark;

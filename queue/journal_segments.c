@@ -223,15 +223,18 @@ void journal_clean_behind(struct journal *journal)
 
 static bool reserve_allows(struct journal *journal)
 {
+	struct gather_sum waiting = gather_sum(&journal->gather);
 	uint64_t room = journal_room(journal);
 	bool makes_room;
 
 	if (journal->rules->no_reserve)
 		return true;
-	if (journal->gather.has_intake && room < RESERVE_INTAKE)
+	if (waiting.has_intake && room < RESERVE_INTAKE) {
 		journal_refuse_intake(journal, ERR_NO_SPACE);
-	makes_room = journal->gather.has_done || journal_oldest_needed(journal) > journal->first_written;
-	return room >= RESERVE_RESULTS || (journal->gather.has_move && room >= RESERVE_MOVES) ||
+		waiting = gather_sum(&journal->gather);
+	}
+	makes_room = waiting.has_done || journal_oldest_needed(journal) > journal->first_written;
+	return room >= RESERVE_RESULTS || (waiting.has_move && room >= RESERVE_MOVES) ||
 	       (makes_room && room >= RESERVE_ENDS);
 }
 

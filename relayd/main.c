@@ -65,6 +65,7 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	/* Batches of the journal come and go: their memory must go back to the system, whatever glibc has got used to. */
 	mallopt(M_MMAP_THRESHOLD, 1 << 20);
+	mallopt(M_TRIM_THRESHOLD, 1 << 20);
 	if (check_only)
 		return check(&options);
 	relayd = relayd_start(&options, &rc);

@@ -566,6 +566,8 @@ int main(int argc, char **argv)
 	int spool_fd;
 	bool good;
 
+	mallopt(M_MMAP_THRESHOLD, 1 << 20); /* as relayd/main.c */
+	mallopt(M_TRIM_THRESHOLD, 1 << 20);
 	parse_options(&o, argc, argv);
 	snprintf(folder, sizeof(folder), "%s/journal-XXXXXX", o.directory);
 	spool_fd = mkdtemp(folder) ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
