@@ -22,6 +22,7 @@ struct net *net_new(struct loop *loop)
 
 	net->loop = loop;
 	list_init(&net->streams);
+	list_init(&net->lingering);
 	return net;
 }
 

@@ -16,6 +16,8 @@ struct net {
 	struct net_connector connector; /* connect NULL: the real network */
 	struct list streams;
 	unsigned stream_count;
+	struct list lingering; /* streams, the longest first */
+	unsigned lingering_count;
 	char scratch[NET_SCRATCH_BYTES]; /* of whoever reads just now */
 };
 

@@ -669,6 +669,7 @@ static void finish(struct relayd *r)
 	deliveries_abort(r->deliveries);
 	until = loop_now_ms(r->loop) + JOURNAL_PATIENCE_MS;
 	queue_stop(r->queue);
+	loop_turn(r->loop, 0); /* what has just ended is freed in it */
 	while ((!queue_is_synced(r->queue) || scheduler_job_count(r->scheduler) > 0) && loop_now_ms(r->loop) < until)
 		loop_turn(r->loop, 100);
 	log_event(r->log, LOG_INFO, "stopped");

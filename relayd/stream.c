@@ -45,6 +45,7 @@ enum phase {
 struct stream {
 	struct net *net;
 	struct list node; /* in net->streams */
+	struct list lingering_node;
 	struct stream_events events;
 	struct watch *watch; /* NULL: hung up, and there is nothing to wait for */
 	struct tls_session *tls;
@@ -89,6 +90,10 @@ static void shut_down(struct stream *s)
 {
 	if (s->phase == CLOSED)
 		return;
+	if (s->phase == LINGERING) {
+		list_remove(&s->lingering_node);
+		s->net->lingering_count--;
+	}
 	s->phase = CLOSED;
 	timers_cancel(loop_timers(s->net->loop), &s->timer);
 	loop_unwatch(s->net->loop, &s->watch);
@@ -536,6 +541,7 @@ static struct stream *make(struct net *net, int fd, const struct stream_events *
 	buf_init(&s->in, NET_SCRATCH_BYTES);
 	buf_init(&s->raw, STREAM_UNSENT_MAX);
 	buf_init(&s->out, STREAM_UNSENT_MAX);
+	list_node_init(&s->lingering_node);
 	list_append(&net->streams, &s->node);
 	net->stream_count++;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)); /* fails on unix sockets, which need none */
@@ -592,6 +598,18 @@ static void on_patience_over(void *ctx)
 	shut_down(ctx);
 }
 
+/* The longest makes room. */
+static void begin_lingering(struct stream *s)
+{
+	struct net *net = s->net;
+
+	if (net->lingering_count == STREAM_LINGERING_MAX)
+		shut_down(CONTAINER_OF(net->lingering.next, struct stream, lingering_node));
+	s->phase = LINGERING;
+	list_append(&net->lingering, &s->lingering_node);
+	net->lingering_count++;
+}
+
 void stream_close_gently(struct stream **stream, int64_t patience_ms)
 {
 	struct stream *s = *stream;
@@ -605,7 +623,7 @@ void stream_close_gently(struct stream **stream, int64_t patience_ms)
 		shut_down(s);
 		return;
 	}
-	s->phase = LINGERING;
+	begin_lingering(s);
 	s->drain_owed = false; /* nobody is left to be told */
 	buf_clear(&s->in);
 	timers_set(loop_timers(s->net->loop), &s->timer, loop_now_ms(s->net->loop) + patience_ms, on_patience_over, s);

@@ -26,6 +26,9 @@ struct stream;
 /* No owner lets so much gather; one that does has a peer who does not read, and is not looking. */
 #define STREAM_UNSENT_MAX (4 * 1024 * 1024)
 
+/* Who lingers counts nowhere, so that a crowd which comes and goes must not be able to hold descriptors by it. */
+#define STREAM_LINGERING_MAX 100
+
 struct stream_events {
 	void *ctx;
 	/* A connection that was begun stands. Only after stream_connect(). */
@@ -73,7 +76,8 @@ struct tls_session *stream_tls(const struct stream *stream);
 /* At once; unsent bytes are dropped. Sets *stream to NULL, accepts NULL. */
 void stream_close(struct stream **stream);
 /* Sends what is unsent first, says goodbye, and waits a moment for the peer's own end, so that no reset overtakes the
- * last reply; at most `patience_ms`. No callback comes any more. Sets *stream to NULL, accepts NULL. */
+ * last reply; at most `patience_ms`, and no longer than until STREAM_LINGERING_MAX others do so too. No callback comes
+ * any more. Sets *stream to NULL, accepts NULL. */
 void stream_close_gently(struct stream **stream, int64_t patience_ms);
 
 int stream_fd(const struct stream *stream);

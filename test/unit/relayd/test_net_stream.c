@@ -409,6 +409,34 @@ static void a_gentle_close_ends_with_the_peers_end(void **state)
 	assert_int_equal(net_stream_count(f->net), 0);
 }
 
+/* F3: who comes and goes in crowds holds no descriptors by not going quite. */
+static void only_so_many_linger(void **state)
+{
+	enum { CROWD = STREAM_LINGERING_MAX + 20 };
+	struct fixture *f = *state;
+	struct stream_events events = owner_events(&f->owner);
+	int peers[CROWD];
+	char got[16];
+
+	for (int i = 0; i < CROWD; i++) {
+		int fds[2];
+		struct stream *stream;
+		unix_pair(fds);
+		peers[i] = fds[1];
+		stream = stream_new(f->net, fds[0], &events);
+		stream_write(stream, SLICE("221 bye\r\n"));
+		stream_close_gently(&stream, 1000 * 1000);
+		turn_until_quiet(f->loop);
+	}
+	assert_int_equal(net_stream_count(f->net), STREAM_LINGERING_MAX + 1); /* and the owner's */
+	for (int i = 0; i < CROWD; i++) {
+		assert_int_equal(peer_read(peers[i], got, sizeof(got)), 9);
+		close(peers[i]);
+	}
+	turn_until_quiet(f->loop);
+	assert_int_equal(net_stream_count(f->net), 1);
+}
+
 static void the_net_takes_those_that_linger_along(void **state)
 {
 	struct fixture *f = *state;
@@ -445,6 +473,7 @@ int main(void)
 	    TEST(closing_inside_on_drained_is_safe_and_final),
 	    TEST(a_gentle_close_waits_for_the_peer_and_no_longer_than_told),
 	    TEST(a_gentle_close_ends_with_the_peers_end),
+	    TEST(only_so_many_linger),
 	    TEST(the_net_takes_those_that_linger_along),
 	};
 	return cmocka_run_group_tests_name("stream", tests, NULL, NULL);
