@@ -265,6 +265,7 @@ struct config {
 	} dns;
 	struct {
 		int64_t port;
+		int64_t mta_sts_port; /* 443, but in a test */
 		enum config_ip ip;
 		struct config_source_addresses bind;
 		int64_t connect_timeout_ms, connections, per_destination;

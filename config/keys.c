@@ -76,6 +76,7 @@ static const struct config_key root_keys[] = {
 {"dns.trust_ad",     CONFIG_BOOL,     AT(dns.trust_ad),      "false", NULL, 0, "believe the resolver's DNSSEC verdict (AD bit): it and the way to it are ours"},
 
 {"delivery.port",    CONFIG_INT,      AT(delivery.port),     "25", RANGE(1, 65535), 0, "port of deliveries by MX"},
+{"delivery.mta_sts_port", CONFIG_INT, AT(delivery.mta_sts_port), "443", RANGE(1, 65535), 0, "port of the servers of MTA-STS policies; only a test has another"},
 {"delivery.ip",      CONFIG_WORD,     AT(delivery.ip),       "prefer4", config_words_ip, 0, "address families of deliveries"},
 {"delivery.bind",    CONFIG_ADDRESS,  AT(delivery.bind),     NULL, NULL, KEY_LIST, "own addresses to send from, at most one of each family"},
 {"delivery.connect_timeout", CONFIG_DURATION, AT(delivery.connect_timeout_ms), "30s", RANGE(SEC / 10, 600 * SEC), 0, "how long a connection may take to be made"},

@@ -12,6 +12,7 @@
 #include "relayd/https.h"
 #include "relayd/listener.h"
 #include "relayd/memo.h"
+#include "relayd/mta_sts.h"
 #include "relayd/pauses.h"
 #include "relayd/recent.h"
 #include "relayd/report.h"
@@ -49,6 +50,7 @@ struct relayd {
 	struct resolver *resolver;
 	struct mx *mx;
 	struct https *https;
+	struct mta_sts *mta_sts;
 	struct auth *auth;
 	struct dedupe *dedupe;
 	struct signer *signer;
@@ -150,6 +152,7 @@ static void apply_config(struct relayd *r)
 	configure_log(r);
 	configure_mx(r);
 	configure_https(r);
+	mta_sts_set_port(r->mta_sts, (uint16_t)r->config->delivery.mta_sts_port);
 	configure_retry(r);
 	for (size_t i = 0; i < r->config->relayhost_count; i++)
 		report_add_relayhost(r->report, r->config->relayhosts[i].name);
@@ -395,7 +398,7 @@ static void make_deliveries(struct relayd *r)
 	    .metrics = r->metrics,
 	    .resolver = r->resolver,
 	    .mx = r->mx,
-	    .tls = {dns_loop_dns(r->dns), loop_timers(r->loop), r->clock},
+	    .tls = {dns_loop_dns(r->dns), loop_timers(r->loop), r->clock, r->mta_sts},
 	};
 	struct destinations_options options = {.loop = r->loop,
 					       .queue = r->queue,
@@ -454,6 +457,18 @@ static void make_control(struct relayd *r)
 	r->web = (struct web){r->metrics, r->health};
 }
 
+static void make_mta_sts(struct relayd *r)
+{
+	struct mta_sts_options options = {.dns = dns_loop_dns(r->dns),
+					  .timers = loop_timers(r->loop),
+					  .clock = r->clock,
+					  .log = r->log,
+					  .fetcher = mta_sts_fetcher_https(r->https),
+					  .dir_fd = r->spool_fd};
+
+	r->mta_sts = mta_sts_new(&options);
+}
+
 static int start_parts(struct relayd *r, struct err *err)
 {
 	r->dns = dns_loop_new(r->loop, r->config, r->clock, rng_system(), err);
@@ -461,6 +476,7 @@ static int start_parts(struct relayd *r, struct err *err)
 		return EX_CONFIG;
 	r->resolver = resolver_new(dns_loop_dns(r->dns), loop_timers(r->loop), r->clock, rng_system(), NULL);
 	r->https = https_new(r->loop, r->resolver);
+	make_mta_sts(r);
 	configure_mx(r);
 	r->tls_policy = tls_policy_new(r->config, err);
 	if (!r->tls_policy)
@@ -705,6 +721,7 @@ void relayd_free(struct relayd **relayd)
 	signer_free(&r->signer);
 	auth_free(&r->auth);
 	mx_free(&r->mx);
+	mta_sts_free(&r->mta_sts);
 	https_free(&r->https);
 	resolver_free(&r->resolver);
 	dns_loop_free(&r->dns);

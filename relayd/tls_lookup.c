@@ -20,11 +20,27 @@ struct tls_lookup {
 	char *next_hop;
 	struct host **hosts;
 	size_t count;
-	size_t pending; /* questions on the way */
-	tls_lookup_cb *cb;
+	uint64_t sts_lookup; /* 0: none, or answered */
+	enum mta_sts_answer sts_answer;
+	struct mta_sts_policy *sts;
+	size_t pending;	   /* questions on the way */
+	tls_lookup_cb *cb; /* NULL: not started */
 	void *ctx;
 	timer_id timer; /* the turn in which the end is told when nothing had to be asked */
 };
+
+static void finish_if_done(struct tls_lookup *lookup);
+
+static void on_sts(void *ctx, enum mta_sts_answer answer, struct mta_sts_policy *policy)
+{
+	struct tls_lookup *lookup = ctx;
+
+	lookup->sts_lookup = 0;
+	lookup->sts_answer = answer;
+	lookup->sts = policy ? mta_sts_policy_ref(policy) : NULL;
+	lookup->pending--;
+	finish_if_done(lookup);
+}
 
 struct tls_lookup *tls_lookup_new(const struct tls_sources *sources, const struct tls_lookup_question *question)
 {
@@ -33,6 +49,11 @@ struct tls_lookup *tls_lookup_new(const struct tls_sources *sources, const struc
 	lookup->sources = *sources;
 	lookup->question = *question;
 	lookup->next_hop = question->next_hop ? xstrdup(question->next_hop) : NULL;
+	lookup->sts_answer = MTA_STS_ABSENT;
+	if (question->wants_sts && sources->mta_sts && question->next_hop && question->next_hop[0] != '[') {
+		lookup->pending++;
+		lookup->sts_lookup = mta_sts_lookup(sources->mta_sts, question->next_hop, on_sts, lookup);
+	}
 	return lookup;
 }
 
@@ -53,6 +74,9 @@ void tls_lookup_free(struct tls_lookup **lookup)
 	if (!l)
 		return;
 	timers_cancel(l->sources.timers, &l->timer);
+	if (l->sts_lookup)
+		mta_sts_cancel(l->sources.mta_sts, &l->sts_lookup);
+	mta_sts_policy_unref(&l->sts);
 	for (size_t i = 0; i < l->count; i++)
 		free_host(l->hosts[i]);
 	free(l->hosts);
@@ -76,11 +100,28 @@ size_t tls_lookup_add_host(struct tls_lookup *lookup, const struct tls_lookup_ho
 	return lookup->count++;
 }
 
+static void judge_by_sts(const struct tls_lookup *lookup, struct tls_facts *facts)
+{
+	if (!lookup->sts) {
+		facts->sts = lookup->sts_answer == MTA_STS_UNKNOWN ? TLS_STS_UNKNOWN : TLS_STS_NONE;
+		return;
+	}
+	facts->sts_lists_host = mta_sts_policy_lists(lookup->sts, facts->host);
+	switch (lookup->sts->mode) {
+	case MTA_STS_NONE: facts->sts = TLS_STS_NONE; break;
+	case MTA_STS_TESTING: facts->sts = TLS_STS_TESTING; break;
+	case MTA_STS_ENFORCE: facts->sts = TLS_STS_ENFORCE; break;
+	}
+}
+
 /* The last thing that happens: the callback may free the lookup. */
 static void finish_if_done(struct tls_lookup *lookup)
 {
-	if (lookup->pending == 0)
-		lookup->cb(lookup->ctx);
+	if (lookup->pending > 0 || !lookup->cb || lookup->timer)
+		return;
+	for (size_t i = 0; i < lookup->count; i++)
+		judge_by_sts(lookup, &lookup->hosts[i]->facts);
+	lookup->cb(lookup->ctx);
 }
 
 /* ---- TLSA ---- */
