@@ -7,6 +7,8 @@ PKG_CONFIG ?= pkg-config
 CFLAGS ?= -O2 -g
 LDFLAGS ?=
 VERSION := 0.1.0
+# What was built, for relayd_build_info: the commit, where there is a repository.
+REVISION := $(or $(REVISION),$(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown))
 
 # One build folder per flavour, so that flavours never mix: release, clang, asan, fuzz.
 FLAVOUR ?= release
@@ -58,6 +60,12 @@ $(B)/relayd/relayd: $(B)/relayd/main.o $(RELAYD_ARCHIVES)
 	$(call say,LD,$@)$(CC) $(RELAYD_LDFLAGS) $(LDFLAGS) -o $@ $^ $(LIB_LDLIBS)
 $(B)/relayctl/relayctl: $(B)/relayctl/main.o $(RELAYCTL_ARCHIVES)
 	$(call say,LD,$@)$(CC) $(RELAYD_LDFLAGS) $(LDFLAGS) -o $@ $^ $(LIB_LDLIBS)
+
+# A stamp that is written when the revision is another one.
+build/revision: ; @true
+$(shell mkdir -p build; [ "$$(cat build/revision 2>/dev/null)" = '$(REVISION)' ] || echo '$(REVISION)' >build/revision)
+$(B)/relayd/revision.o: build/revision
+$(B)/relayd/revision.o: RELAYD_CFLAGS += -DRELAYD_REVISION='"$(REVISION)"'
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)

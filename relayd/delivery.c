@@ -22,10 +22,11 @@ const struct config_relayhost *delivery_relayhost(const struct delivery *d)
 					   : NULL;
 }
 
-void delivery_observe(const struct delivery *d, const char *phase)
+void delivery_observe(struct delivery *d, const char *phase)
 {
 	series_observe(metrics_series(d->owner->options.metrics, METRIC_ATTEMPT_DURATION, phase, NULL, NULL),
 		       (double)(delivery_now_ms(d) - d->step_began_ms) / 1000);
+	d->step_began_ms = delivery_now_ms(d);
 }
 
 struct outcome_place delivery_place(const struct delivery *d, enum delivery_stage stage, unsigned attempts)
@@ -157,10 +158,13 @@ struct destination_driver deliveries_driver(struct deliveries *deliveries)
 
 struct deliveries *deliveries_new(const struct deliveries_options *options)
 {
+	static const char *const phases[] = {"dns", "connect", "tls", "auth", "envelope", "data"};
 	struct deliveries *deliveries = xcalloc(1, sizeof(*deliveries));
 
 	deliveries->options = *options;
 	list_init(&deliveries->all);
+	for (size_t i = 0; i < ARRAY_LEN(phases); i++)
+		metrics_series(options->metrics, METRIC_ATTEMPT_DURATION, phases[i], NULL, NULL);
 	return deliveries;
 }
 

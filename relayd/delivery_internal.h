@@ -59,13 +59,13 @@ struct delivery {
 	struct stream *stream;
 	struct smtp_client *client;
 	timer_id timer;
-	int64_t step_began_ms;
+	int64_t step_began_ms, transaction_began_ms;
 	char where[256 + DNS_ADDRESS_TEXT + 3]; /* "name[address]" */
 
 	struct job *job;
 	struct smtp_transaction transaction; /* with `recipients`: what the client borrows */
 	struct smtp_client_recipient *recipients;
-	bool untried;
+	bool untried, has_body;
 	size_t prefix_sent, inline_sent;
 	struct queue_content *content;
 	bool feeding;
@@ -77,8 +77,9 @@ int64_t delivery_now_ms(const struct delivery *d);
 bool delivery_is_to_relayhost(const struct delivery *d);
 /* NULL: direct delivery, or a relayhost that is not configured any more. */
 const struct config_relayhost *delivery_relayhost(const struct delivery *d);
-/* The time since `step_began_ms`, for relayd_attempt_duration_seconds. */
-void delivery_observe(const struct delivery *d, const char *phase);
+/* The time since `step_began_ms`, for relayd_attempt_duration_seconds; the next step begins now. "auth" is all from the
+ * greeting to the end of AUTH. */
+void delivery_observe(struct delivery *d, const char *phase);
 struct outcome_place delivery_place(const struct delivery *d, enum delivery_stage stage, unsigned attempts);
 void delivery_drop_connection(struct delivery *d);
 void delivery_close_content(struct delivery *d);

@@ -92,9 +92,9 @@ static void begin_transaction(struct delivery *d, struct job *job)
 	job->next_hop_reports = smtp_client_capabilities(d->client)->dsn;
 	d->job = job;
 	d->stage = TRANSACTION;
-	d->untried = false;
+	d->untried = d->has_body = false;
 	d->prefix_sent = d->inline_sent = 0;
-	d->step_began_ms = delivery_now_ms(d);
+	d->step_began_ms = d->transaction_began_ms = delivery_now_ms(d);
 	d->recipients = xreallocarray(d->recipients, job->count, sizeof(*d->recipients));
 	for (uint32_t i = 0; i < job->count; i++) {
 		const struct queue_recipient *recipient = job_recipient(job, i);
@@ -211,10 +211,12 @@ static void on_result(struct delivery *d, uint32_t i, const struct smtp_client_r
 static void on_transaction_done(struct delivery *d, bool reusable)
 {
 	struct job *job = d->job;
-	bool quick = delivery_now_ms(d) - d->step_began_ms < QUICK_MS;
+	bool quick = delivery_now_ms(d) - d->transaction_began_ms < QUICK_MS;
 
 	d->job = NULL;
 	delivery_close_content(d);
+	if (d->has_body)
+		delivery_observe(d, "data");
 	if (d->untried && job->reported == 0)
 		destination_return_job(d->destination, job);
 	else
@@ -252,11 +254,15 @@ static bool handle(struct delivery *d, const struct smtp_client_event *event)
 	}
 	case SMTP_CLIENT_READY:
 		delivery_tls_note_session(d);
+		delivery_observe(d, "auth");
 		destination_on_session(d->destination);
 		delivery_take_job(d);
 		return d->stage != ENDING;
 	case SMTP_CLIENT_RESULT: on_result(d, event->recipient, &event->result); return true;
-	case SMTP_CLIENT_NEED_BODY: d->feeding = true; return true;
+	case SMTP_CLIENT_NEED_BODY:
+		d->feeding = d->has_body = true;
+		delivery_observe(d, "envelope");
+		return true;
 	case SMTP_CLIENT_TRANSACTION_DONE: on_transaction_done(d, event->reusable); return d->stage != ENDING;
 	case SMTP_CLIENT_FAILED: on_session_failed(d, event); return false;
 	case SMTP_CLIENT_CLOSED: delivery_end_gently(d); return false;

@@ -283,7 +283,7 @@ int listeners_configure(struct listeners *l, struct config *config, bool has_use
 			series_set(
 			    metrics_series(l->options.metrics, METRIC_CERTIFICATE_EXPIRY, s->address, NULL, NULL),
 			    (double)tls_credentials_expires_at_wall(credentials) / 1000);
-		metrics_series(l->options.metrics, METRIC_SUBMISSIONS, s->address, "", "accepted");
+		submission_series(l->options.metrics, s->address, "");
 	}
 	tls_credentials_unref(&credentials);
 	return 0;

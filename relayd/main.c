@@ -17,7 +17,7 @@ extern char **environ;
 
 static void print_version(void)
 {
-	printf("relayd %s\n", RELAYD_VERSION);
+	printf("relayd %s (%s)\n", RELAYD_VERSION, relayd_revision());
 	printf("GnuTLS %s, libcurl %s, c-ares %s, libsodium %s, libmicrohttpd %s, jansson %s\n",
 	       gnutls_check_version(NULL), curl_version_info(CURLVERSION_NOW)->version, ares_version(NULL),
 	       sodium_version_string(), MHD_get_version(), JANSSON_VERSION);

@@ -486,8 +486,7 @@ static int start_parts(struct relayd *r, struct err *err)
 		return EX_CONFIG;
 	r->recent = recent_new();
 	r->report = report_new(r->log, r->metrics, r->clock);
-	r->bounce = bounce_new(
-	    &(struct bounce_options){r->loop, r->queue, r->clock, rng_system(), r->log, r->signer});
+	r->bounce = bounce_new(&(struct bounce_options){r->loop, r->queue, r->clock, rng_system(), r->log, r->signer});
 	make_deliveries(r);
 	r->health = health_new(r->log, r->metrics, r->clock, r->queue, r->destinations);
 	health_watch_disk(r->health, r->spool_fd);
@@ -564,8 +563,9 @@ static void open_doors(struct relayd *r)
 {
 	struct err err;
 
-	metrics_series(r->metrics, METRIC_BUILD_INFO, RELAYD_VERSION, gnutls_check_version(NULL), NULL);
-	series_set(metrics_series(r->metrics, METRIC_BUILD_INFO, RELAYD_VERSION, gnutls_check_version(NULL), NULL), 1);
+	series_set(metrics_series(r->metrics, METRIC_BUILD_INFO, RELAYD_VERSION, relayd_revision(),
+				  gnutls_check_version(NULL)),
+		   1);
 	series_set(metrics_series(r->metrics, METRIC_RELOAD_SUCCESSFUL, NULL, NULL, NULL), 1);
 	series_set(metrics_series(r->metrics, METRIC_RELOAD_SUCCESS_TIME, NULL, NULL, NULL),
 		   (double)r->started_wall / 1000);

@@ -28,4 +28,7 @@ void relayd_free(struct relayd **relayd);
 /* Loads and checks the configuration; prints mistakes and warnings to standard error. EX_OK or EX_CONFIG. */
 int relayd_load_config(const struct relayd_options *options, struct config **config);
 
+/* The commit that this was built from; "unknown" without a repository. */
+const char *relayd_revision(void);
+
 #endif

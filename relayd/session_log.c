@@ -36,6 +36,14 @@ void session_log_series(struct metrics *metrics)
 	metrics_series(metrics, METRIC_CONNECTIONS, "in", NULL, NULL);
 }
 
+void submission_series(struct metrics *metrics, const char *listener, const char *user)
+{
+	static const char *const results[] = {"accepted", "rejected", "deferred"};
+
+	for (size_t i = 0; i < ARRAY_LEN(results); i++)
+		metrics_series(metrics, METRIC_SUBMISSIONS, listener, user, results[i]);
+}
+
 void session_count_message(struct session *s, const char *result)
 {
 	series_add(metrics_series(s->owner->options.metrics, METRIC_SUBMISSIONS, s->service->name, s->user, result), 1);
@@ -82,6 +90,8 @@ void session_log_auth(struct session *s, enum auth_verdict verdict)
 	const char *name = auth_verdict_name(verdict);
 
 	series_add(metrics_series(s->owner->options.metrics, METRIC_AUTH_ATTEMPTS, name, NULL, NULL), 1);
+	if (verdict == AUTH_GOOD)
+		submission_series(s->owner->options.metrics, s->service->name, s->candidate);
 	if (verdict != AUTH_GOOD)
 		log_event(s->owner->options.log, LOG_WARN, "auth_failed", LOG_STR("user", s->candidate),
 			  LOG_STR("reason", name), LOG_STR("client", s->client));

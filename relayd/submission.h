@@ -41,6 +41,8 @@ void submission_service_unref(struct submission_service **service);
 
 /* Limits and everything else are those of options->intake.config until the first submissions_configure(). */
 struct submissions *submissions_new(const struct submissions_options *options);
+/* Makes the series of a listener and user ("": none) at 0: for all listeners at the start, for a user at each login. */
+void submission_series(struct metrics *metrics, const char *listener, const char *user);
 /* Ends all sessions at once. */
 void submissions_free(struct submissions **submissions);
 /* Borrowed until the next call. Sessions under way keep what they began with. */

@@ -252,6 +252,74 @@ static void every_line_is_well_formed(void **state)
 	}
 }
 
+/* What dashboards and rules are built on: name, type and labels stay. */
+static void the_set(void **state)
+{
+	static const struct {
+		const char *name, *type, *labels;
+	} set[] = {
+	    {"relayd_build_info", "gauge", "version,revision,gnutls"},
+	    {"relayd_submissions_total", "counter", "listener,user,result"},
+	    {"relayd_submission_rejections_total", "counter", "reason"},
+	    {"relayd_auth_attempts_total", "counter", "result"},
+	    {"relayd_submission_duration_seconds", "histogram", ""},
+	    {"relayd_message_size_bytes", "histogram", ""},
+	    {"relayd_queue_messages", "gauge", "state"},
+	    {"relayd_queue_recipients", "gauge", "state"},
+	    {"relayd_queue_bytes", "gauge", "state"},
+	    {"relayd_queue_oldest_age_seconds", "gauge", "state"},
+	    {"relayd_delivery_attempts_total", "counter", "relayhost,operator,outcome"},
+	    {"relayd_deferrals_total", "counter", "relayhost,class"},
+	    {"relayd_bounces_total", "counter", "relayhost,class"},
+	    {"relayd_delivery_latency_seconds", "histogram", "relayhost"},
+	    {"relayd_attempt_duration_seconds", "histogram", "phase"},
+	    {"relayd_last_success_timestamp_seconds", "gauge", "relayhost"},
+	    {"relayd_relayhost_up", "gauge", "relayhost"},
+	    {"relayd_alert_active", "gauge", "alert"},
+	    {"relayd_upstream_auth_failures_total", "counter", "relayhost"},
+	    {"relayd_connections", "gauge", "direction"},
+	    {"relayd_tls_handshakes_total", "counter", "direction,version,result"},
+	    {"relayd_dkim_signatures_total", "counter", "algorithm,result"},
+	    {"relayd_journal_fsync_duration_seconds", "histogram", ""},
+	    {"relayd_journal_bytes", "gauge", ""},
+	    {"relayd_journal_free_bytes", "gauge", ""},
+	    {"relayd_journal_errors_total", "counter", ""},
+	    {"relayd_certificate_expiry_timestamp_seconds", "gauge", "listener"},
+	    {"relayd_config_last_reload_successful", "gauge", ""},
+	    {"relayd_config_last_reload_success_timestamp_seconds", "gauge", ""},
+	    {"relayd_log_lines_dropped_total", "counter", ""},
+	    {"process_cpu_seconds_total", "counter", ""},
+	    {"process_resident_memory_bytes", "gauge", ""},
+	    {"process_virtual_memory_bytes", "gauge", ""},
+	    {"process_open_fds", "gauge", ""},
+	    {"process_max_fds", "gauge", ""},
+	    {"process_start_time_seconds", "gauge", ""},
+	};
+	char wanted[200];
+
+	(void)state;
+	for (int metric = 0; metric < METRIC_COUNT; metric++)
+		metrics_series(metrics, metric, "a", "b", "c");
+	render();
+	for (size_t i = 0; i < ARRAY_LEN(set); i++) {
+		const char *labels = set[i].labels, *value = "abc";
+		int len = snprintf(wanted, sizeof(wanted), "\n%s%s", set[i].name,
+				   strcmp(set[i].type, "histogram") == 0 ? "_count" : "");
+		for (char before = '{'; *labels; before = ',') {
+			int label = (int)strcspn(labels, ",");
+			len += snprintf(wanted + len, sizeof(wanted) - (size_t)len, "%c%.*s=\"%c\"", before, label,
+					labels, *value++);
+			labels += label + (labels[label] == ',');
+		}
+		snprintf(wanted + len, sizeof(wanted) - (size_t)len, "%s ", set[i].labels[0] ? "}" : "");
+		if (!strstr(text, wanted))
+			fail_msg("no sample %s", wanted + 1);
+		snprintf(wanted, sizeof(wanted), "\n# TYPE %s %s\n", set[i].name, set[i].type);
+		if (!strstr(text, wanted))
+			fail_msg("no line %s", wanted + 1);
+	}
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -269,6 +337,7 @@ int main(void)
 	    TEST(finding_makes_no_series),
 	    TEST(the_process_describes_itself),
 	    TEST(every_line_is_well_formed),
+	    TEST(the_set),
 	};
 	return cmocka_run_group_tests_name("metrics", tests, NULL, NULL);
 }
