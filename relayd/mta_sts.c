@@ -2,20 +2,18 @@
 
 #include "base/base.h"
 #include "base/list.h"
-#include "relayd/memory_file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <uthash.h>
 
-#define FILE_NAME "mta-sts"
-
 enum {
-	SAVE_AFTER_MS = 1000,
+	SAVE_WITHIN_MS = 1000,
 	LOOK_EACH_MS = 3600 * 1000,
 	REFRESH_AFTER_MS = 24 * 3600 * 1000,
 	REFRESH_AT_ONCE = 64, /* looks at the hour */
 	EVICT_LOOKS = 64,
+	ENTRY_BYTES = 200,
 	HTTPS_PORT = 443,
 	HTTP_OK = 200,
 };
@@ -59,9 +57,9 @@ struct mta_sts {
 	struct domain *domains; /* those that were asked for longest first */
 	struct waiter *waiters;
 	uint64_t last_id;
-	size_t bytes, count; /* of the policies that are kept */
-	timer_id save_timer, look_timer;
-	bool is_dirty;
+	size_t bytes, count; /* of the policies that are kept; see weight() */
+	struct memo *memo; /* NULL: nothing is kept on disk */
+	timer_id look_timer;
 };
 
 /* ---- small things ---- */
@@ -96,11 +94,17 @@ static bool is_idle(const struct domain *d)
 
 /* ---- the map ---- */
 
+/* No less than its place on the disk. */
+static size_t weight(const struct domain *d)
+{
+	return strlen(d->name) + d->policy->bytes + ENTRY_BYTES;
+}
+
 static void drop_policy(struct domain *d)
 {
 	if (!d->policy)
 		return;
-	d->owner->bytes -= d->policy->bytes;
+	d->owner->bytes -= weight(d);
 	d->owner->count--;
 	mta_sts_policy_unref(&d->policy);
 }
@@ -178,7 +182,7 @@ static void keep_policy(struct domain *d, struct mta_sts_policy *policy, int64_t
 	d->policy = policy;
 	d->fetched_wall = fetched_wall;
 	d->expires_wall = expires_wall;
-	d->owner->bytes += policy->bytes;
+	d->owner->bytes += weight(d);
 	d->owner->count++;
 	while (d->owner->bytes > MTA_STS_BYTES_MAX && evict_one(d->owner, d, true))
 		;
@@ -186,99 +190,62 @@ static void keep_policy(struct domain *d, struct mta_sts_policy *policy, int64_t
 
 /* ---- the disk ---- */
 
-/* A policy is one line: DOMAIN ID FETCHED EXPIRES, then its text with '|' for line ends, which no field can hold. */
-static void format_domain(const struct domain *d, struct buf *out)
+static json_t *to_json(const struct domain *d)
 {
 	struct buf text;
+	json_t *entry;
 
 	buf_init(&text, 2 * MTA_STS_TEXT_MAX);
 	mta_sts_policy_format(d->policy, &text);
-	buf_printf(out, "%s %s %lld %lld ", d->name, d->id, (long long)d->fetched_wall, (long long)d->expires_wall);
-	for (size_t i = 0; i < buf_len(&text); i++)
-		buf_append_byte(out, buf_slice(&text).ptr[i] == '\n' ? '|' : buf_slice(&text).ptr[i]);
-	buf_append_byte(out, '\n');
+	entry = json_pack("{s:s, s:I, s:I, s:s%}", "id", d->id, "fetched", (json_int_t)d->fetched_wall, "expires",
+			  (json_int_t)d->expires_wall, "policy", buf_slice(&text).ptr, buf_len(&text));
 	buf_fini(&text);
+	return entry;
 }
 
-static void save(struct mta_sts *m)
+/* In the order of the map. */
+static json_t *save(void *ctx)
 {
-	struct domain *d, *next;
-	struct buf lines;
-	struct err err;
+	const struct mta_sts *m = ctx;
+	json_t *document = json_object();
 
-	timers_cancel(m->options.timers, &m->save_timer);
-	if (!m->is_dirty || m->options.dir_fd < 0)
-		return;
-	m->is_dirty = false;
-	buf_init(&lines, MEMORY_FILE_MAX);
-	HASH_ITER(hh, m->domains, d, next)
-	if (holds(d))
-		format_domain(d, &lines);
-	if (memory_file_save(m->options.dir_fd, FILE_NAME, buf_slice(&lines), &err) != 0)
-		log_event(m->options.log, LOG_WARN, "mta_sts", LOG_STR("text", err.text));
-	buf_fini(&lines);
-}
-
-static void on_save_time(void *ctx)
-{
-	save(ctx);
-}
-
-static void save_soon(struct mta_sts *m)
-{
-	m->is_dirty = true;
-	if (!m->save_timer)
-		m->save_timer = timers_add(m->options.timers, now_ms(m) + SAVE_AFTER_MS, on_save_time, m);
-}
-
-static bool take_word(struct slice *line, char *out, size_t size)
-{
-	ptrdiff_t end = slice_find(*line, ' ');
-	bool fits = end > 0 && slice_to_cstr(slice_to(*line, (size_t)end), out, size);
-
-	*line = slice_from(*line, (size_t)(end + 1));
-	return fits;
-}
-
-static struct mta_sts_policy *parse_joined(struct slice line)
-{
-	char *text = line.len ? xmemdup(line.ptr, line.len) : NULL;
-	struct mta_sts_policy *policy;
-
-	for (size_t i = 0; i < line.len; i++)
-		if (text[i] == '|')
-			text[i] = '\n';
-	policy = mta_sts_policy_parse(slice_of(text, line.len), NULL);
-	free(text);
-	return policy;
+	for (const struct domain *d = m->domains; d; d = d->hh.next)
+		if (holds(d))
+			json_object_set_new(document, d->name, to_json(d));
+	return document;
 }
 
 /* Written by ourselves, but maybe under another clock: no policy comes from the future, or lives longer than it says. */
-static void on_line(void *ctx, struct slice line)
+static void take_entry(struct mta_sts *m, const char *name, json_t *entry)
 {
-	struct mta_sts *m = ctx;
-	char name[DNS_HOST_MAX + 1], id[MTA_STS_ID_MAX + 1], number[24];
-	int64_t fetched, expires;
+	json_int_t fetched, expires;
+	const char *id, *text;
 	struct mta_sts_policy *policy;
 	struct domain *d;
 
-	if (!take_word(&line, name, sizeof(name)) || !dns_name_is_host(name) || !take_word(&line, id, sizeof(id)) ||
-	    !take_word(&line, number, sizeof(number)))
+	if (!dns_name_is_host(name) || json_unpack(entry, "{s:s, s:I, s:I, s:s}", "id", &id, "fetched", &fetched,
+						   "expires", &expires, "policy", &text) != 0)
 		return;
-	fetched = MIN((int64_t)strtoll(number, NULL, 10), now_wall(m));
-	if (!take_word(&line, number, sizeof(number)) || find_domain(m, name))
-		return;
-	policy = parse_joined(line);
+	policy = mta_sts_policy_parse(slice_of_str(text), NULL);
 	if (!policy)
 		return;
-	expires = MIN((int64_t)strtoll(number, NULL, 10), now_wall(m) + policy->max_age_sec * 1000);
+	expires = MIN((int64_t)expires, now_wall(m) + policy->max_age_sec * 1000);
 	d = expires > now_wall(m) ? make_domain(m, name) : NULL;
 	if (!d) {
 		mta_sts_policy_unref(&policy);
 		return;
 	}
-	memcpy(d->id, id, sizeof(id));
-	keep_policy(d, policy, fetched, expires);
+	slice_to_cstr(slice_of_str(id), d->id, sizeof(d->id));
+	keep_policy(d, policy, MIN((int64_t)fetched, now_wall(m)), expires);
+}
+
+static void load(struct mta_sts *m)
+{
+	json_t *document = memo_read(m->memo), *entry;
+	const char *name;
+
+	json_object_foreach(document, name, entry) take_entry(m, name, entry);
+	json_decref(document);
 }
 
 /* ---- answers ---- */
@@ -373,7 +340,8 @@ static void take_policy(struct domain *d, struct mta_sts_policy *policy)
 	d->failed_id[0] = '\0';
 	d->retry_ms = d->hasty_until_ms = 0;
 	keep_policy(d, policy, wall, wall + policy->max_age_sec * 1000);
-	save_soon(d->owner);
+	if (d->owner->memo)
+		memo_changed(d->owner->memo, SAVE_WITHIN_MS);
 	log_event(d->owner->options.log, is_same ? LOG_DEBUG : LOG_INFO, "mta_sts", LOG_STR("domain", d->name),
 		  LOG_STR("version", d->id), LOG_STR("mode", mta_sts_mode_name(policy->mode)),
 		  LOG_INT("max_age", policy->max_age_sec));
@@ -507,12 +475,13 @@ struct mta_sts_fetcher mta_sts_fetcher_https(struct https *https)
 struct mta_sts *mta_sts_new(const struct mta_sts_options *options)
 {
 	struct mta_sts *m = xcalloc(1, sizeof(*m));
-	struct err err;
 
 	m->options = *options;
 	m->options.port = options->port ? options->port : HTTPS_PORT;
-	if (m->options.dir_fd >= 0 && memory_file_load(m->options.dir_fd, FILE_NAME, on_line, m, &err) != 0)
-		log_event(m->options.log, LOG_WARN, "mta_sts", LOG_STR("text", err.text));
+	if (options->memos) {
+		m->memo = memo_new(options->memos, "mta-sts.json", save, m);
+		load(m);
+	}
 	m->look_timer = timers_add(m->options.timers, now_ms(m) + LOOK_EACH_MS, on_look_time, m);
 	return m;
 }
@@ -526,12 +495,10 @@ void mta_sts_free(struct mta_sts **mta_sts)
 	*mta_sts = NULL;
 	if (!m)
 		return;
-	save(m);
 	HASH_ITER(hh, m->waiters, w, next_waiter)
 	free_waiter(w);
 	HASH_ITER(hh, m->domains, d, next)
 	free_domain(d);
-	timers_cancel(m->options.timers, &m->save_timer);
 	timers_cancel(m->options.timers, &m->look_timer);
 	free(m);
 }

@@ -9,8 +9,8 @@
  *           somebody has waited in vain, others wait for MTA_STS_HASTY_MS at most, for five minutes.
  * REFRESH   Past half of its life, or after a day, a policy is fetched anew, on a lookup or by itself once an hour, so
  *           that none expires while its server is well.
- * KEPT      In SPOOL/mta-sts (relayd/memory_file.h), at most MTA_STS_DOMAINS_MAX domains and 4 MiB; those that were not
- *           asked for longest go first. Written a second after a change, and at the end.
+ * KEPT      In SPOOL/mta-sts.json (relayd/memo.h), at most MTA_STS_DOMAINS_MAX domains and MTA_STS_BYTES_MAX; those that
+ *           were not asked for longest go first. Written a second after a change, and at the end.
  * FETCH     https://mta-sts.DOMAIN/.well-known/mta-sts.txt: 200, text/plain, at most 64 KiB, a verified certificate, no
  *           redirects; one at a time for a domain.
  */
@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "dns/dns.h"
 #include "relayd/https.h"
+#include "relayd/memo.h"
 #include "relayd/mta_sts_policy.h"
 
 enum {
@@ -28,7 +29,7 @@ enum {
 	MTA_STS_FETCH_MS = 60 * 1000,
 	MTA_STS_FAILURE_MS = 5 * 60 * 1000, /* section 3.3 */
 	MTA_STS_DOMAINS_MAX = 4096,
-	MTA_STS_BYTES_MAX = 4 * 1024 * 1024,
+	MTA_STS_BYTES_MAX = 768 * 1024, /* what fits into a memo */
 };
 
 struct mta_sts;
@@ -48,8 +49,8 @@ struct mta_sts_options {
 	const struct clock *clock;
 	struct log *log;
 	struct mta_sts_fetcher fetcher;
-	int dir_fd;    /* the spool; -1: nothing is kept on disk */
-	uint16_t port; /* of the policies' servers; 0: 443 */
+	struct memos *memos; /* NULL: nothing is kept on disk */
+	uint16_t port;	     /* of the policies' servers; 0: 443 */
 };
 
 enum mta_sts_answer {
@@ -63,7 +64,7 @@ typedef void mta_sts_cb(void *ctx, enum mta_sts_answer answer, struct mta_sts_po
 
 /* Reads what was kept. */
 struct mta_sts *mta_sts_new(const struct mta_sts_options *options);
-/* Writes what has changed; cancels all lookups. Sets NULL, accepts NULL. Not from a callback. */
+/* Cancels all lookups. The memos must be gone before it. Sets NULL, accepts NULL. Not from a callback. */
 void mta_sts_free(struct mta_sts **mta_sts);
 /* `domain`: A-labels, lower case. Calls back once, later, from a timer. The id is never 0. */
 uint64_t mta_sts_lookup(struct mta_sts *mta_sts, const char *domain, mta_sts_cb *cb, void *ctx);

@@ -464,7 +464,7 @@ static void make_mta_sts(struct relayd *r)
 					  .clock = r->clock,
 					  .log = r->log,
 					  .fetcher = mta_sts_fetcher_https(r->https),
-					  .dir_fd = r->spool_fd};
+					  .memos = r->memos};
 
 	r->mta_sts = mta_sts_new(&options);
 }
