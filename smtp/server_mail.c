@@ -351,8 +351,11 @@ void smtp_server_data_done(struct smtp_server *server, const struct smtp_server_
 		server_say(s, 354, NULL, "End data with <CR><LF>.<CR><LF>");
 		return;
 	}
+	/* Over with it: smtplib raises here without RSET, and goes on with the next MAIL. */
 	server_set_state(s, RCPT);
 	server_decline(s, SMTP_SERVER_MESSAGE_REFUSED, reply);
+	server_abort(s, SMTP_SERVER_MESSAGE_REFUSED);
+	server_set_state(s, READY);
 	s->data_was_refused = true;
 	if (buf_len(&s->in))
 		server_end(s, SMTP_SERVER_MESSAGE_REFUSED);

@@ -7,7 +7,7 @@ import uuid
 
 from conftest import FAST_RETRY, message, relayhost
 
-ROUNDS = int(os.environ.get("KILL_ROUNDS") or (20 if os.environ.get("LONG") else 2))
+ROUNDS = int(os.environ.get("KILL_ROUNDS") or (200 if os.environ.get("LONG") else 20))
 
 
 def submit_until_killed(daemon, count, acknowledged, lock):
@@ -53,6 +53,7 @@ def test_kill_9_in_the_middle_of_submissions(relayd, upstream):
     while not wanted <= arrived.keys():
         mail = upstream.get()
         subject = re.search(rb"Subject: (\w+)\r\n", mail.data).group(1).decode()
+        assert mail.data.count(b"x") >= 2000, "a message arrived that is not whole"
         arrived[subject] = arrived.get(subject, 0) + 1
     assert len(wanted) > 100
     daemon.ctl("flush")

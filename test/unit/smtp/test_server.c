@@ -161,6 +161,9 @@ static void the_host_refuses(void **state)
 			   "C: RCPT TO:<c@example.org>\n= RCPT c@example.org\nS: 250 2.1.5 Ok\n"
 			   "> data 452 4.3.1 No space\n"
 			   "C: DATA\n= DATA\nS: 452 4.3.1 No space\n= REJECTED message_refused 452\n"
+			   "= ABORTED message_refused\n"
+			   "C: MAIL FROM:<a@example.com>\n= MAIL a@example.com\nS: 250 2.1.0 Ok\n"
+			   "C: RCPT TO:<c@example.org>\n= RCPT c@example.org\nS: 250 2.1.5 Ok\n"
 			   "C: DATA\n" DATA_OK "> stored 550 5.7.1 Not from here\\nSet from= for this user\n"
 			   "C: x\nC: .\n= COMPLETE |x\\r\\n|\nS: 550 5.7.1 Not from here\\nSet from= for this user\n"
 			   "= REJECTED message_refused 550\n");

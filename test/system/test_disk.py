@@ -1,0 +1,226 @@
+"""The real daemon on a disk that fills up, refuses writes and syncs, and on which a helper dies in the middle."""
+import os
+import re
+import smtplib
+import subprocess
+import threading
+import uuid
+from pathlib import Path
+
+import pytest
+
+from conftest import FAST_RETRY, PATIENCE, message, relayhost
+
+DISK_SIZE = 640 << 20  # ten segments
+CLIENTS = 20
+BODY = "x" * 2000 + "\n"
+
+
+class Crowd:
+    """Clients that submit without pause, note each 250, and go on after each temporary refusal."""
+
+    def __init__(self, daemon, count=CLIENTS):
+        self.daemon = daemon
+        self.acknowledged, self.refusals, self.broken = [], [], []
+        self.changed = threading.Condition()
+        self.is_over = threading.Event()
+        self.threads = [threading.Thread(target=self._run) for _ in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def _run(self):
+        try:
+            while not self.is_over.is_set():
+                with self.daemon.smtp() as client:
+                    self._session(client)
+        except Exception as error:  # pylint: disable=broad-except
+            self.broken.append(error)
+
+    def _session(self, client):
+        for _ in range(200):
+            if self.is_over.is_set():
+                return
+            token = uuid.uuid4().hex
+            try:
+                client.send_message(message(token, body=BODY))
+            except (smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as refusal:
+                self._note(self.refusals, (refusal.smtp_code, refusal.smtp_error.decode()))
+                self.is_over.wait(0.02)  # a client that comes back at once would only burn time
+            else:
+                self._note(self.acknowledged, token)
+
+    def _note(self, where, what):
+        with self.changed:
+            where.append(what)
+            self.changed.notify_all()
+
+    def wait(self, where, count):
+        """Until `where` has grown by so many."""
+        with self.changed:
+            goal = len(where) + count
+            assert self.changed.wait_for(lambda: len(where) >= goal, PATIENCE), (len(where), goal, self.broken)
+
+    def finish(self):
+        self.is_over.set()
+        for thread in self.threads:
+            thread.join()
+        assert self.broken == []
+
+
+def assert_all_arrive(upstream, acknowledged):
+    missing = set(acknowledged)
+    while missing:
+        mail = upstream.get()
+        subject = re.search(rb"Subject: (\w+)\r\n", mail.data).group(1).decode()
+        assert mail.data.count(b"x") >= 2000, "a message arrived that is not whole"
+        missing.discard(subject)
+
+
+def until_empty(daemon):
+    """What was delivered just before a crash may be delivered again; then nothing is left."""
+    left = daemon.json("queue")
+    for _ in range(PATIENCE * 10):
+        if not left:
+            return
+        threading.Event().wait(0.1)
+        left = daemon.json("queue")
+    raise AssertionError(left)
+
+
+@pytest.fixture
+def disk(folder):
+    """A file system of its own, small enough to be filled."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting wants root")
+    path = folder / "disk"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_SIZE},mode=0755", "relayd-test", path], check=True)
+    yield path
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+def fill(path):
+    """Takes all the room that is left; returns the file."""
+    ballast = path / "ballast"
+    room = os.statvfs(path)
+    with open(ballast, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize)
+    return ballast
+
+
+def test_a_full_disk_refuses_new_mail_and_goes_on_by_itself(relayd, upstream, disk, folder):
+    daemon = relayd(relayhost(upstream.port) + FAST_RETRY, start=False)
+    daemon.config = daemon.config.replace(f"spool: {daemon.spool}", f"spool: {disk / 'spool'}")
+    daemon.spool = disk / "spool"
+    daemon.start()
+    crowd = Crowd(daemon)
+    crowd.wait(crowd.acknowledged, 100)
+    ballast = fill(disk)
+    crowd.wait(crowd.refusals, 2 * CLIENTS)
+    assert {code for code, _ in crowd.refusals} == {452}, set(crowd.refusals)
+    assert all(text.startswith("4.3.1 ") for _, text in crowd.refusals)
+    status, body = daemon.scrape("/readyz")
+    assert status == 503, body
+    assert "journal" in daemon.ctl("status").stdout
+    ballast.unlink()
+    crowd.wait(crowd.acknowledged, 100)
+    assert daemon.scrape("/readyz")[0] == 200
+    crowd.finish()
+    assert_all_arrive(upstream, crowd.acknowledged)
+
+
+def test_with_the_disk_full_deliveries_and_their_results_go_on(relayd, upstream, disk, folder):
+    upstream.stop()
+    daemon = relayd(relayhost(upstream.port) + FAST_RETRY, start=False)
+    daemon.config = daemon.config.replace(f"spool: {daemon.spool}", f"spool: {disk / 'spool'}")
+    daemon.spool = disk / "spool"
+    daemon.start()
+    crowd = Crowd(daemon)
+    crowd.wait(crowd.acknowledged, 300)
+    fill(disk)
+    crowd.wait(crowd.refusals, CLIENTS)
+    crowd.finish()
+    upstream.start()
+    daemon.ctl("flush")
+    assert_all_arrive(upstream, crowd.acknowledged)
+    daemon.kill()
+    daemon.start()  # on a full disk, too; what was delivered is known
+    until_empty(daemon)
+
+
+def child_named(daemon, name):
+    pid = daemon.process.pid
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if Path(f"/proc/{child}/comm").read_text().strip() == name:
+            return int(child)
+    raise AssertionError(f"no process {name}")
+
+
+class Injection:
+    """strace makes system calls of a process fail for as long as this lasts."""
+
+    def __init__(self, pid, calls, error, when=None):
+        rule = f"inject={calls}:error={error}" + (f":when={when}" if when else "")
+        self.process = subprocess.Popen(["strace", "-qq", "-e", f"trace={calls}", "-e", rule, "-p", str(pid), "-o", "/dev/null",
+                                         "-e", "signal=none"], stderr=subprocess.PIPE, text=True)
+        self.pid = pid
+
+    def __enter__(self):
+        status = Path(f"/proc/{self.pid}/status")
+        while f"TracerPid:\t{self.process.pid}\n" not in status.read_text():
+            assert self.process.poll() is None, self.process.stderr.read()
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+        self.process.stderr.close()
+
+
+def test_one_failed_sync_costs_nobody_anything(relayd, upstream):
+    daemon = relayd(relayhost(upstream.port) + FAST_RETRY)
+    crowd = Crowd(daemon, 8)
+    crowd.wait(crowd.acknowledged, 50)
+    with Injection(child_named(daemon, "relayd: sync"), "fdatasync", "EIO", when="5"):
+        daemon.wait_log(r"event=journal_note .*sync in segment \d+ failed")
+        crowd.wait(crowd.acknowledged, 50)
+    crowd.finish()
+    assert crowd.refusals == []
+    assert_all_arrive(upstream, crowd.acknowledged)
+
+
+@pytest.mark.parametrize("who, calls, error, code", [
+    ("sync", "fdatasync", "EIO", 451), ("sync", "fdatasync", "ENOSPC", 452), ("daemon", "pwrite64", "EIO", 451),
+    ("daemon", "pwrite64", "ENOSPC", 452), ("daemon", "pwrite64", "EDQUOT", 452)])
+def test_a_disk_that_fails_for_a_while(relayd, upstream, who, calls, error, code):
+    daemon = relayd(relayhost(upstream.port) + FAST_RETRY)
+    crowd = Crowd(daemon, 8)
+    crowd.wait(crowd.acknowledged, 50)
+    pid = daemon.process.pid if who == "daemon" else child_named(daemon, "relayd: sync")
+    with Injection(pid, calls, error):
+        crowd.wait(crowd.refusals, 30)
+        assert {refusal[0] for refusal in crowd.refusals} == {code}
+        assert daemon.scrape("/readyz")[0] == 503
+    crowd.wait(crowd.acknowledged, 50)
+    crowd.finish()
+    assert daemon.scrape("/readyz")[0] == 200
+    assert_all_arrive(upstream, crowd.acknowledged)
+    daemon.kill()
+    daemon.start()
+    until_empty(daemon)
+    assert daemon.ctl("verify", daemon.spool).returncode == 0
+
+
+def test_a_sync_helper_that_dies_takes_no_message_with_it(relayd, upstream):
+    daemon = relayd(relayhost(upstream.port) + FAST_RETRY)
+    crowd = Crowd(daemon, 8)
+    crowd.wait(crowd.acknowledged, 50)
+    os.kill(child_named(daemon, "relayd: sync"), 9)
+    crowd.wait(crowd.acknowledged, 50)
+    assert crowd.refusals == []
+    for _ in range(3):  # one that dies again and again comes back more slowly: refusals may be, losses not
+        os.kill(child_named(daemon, "relayd: sync"), 9)
+        crowd.wait(crowd.acknowledged, 50)
+    crowd.finish()
+    assert {code for code, _ in crowd.refusals} <= {451}
+    assert_all_arrive(upstream, crowd.acknowledged)
