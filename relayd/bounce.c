@@ -182,7 +182,8 @@ static void send_all(struct bounce *bounce, struct list *tellings)
 		waiters->items[waiters->count++] = (struct waiter){telling->done, telling->ctx};
 		free(telling);
 	}
-	notice.to = bounce->config->bounce.to ? slice_of_str(bounce->config->bounce.to) : notice.message->envelope.sender;
+	notice.to =
+	    bounce->config->bounce.to ? slice_of_str(bounce->config->bounce.to) : notice.message->envelope.sender;
 	notice.recipients = recipients;
 	rc = notices_send(bounce->notices, &notice, tell_waiters, waiters);
 	free(recipients);
@@ -213,8 +214,8 @@ static void on_gathered(void *ctx)
 	}
 	list_init(&tellings);
 	take_gathered(gathering, &tellings);
-	timers_set(loop_timers(bounce->options.loop), &gathering->timer,
-		   loop_now_ms(bounce->options.loop) + GATHER_MS, on_gathered, gathering);
+	timers_set(loop_timers(bounce->options.loop), &gathering->timer, loop_now_ms(bounce->options.loop) + GATHER_MS,
+		   on_gathered, gathering);
 	send_all(bounce, &tellings);
 }
 
@@ -242,8 +243,8 @@ static void begin_gathering(struct bounce *bounce, uint64_t id)
 	gathering->id = id;
 	list_init(&gathering->tellings);
 	HASH_ADD(hh, bounce->gatherings, id, sizeof(gathering->id), gathering);
-	timers_set(loop_timers(bounce->options.loop), &gathering->timer,
-		   loop_now_ms(bounce->options.loop) + GATHER_MS, on_gathered, gathering);
+	timers_set(loop_timers(bounce->options.loop), &gathering->timer, loop_now_ms(bounce->options.loop) + GATHER_MS,
+		   on_gathered, gathering);
 }
 
 static void tell_failure(struct bounce *bounce, struct telling *telling)
@@ -275,9 +276,9 @@ void bounce_hurry(struct bounce *bounce)
 	struct gathering *gathering, *next;
 
 	bounce->is_hurried = true;
-	HASH_ITER (hh, bounce->gatherings, gathering, next)
-		if (!list_is_empty(&gathering->tellings))
-			on_gathered(gathering);
+	HASH_ITER(hh, bounce->gatherings, gathering, next)
+	if (!list_is_empty(&gathering->tellings))
+		on_gathered(gathering);
 }
 
 void bounce_send(struct bounce *bounce, const struct queue_message *message, const struct job_failure *failures,

@@ -248,8 +248,8 @@ int notices_send(struct notices *notices, const struct notice *notice, void (*do
 	if (!upload)
 		return ERR_NO_SPACE;
 	sending = xmalloc(sizeof(*sending));
-	*sending =
-	    (struct sending){.notices = notices, .upload = upload, .id = queue_upload_id(upload), .done = done, .ctx = ctx};
+	*sending = (struct sending){
+	    .notices = notices, .upload = upload, .id = queue_upload_id(upload), .done = done, .ctx = ctx};
 	sending->to = xmemdup(notice->to.ptr, notice->to.len);
 	sending->expires_wall = clock_wall_ms(notices->options.clock) + notices->config->retry.expire_ms;
 	list_append(&notices->all, &sending->node);

@@ -12,8 +12,8 @@ struct fixture {
 
 static void make_teller(struct relay *relay)
 {
-	struct bounce_options options = {
-	    relay->loop, relay->queue, &relay->clock.clock, &relay->rng.rng, relay->log, NULL};
+	struct bounce_options options = {relay->loop,	  relay->queue, &relay->clock.clock,
+					 &relay->rng.rng, relay->log,	NULL};
 
 	relay->teller = bounce_new(&options);
 	bounce_configure(relay->teller, relay->config);
@@ -121,9 +121,8 @@ static uint64_t submit(struct relay *relay, const char *sender, const struct que
 
 static uint64_t submit_one(struct relay *relay, const char *sender, const char *recipient, uint32_t notify)
 {
-	struct queue_recipient one = {.address = slice_of_str(recipient),
-				      .orcpt = SLICE("rfc822;Joe+2Bx@a.example"),
-				      .notify = notify};
+	struct queue_recipient one = {
+	    .address = slice_of_str(recipient), .orcpt = SLICE("rfc822;Joe+2Bx@a.example"), .notify = notify};
 
 	return submit(relay, sender, &one, 1);
 }
@@ -372,7 +371,8 @@ static void a_sender_that_cannot_be_written_to_is_no_reason_to_wait(void **state
 static void expiry_tells_the_last_reply_and_the_time(void **state)
 {
 	struct relay *relay = *state;
-	struct outcome outcome = outcome_like(OUTCOME_DEFERRED, CLASS_MAILBOX, STAGE_RCPT, 452, "4.2.2", "mailbox full");
+	struct outcome outcome =
+	    outcome_like(OUTCOME_DEFERRED, CLASS_MAILBOX, STAGE_RCPT, 452, "4.2.2", "mailbox full");
 	uint64_t id = submit_one(relay, "app@example.org", "joe@a.example", 0);
 	const char *text;
 
