@@ -163,7 +163,7 @@ static const struct config_key route_keys[] = {
 {"user",             CONFIG_TEXT,     AT(user),              NULL, NULL, KEY_LIST, "users who submitted"},
 {"via",              CONFIG_VIA,      AT(via),               NULL, config_words_via, KEY_LIST | KEY_REQUIRED, "mx, relayhosts in order of preference, discard or capture"},
 {"tls",              CONFIG_WORD,     AT(tls),               NULL, config_words_tls_level, 0, "what TLS is needed"},
-{"rate",             CONFIG_RATE,     AT(rate),              NULL, NULL, KEY_LATER, "at most so many messages; the rest waits"},
+{"rate",             CONFIG_RATE,     AT(rate),              NULL, NULL, 0, "at most so many messages; the rest waits"},
 };
 
 /* clang-format on */

@@ -122,6 +122,8 @@ static void print_recipient(json_t *recipient)
 		printf("           next attempt in %s%s%s\n",
 		       ctl_format_age(json_integer_value(next), wait, sizeof(wait)),
 		       text_of(recipient, "why")[0] ? ": " : "", text_of(recipient, "why"));
+	else if (text_of(recipient, "why")[0])
+		printf("           %s\n", text_of(recipient, "why"));
 }
 
 static void print_message(json_t *message)

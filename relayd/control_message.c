@@ -23,6 +23,18 @@ static const char *const why_texts[CLASS_COUNT] = {
     [CLASS_OTHER] = "the server had a temporary failure",
 };
 
+static void why_rate(const struct rate *rate, char *out, size_t size)
+{
+	struct buf limit;
+
+	buf_init(&limit, 64);
+	config_rate_format(rate_limit(rate), &limit);
+	snprintf(out, size, "; the rate of %s %s (%.*s) is used up, the next message goes in %lld s",
+		 rate_scope_name(rate_scope(rate)), rate_name(rate), SLICE_ARG(buf_slice(&limit)),
+		 (long long)(rate_wait_ms(rate) + 999) / 1000);
+	buf_fini(&limit);
+}
+
 /* Why this destination takes nothing now, as the end of a sentence; false: it does. */
 static bool why_not_now(struct control *control, const struct destination_id *id, char *out, size_t size)
 {
@@ -31,6 +43,10 @@ static bool why_not_now(struct control *control, const struct destination_id *id
 
 	if (id->kind == DESTINATION_RELAYHOST && pauses_has(control->options.pauses, id->name)) {
 		snprintf(out, size, "; relayhost %s is paused by an operator", id->name);
+		return true;
+	}
+	if (wait_ms <= 0 && d && destination_full_rate(d)) {
+		why_rate(destination_full_rate(d), out, size);
 		return true;
 	}
 	if (wait_ms > 0)
@@ -127,6 +143,7 @@ static json_t *queued_recipient(struct control *control, const struct queue_mess
 	const struct recent_entry *ended =
 	    status->state == QUEUE_FINAL && !status->last ? find_ended(control, message->id, address) : NULL;
 	bool is_planned = status->state == QUEUE_WAITING && message->state != STATE_HELD;
+	bool is_in_line = status->state == QUEUE_TAKEN && message->state != STATE_INFLIGHT;
 	json_t *answer;
 
 	if (ended)
@@ -136,7 +153,7 @@ static json_t *queued_recipient(struct control *control, const struct queue_mess
 	json_object_set_new(answer, "next_attempt_sec",
 			    is_planned ? control_seconds(control_now_wall(control), status->next_attempt_wall)
 				       : json_null());
-	json_object_set_new(answer, "why", is_planned ? why_of(control, message, r) : json_string(""));
+	json_object_set_new(answer, "why", is_planned || is_in_line ? why_of(control, message, r) : json_string(""));
 	return answer;
 }
 

@@ -7,10 +7,13 @@
  * another one gives up, and others do give up places for it.
  *
  * LINES      jobs in memory wait in `ready`, at most DESTINATION_READY_MAX; messages beyond that wait in `parked`,
- * which costs no memory (queue/queue.h), and come back through the scheduler when there is room. CLASSES transactional,
- * default and bulk are served 8 : 4 : 1, so that none starves. BACK-OFF   after a connection or account failure: 5 s,
- * doubling to 10 min (relayhosts: to 1 min); ended by a success, or by an operator's flush. PAUSED relayhosts keep
- * their mail parked, in order; a message whose lifetime ends meanwhile still ends in time.
+ *            which costs no memory (queue/queue.h), and come back through the scheduler when there is room.
+ * CLASSES    transactional, default and bulk are served 8 : 4 : 1, so that none starves.
+ * BACK-OFF   after a connection or account failure: 5 s, doubling to 10 min (relayhosts: to 1 min); ended by a success,
+ *            or by an operator's flush.
+ * PAUSED     relayhosts keep their mail parked, in order.
+ * RATES      of the relayhost, and of the route if it has one (then it is a destination of its own): what has no place
+ *            yet waits in the line, in order. A lifetime that ends in a long wait ends in time.
  */
 #ifndef RELAYD_DESTINATION_H
 #define RELAYD_DESTINATION_H
@@ -22,10 +25,11 @@
 #include "relayd/job.h"
 #include "relayd/loop.h"
 #include "relayd/pauses.h"
+#include "relayd/rates.h"
 
 #include <uthash.h>
 
-enum { DESTINATION_READY_MAX = 64, DESTINATION_NAME_MAX = 256 };
+enum { DESTINATION_READY_MAX = 64, DESTINATION_NAME_MAX = 256, DESTINATION_ROUTE_MAX = 128 };
 
 enum destination_kind { DESTINATION_MX, DESTINATION_RELAYHOST };
 
@@ -34,6 +38,7 @@ struct destination_id {
 	enum destination_kind kind;
 	enum config_tls_level tls;	 /* of the route; CONFIG_TLS_UNSET: as usual for that kind */
 	char name[DESTINATION_NAME_MAX]; /* the domain as A-labels, or the relayhost's name */
+	char route[DESTINATION_ROUTE_MAX]; /* its name, if it has a rate of its own; else "" */
 };
 
 struct destinations;
@@ -50,16 +55,21 @@ struct destination_slot {
 struct destination {
 	UT_hash_handle hh;
 	struct destinations *owner;
-	char key[DESTINATION_NAME_MAX + 32]; /* "mx:example.net", "relayhost:main", "mx:example.net/verify" */
+	/* "mx:example.net", "relayhost:main", "mx:example.net/verify", "relayhost:main#newsletter" (the route) */
+	char key[DESTINATION_NAME_MAX + DESTINATION_ROUTE_MAX + 32];
 	struct destination_id id;
 
 	struct list ready[MESSAGE_CLASS_COUNT];
 	unsigned ready_count;
 	unsigned turn; /* of the weighted round over the classes */
 	struct queue_list parked[MESSAGE_CLASS_COUNT];
-	int64_t parked_expires_wall; /* not later than the first lifetime of a parked message ends; INT64_MAX: none */
-	unsigned sweep;		     /* parked messages that still have to go through the scheduler once */
+	int64_t expires_wall; /* not later than a lifetime ends among those who may wait long; INT64_MAX: none does */
+	unsigned sweep;	      /* parked messages that still have to go through the scheduler once */
 	unsigned put_off;	     /* messages that wait in the queue because of its trouble, as far as we know */
+
+	struct rate *rates[2]; /* of the relayhost, of the route; NULL: none */
+	struct rate_waiter rate_waiter;
+	unsigned places; /* taken under the rates, for connections that are coming */
 
 	struct list idle;	    /* deliveries without a job, the longest idle first */
 	unsigned connections, busy; /* busy: connecting or in a transaction */
@@ -92,6 +102,8 @@ struct destination_events {
 	void (*on_unparked)(void *ctx, uint64_t id);
 	/* Health changed: trouble began (another kind of trouble counts), or ended (outcome kind OUTCOME_NONE). */
 	void (*on_health)(void *health_ctx, struct destination *destination);
+	/* A message has to wait for its turn under a rate; once for each. May be NULL. */
+	void (*on_rate_wait)(void *health_ctx, enum rate_scope scope);
 	void *health_ctx;
 };
 
@@ -115,6 +127,7 @@ struct destinations_options {
 	unsigned connections_max; /* of all destinations together */
 	unsigned per_destination_max;
 	const struct pauses *pauses; /* NULL: nothing is ever paused */
+	struct rates *rates;	     /* NULL: nothing is limited */
 };
 
 struct destinations *destinations_new(const struct destinations_options *options);
@@ -137,6 +150,8 @@ void destination_park(struct destination *destination, enum message_class class,
 /* A message waits in the queue because of its trouble, or has come back from there; for destination_waiting() alone. */
 void destination_note_put_off(struct destination *destination);
 void destination_note_return(struct destination *destination);
+/* The rate for whose next place its mail waits; NULL: for none. */
+const struct rate *destination_full_rate(const struct destination *destination);
 /* Messages that are known to wait for it: in its line, parked, and put off while it is in trouble. */
 uint64_t destination_waiting(const struct destination *destination);
 /* Takes the job into its line; it is begun at once or later. */

@@ -74,6 +74,11 @@ static const struct family families[METRIC_COUNT] = {
     [METRIC_ALERT_ACTIVE] = {"relayd_alert_active", GAUGE, {"alert"}, "1: a person should look.", NULL},
     [METRIC_UPSTREAM_AUTH_FAILURES] =
 	{"relayd_upstream_auth_failures_total", COUNTER, {"relayhost"}, "Refused logins at a relayhost.", NULL},
+    [METRIC_RATE_LIMIT_WAITS] = {"relayd_rate_limit_waits_total",
+				 COUNTER,
+				 {"scope"},
+				 "Messages that had to wait for a rate, or a user's that were put off.",
+				 NULL},
     [METRIC_CONNECTIONS] = {"relayd_connections", GAUGE, {"direction"}, "Open SMTP connections.", NULL},
     [METRIC_TLS_HANDSHAKES] = {"relayd_tls_handshakes_total",
 			       COUNTER,

@@ -45,6 +45,7 @@ struct relayd {
 	struct queue *queue;
 	struct memos *memos;
 	struct pauses *pauses;
+	struct rates *rates;
 	struct net *net;
 	struct dns_loop *dns;
 	struct resolver *resolver;
@@ -156,6 +157,7 @@ static void apply_config(struct relayd *r)
 	configure_retry(r);
 	for (size_t i = 0; i < r->config->relayhost_count; i++)
 		report_add_relayhost(r->report, r->config->relayhosts[i].name);
+	rates_configure(r->rates, r->config);
 	bounce_configure(r->bounce, r->config);
 	destinations_set_limits(r->destinations, connections_max(r), (unsigned)r->config->delivery.per_destination);
 	deliveries_configure(r->deliveries, r->config, r->tls_policy);
@@ -305,6 +307,13 @@ static void on_destination_health(void *ctx, struct destination *destination)
 	health_look(r->health);
 }
 
+static void on_rate_wait(void *ctx, enum rate_scope scope)
+{
+	struct relayd *r = ctx;
+
+	series_add(metrics_series(r->metrics, METRIC_RATE_LIMIT_WAITS, rate_scope_name(scope), NULL, NULL), 1);
+}
+
 /* ---- start ---- */
 
 static int complain(struct relayd *r, int exit_code, const struct err *err)
@@ -408,10 +417,13 @@ static void make_deliveries(struct relayd *r)
 
 	r->pauses = pauses_new(r->memos, r->clock);
 	options.pauses = r->pauses;
+	r->rates = rates_new(r->loop, r->clock, r->memos);
+	options.rates = r->rates;
 	r->deliveries = deliveries_new(&delivering);
 	r->scheduler = scheduler_new(&scheduling);
 	scheduler_destination_events(r->scheduler, &options.events);
 	options.events.on_health = on_destination_health;
+	options.events.on_rate_wait = on_rate_wait;
 	options.events.health_ctx = r;
 	options.driver = deliveries_driver(r->deliveries);
 	r->destinations = destinations_new(&options);
@@ -569,6 +581,9 @@ static void open_doors(struct relayd *r)
 	series_set(metrics_series(r->metrics, METRIC_RELOAD_SUCCESSFUL, NULL, NULL, NULL), 1);
 	series_set(metrics_series(r->metrics, METRIC_RELOAD_SUCCESS_TIME, NULL, NULL, NULL),
 		   (double)r->started_wall / 1000);
+	metrics_series(r->metrics, METRIC_RATE_LIMIT_WAITS, "user", NULL, NULL);
+	metrics_series(r->metrics, METRIC_RATE_LIMIT_WAITS, "relayhost", NULL, NULL);
+	metrics_series(r->metrics, METRIC_RATE_LIMIT_WAITS, "route", NULL, NULL);
 	r->gauges = (struct gauges){r->metrics, r->clock, r->queue, r->destinations, r->loop, r->log};
 	metrics_on_scrape(r->metrics, gauges_collect, &r->gauges);
 	loop_on_signal(r->loop, SIGTERM, on_signal, r);
@@ -713,6 +728,7 @@ void relayd_free(struct relayd **relayd)
 	memos_free(&r->memos); /* what they are about is still there */
 	destinations_free(&r->destinations);
 	pauses_free(&r->pauses);
+	rates_free(&r->rates);
 	scheduler_free(&r->scheduler);
 	bounce_free(&r->bounce);
 	report_free(&r->report);

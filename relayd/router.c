@@ -60,7 +60,8 @@ static bool route_matches(const struct config_route *route, const struct router_
 	       (route->user.count == 0 || names_user(&route->user, question->user));
 }
 
-static void add_target(struct scheduler_targets *out, enum destination_kind kind, enum config_tls_level tls,
+/* `route` NULL: the default. */
+static void add_target(struct scheduler_targets *out, enum destination_kind kind, const struct config_route *route,
 		       const char *name)
 {
 	struct destination_id *target;
@@ -69,17 +70,19 @@ static void add_target(struct scheduler_targets *out, enum destination_kind kind
 		return;
 	target = &out->targets[out->count++];
 	target->kind = kind;
-	target->tls = tls;
+	target->tls = route ? route->tls : CONFIG_TLS_UNSET;
 	snprintf(target->name, sizeof(target->name), "%s", name);
+	if (route && route->rate.count > 0)
+		snprintf(target->route, sizeof(target->route), "%.*s", DESTINATION_ROUTE_MAX - 1, route->name);
 }
 
-static void add_mx(struct scheduler_targets *out, enum config_tls_level tls, struct slice recipient)
+static void add_mx(struct scheduler_targets *out, const struct config_route *route, struct slice recipient)
 {
 	struct outcome_place place = {STAGE_ROUTE, "", false, 0};
 	char domain[DESTINATION_NAME_MAX];
 
 	if (router_domain_of(recipient, domain, sizeof(domain)) == 0)
-		add_target(out, DESTINATION_MX, tls, domain);
+		add_target(out, DESTINATION_MX, route, domain);
 	else if (out->count == 0)
 		outcome_of_fault(&out->failure, &place, OUTCOME_FAILED, CLASS_DNS, "5.1.2",
 				 "the recipient's domain is not a valid domain name");
@@ -90,9 +93,9 @@ static void follow_route(const struct config_route *route, struct slice recipien
 	for (size_t i = 0; i < route->via.count; i++) {
 		const struct config_via *via = &route->via.items[i];
 		if (via->kind == CONFIG_VIA_MX)
-			add_mx(out, route->tls, recipient);
+			add_mx(out, route, recipient);
 		else if (via->kind == CONFIG_VIA_RELAYHOST)
-			add_target(out, DESTINATION_RELAYHOST, route->tls, via->name);
+			add_target(out, DESTINATION_RELAYHOST, route, via->name);
 	}
 }
 
@@ -130,10 +133,10 @@ static void follow_default(const struct config *config, struct rng *rng, struct 
 	if (config->relayhost_count <= RELAYHOSTS_MAX)
 		while (out->count < SCHEDULER_TARGETS_MAX && (drawn = draw_relayhost(config, rng, used)) >= 0) {
 			used[drawn] = true;
-			add_target(out, DESTINATION_RELAYHOST, CONFIG_TLS_UNSET, config->relayhosts[drawn].name);
+			add_target(out, DESTINATION_RELAYHOST, NULL, config->relayhosts[drawn].name);
 		}
 	if (out->count == 0)
-		add_mx(out, CONFIG_TLS_UNSET, recipient);
+		add_mx(out, NULL, recipient);
 }
 
 void router_decide(const struct config *config, struct rng *rng, const struct router_question *question,

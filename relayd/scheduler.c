@@ -536,6 +536,14 @@ static void put_off(struct scheduler *s, const struct queue_message *message, co
 		queue_give_back(s->options.queue, message->id, group->indexes[i], until);
 }
 
+/* A line that moves by a rate alone need not be looked at all the time. */
+static int64_t wait_for_room_ms(const struct destination *destination)
+{
+	const struct rate *rate = destination_full_rate(destination);
+
+	return rate ? MIN(MAX(rate_wait_ms(rate), (int64_t)FULL_WAIT_MS), (int64_t)WAIT_MAX_MS) : FULL_WAIT_MS;
+}
+
 static void begin_group(struct scheduler *s, struct ticket *ticket, const struct group *group)
 {
 	int64_t until;
@@ -546,7 +554,7 @@ static void begin_group(struct scheduler *s, struct ticket *ticket, const struct
 		destination_note_put_off(group->destination);
 		put_off(s, &ticket->message, group, until);
 	} else if (!destination_has_room(group->destination)) {
-		put_off(s, &ticket->message, group, now_wall(s) + FULL_WAIT_MS);
+		put_off(s, &ticket->message, group, now_wall(s) + wait_for_room_ms(group->destination));
 	} else {
 		destination_submit(group->destination, job_new(s, ticket, group->indexes, group->count));
 	}

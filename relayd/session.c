@@ -167,6 +167,7 @@ static const struct smtp_server_reply *check_rate(struct session *s, struct smtp
 	s->has_token = wait_ms == 0;
 	if (wait_ms == 0)
 		return NULL;
+	series_add(metrics_series(s->owner->options.metrics, METRIC_RATE_LIMIT_WAITS, "user", NULL, NULL), 1);
 	buf_init(&words, 64);
 	config_rate_format(rate, &words);
 	snprintf(text, size, "This user may send %.*s messages and has; try again in %lld seconds",

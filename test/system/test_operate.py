@@ -77,6 +77,28 @@ def test_pause_and_resume_over_a_restart(relayd, upstream):
     assert control(daemon, "POST", "/v1/relayhosts/nobody/pause")[0] == 404
 
 
+def test_the_rate_of_a_relayhost_holds_over_a_restart(relayd, upstream):
+    daemon = relayd(relayhost(upstream.port, rate="2/h"))
+    with daemon.smtp() as client:
+        for i in range(4):
+            client.send_message(message(f"number {i}"))
+    upstream.get_many(2)
+    daemon.wait_log("event=delivered", count=2)
+    for _ in range(2):
+        rows = daemon.json("queue")
+        assert len(rows) == 2
+        shown = daemon.ctl("show", rows[0]["id"]).stdout
+        assert re.search(r"the rate of relayhost main \(2/h\) is used up, the next message goes in 3\d\d\d s", shown), shown
+        daemon.stop()
+        daemon.start()
+    assert upstream.messages.empty()
+    daemon.write_config(daemon.config.replace("rate: 2/h", "rate: 3/h"))
+    daemon.ctl("reload")
+    upstream.get()
+    assert len(daemon.json("queue")) == 1
+    assert daemon.metric('relayd_rate_limit_waits_total{scope="relayhost"}') == 2  # each of the two, since the start
+
+
 def test_metrics_and_health(relayd, upstream):
     daemon = relayd(relayhost(upstream.port))
     with daemon.smtp() as client:

@@ -79,6 +79,12 @@ static void on_health(void *ctx, struct destination *d)
 	health_look(relay->health);
 }
 
+static void on_rate_wait(void *ctx, enum rate_scope scope)
+{
+	(void)scope;
+	((struct relay *)ctx)->rate_waits++;
+}
+
 /* ---- connections ---- */
 
 static struct destination_slot *driver_open(void *ctx, struct destination *destination)
@@ -258,9 +264,13 @@ static void make_parts(struct relay *relay)
 	relay->memos = memos_new(&remembering);
 	relay->pauses = pauses_new(relay->memos, clock);
 	options.pauses = relay->pauses;
+	relay->rates = rates_new(relay->loop, clock, relay->memos);
+	rates_configure(relay->rates, relay->config);
+	options.rates = relay->rates;
 	relay->scheduler = scheduler_new(&scheduling);
 	scheduler_destination_events(relay->scheduler, &options.events);
 	options.events.on_health = on_health;
+	options.events.on_rate_wait = on_rate_wait;
 	options.events.health_ctx = relay;
 	relay->destinations = destinations_new(&options);
 	scheduler_set_destinations(relay->scheduler, relay->destinations);
@@ -285,6 +295,8 @@ void relay_configure(struct relay *relay, const char *yaml)
 		fail_msg("%s", errors.items[0].text);
 	config_free(&relay->config);
 	relay->config = fresh;
+	if (relay->rates)
+		rates_configure(relay->rates, fresh);
 }
 
 void relay_init(struct relay *relay, const char *yaml)
@@ -319,6 +331,7 @@ static void free_parts(struct relay *relay)
 	memos_free(&relay->memos);
 	destinations_free(&relay->destinations);
 	pauses_free(&relay->pauses);
+	rates_free(&relay->rates);
 	scheduler_free(&relay->scheduler);
 	health_free(&relay->health);
 	queue_close(&relay->queue);

@@ -46,7 +46,7 @@ struct reported {
 	uint32_t recipient, attempts;
 	struct outcome outcome;
 	int64_t next_wall;
-	char destination[DESTINATION_NAME_MAX + 32]; /* its key; "": none */
+	char destination[DESTINATION_NAME_MAX + DESTINATION_ROUTE_MAX + 32]; /* its key; "": none */
 };
 
 enum { REPORTS_MAX = 4096 };
@@ -64,6 +64,8 @@ struct relay {
 	struct metrics *metrics;
 	struct memos *memos;
 	struct pauses *pauses;
+	struct rates *rates;
+	unsigned rate_waits;
 	struct destinations *destinations;
 	struct scheduler *scheduler;
 	struct health *health;
@@ -74,7 +76,7 @@ struct relay {
 	unsigned opened, quits;
 	unsigned corruptions;
 	unsigned health_changes;
-	char last_health[DESTINATION_NAME_MAX + 64]; /* "KEY CLASS", class none: it is well again */
+	char last_health[DESTINATION_NAME_MAX + DESTINATION_ROUTE_MAX + 64]; /* "KEY CLASS", class none: it is well again */
 
 	struct reported reports[REPORTS_MAX];
 	size_t report_count;

@@ -1,0 +1,74 @@
+/*
+ * relayd/destination_internal.h - what the files of a destination share
+ *
+ *   destination.c       the set of them, connections, window, back-off, health
+ *   destination_line.c  jobs in line, parked messages, and lifetimes that end while they wait
+ *   destination_rate.c  places under the limits of its relayhost and route
+ */
+#ifndef RELAYD_DESTINATION_INTERNAL_H
+#define RELAYD_DESTINATION_INTERNAL_H
+
+#include "base/base.h"
+#include "relayd/destination.h"
+
+struct destinations {
+	struct destinations_options options;
+	struct destination *by_key;
+	unsigned connections;
+	struct list starved;
+	bool stopping;
+};
+
+static inline int64_t destinations_now_ms(const struct destinations *destinations)
+{
+	return loop_now_ms(destinations->options.loop);
+}
+
+/* ---- destination.c ---- */
+
+/* Gives the line to idle connections, then to new ones, as far as window, limits and rates allow. */
+void destination_pump(struct destination *d);
+
+/* ---- destination_line.c ---- */
+
+void destination_line_init(struct destination *d);
+/* What still stands in the line has been handed back. */
+void destination_line_fini(struct destination *d);
+void destination_line_append(struct destination *d, struct job *job);
+void destination_line_prepend(struct destination *d, struct job *job);
+/* The next by class and order; NULL: none. */
+struct job *destination_line_pop(struct destination *d);
+/* The same, but one whose lifetime has ended goes back to the scheduler. */
+struct job *destination_line_pop_live(struct destination *d);
+/* That one, left where it is. */
+struct job *destination_line_peek(const struct destination *d);
+/* All of it, untried. */
+void destination_line_hand_back(struct destination *d, int64_t retry_wall);
+/* Parked ones come back as far as there is room. */
+void destination_line_unpark(struct destination *d);
+/* With a line that is full enough the deliveries ask for the parked ones. Otherwise, when they are sent elsewhere or
+ * put off, they come back in portions, so that the loop never stalls. */
+void destination_line_refill_later(struct destination *d);
+/* At once, and then later. */
+void destination_line_refill(struct destination *d);
+/* Each parked message goes through the scheduler once: those that stay come to stand in the same order again. */
+void destination_line_sweep(struct destination *d);
+/* Waiting may take long: what ends meanwhile ends in time. */
+void destination_line_watch_lifetimes(struct destination *d);
+uint64_t destination_parked_count(const struct destination *d);
+
+/* ---- destination_rate.c ---- */
+
+void destination_rate_init(struct destination *d);
+void destination_rate_fini(struct destination *d);
+/* Takes places until there are `count`; always true without a rate. False: it waits, and is pumped when there is one.
+ */
+bool destination_rate_reserve(struct destination *d, unsigned count);
+/* A message goes out. */
+void destination_rate_use(struct destination *d);
+/* It did not go out after all. */
+void destination_rate_unuse(struct destination *d);
+/* Gives back what is reserved for more connections than are coming. */
+void destination_rate_settle(struct destination *d);
+
+#endif
