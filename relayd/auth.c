@@ -1,6 +1,7 @@
 #include "relayd/auth.h"
 
 #include "base/base.h"
+#include "base/buf.h"
 #include "base/list.h"
 
 #include <sodium.h>
@@ -14,8 +15,9 @@ enum {
 	FORGIVE_MS = 10 * 60 * 1000, /* without a failure for so long an address starts afresh */
 	DELAY_FIRST_MS = 250,
 	DELAY_MAX_MS = 4000,
-	FAILURES_MAX = 10, /* then the address is shut out for FORGIVE_MS / 10 */
+	FAILURES_MAX = 10, /* then the address is shut out */
 	SHUT_OUT_MS = 60 * 1000,
+	CHECKS_PER_ADDRESS = 4, /* at a time; more would hold others up, and be guesses that nothing slows down */
 };
 
 struct credential {
@@ -32,10 +34,22 @@ struct address {
 	int64_t last_ms, shut_until_ms;
 };
 
+/* Who has requests in the backend just now. */
+struct origin {
+	UT_hash_handle hh;
+	unsigned char key[16];
+	unsigned checking;
+	struct list waiting; /* requests; only while `checking` is at its limit */
+};
+
 struct request {
 	UT_hash_handle hh;
 	uint64_t id;
 	struct auth *auth;
+	struct origin *origin; /* in the backend, or waiting */
+	struct list node;      /* in origin->waiting */
+	struct buf secret;     /* user and password, while it waits */
+	size_t user_len;
 	unsigned char credential[32];
 	unsigned char address[16];
 	auth_cb *cb; /* NULL: cancelled */
@@ -53,6 +67,7 @@ struct auth {
 	unsigned char hash_key[crypto_generichash_KEYBYTES];
 	struct credential *credentials;
 	struct address *addresses;
+	struct origin *origins;
 	struct request *requests;
 	uint64_t last_id, generation;
 };
@@ -89,8 +104,17 @@ void auth_forget(struct auth *auth)
 	credential_free(auth, credential);
 }
 
+static void wipe_secret(struct request *request)
+{
+	if (request->secret.data)
+		sodium_memzero(request->secret.data, request->secret.cap);
+	buf_fini(&request->secret);
+}
+
 static void request_free(struct request *request)
 {
+	list_remove(&request->node);
+	wipe_secret(request);
 	timers_cancel(loop_timers(request->auth->loop), &request->timer);
 	HASH_DEL(request->auth->requests, request);
 	free(request->options);
@@ -101,12 +125,18 @@ void auth_free(struct auth **auth)
 {
 	struct address *address, *next_address;
 	struct request *request, *next_request;
+	struct origin *origin, *next_origin;
 
 	if (!*auth)
 		return;
 	auth_forget(*auth);
 	HASH_ITER(hh, (*auth)->requests, request, next_request)
 	request_free(request);
+	HASH_ITER(hh, (*auth)->origins, origin, next_origin)
+	{
+		HASH_DEL((*auth)->origins, origin);
+		free(origin);
+	}
 	HASH_ITER(hh, (*auth)->addresses, address, next_address)
 	{
 		HASH_DEL((*auth)->addresses, address);
@@ -246,10 +276,82 @@ static void answer_in(struct request *request, enum auth_verdict verdict, struct
 	timers_set(loop_timers(loop), &request->timer, loop_now_ms(loop) + delay_ms, on_answer_due, request);
 }
 
+/* ---- so many of an address at a time ---- */
+
+static void on_checked(void *ctx, enum auth_verdict verdict, struct slice options);
+
+static struct origin *origin_get(struct auth *auth, const unsigned char key[16])
+{
+	struct origin *origin;
+
+	HASH_FIND(hh, auth->origins, key, 16, origin);
+	if (origin)
+		return origin;
+	origin = xcalloc(1, sizeof(*origin));
+	memcpy(origin->key, key, 16);
+	list_init(&origin->waiting);
+	HASH_ADD(hh, auth->origins, key, 16, origin);
+	return origin;
+}
+
+static void begin_check(struct request *request, struct slice user, struct slice password)
+{
+	struct auth *auth = request->auth;
+
+	request->origin->checking++;
+	request->generation = auth->generation;
+	request->in_backend = true;
+	auth->backend.verify(auth->backend.ctx, user, password, on_checked, request);
+}
+
+static void wait_for_others(struct request *request, struct slice user, struct slice password)
+{
+	buf_init(&request->secret, user.len + password.len);
+	buf_append(&request->secret, user);
+	buf_append(&request->secret, password);
+	request->user_len = user.len;
+	list_append(&request->origin->waiting, &request->node);
+}
+
+/* True: it could be answered without a check. */
+static bool answer_at_once(struct request *request)
+{
+	struct auth *auth = request->auth;
+	struct address *known = find_address(auth, request->address);
+	const char *options = recall(auth, request->credential);
+
+	if (options)
+		answer_in(request, AUTH_GOOD, slice_of_str(options), 0);
+	else if (known && known->shut_until_ms > loop_now_ms(auth->loop))
+		answer_in(request, AUTH_SHUT_OUT, SLICE(""), 0);
+	else
+		return false;
+	return true;
+}
+
+static void begin_next(struct auth *auth, struct origin *origin)
+{
+	struct list *node;
+
+	while (origin->checking < CHECKS_PER_ADDRESS && (node = list_pop(&origin->waiting))) {
+		struct request *request = CONTAINER_OF(node, struct request, node);
+		struct slice secret = buf_slice(&request->secret);
+		if (!answer_at_once(request))
+			begin_check(request, slice_to(secret, request->user_len),
+				    slice_from(secret, request->user_len));
+		wipe_secret(request);
+	}
+	if (origin->checking > 0)
+		return;
+	HASH_DEL(auth->origins, origin);
+	free(origin);
+}
+
 static void on_checked(void *ctx, enum auth_verdict verdict, struct slice options)
 {
 	struct request *request = ctx;
 	struct auth *auth = request->auth;
+	struct origin *origin = request->origin;
 	int64_t delay = 0;
 
 	request->in_backend = false;
@@ -266,34 +368,30 @@ static void on_checked(void *ctx, enum auth_verdict verdict, struct slice option
 		answer_in(request, verdict, options, delay);
 	else
 		request_free(request);
+	origin->checking--;
+	begin_next(auth, origin);
 }
 
 uint64_t auth_check(struct auth *auth, struct slice address, struct slice user, struct slice password, auth_cb *cb,
 		    void *ctx)
 {
 	struct request *request = xcalloc(1, sizeof(*request));
-	struct address *known;
-	const char *options;
 
 	request->id = ++auth->last_id;
 	request->auth = auth;
-	request->generation = auth->generation;
 	request->cb = cb;
 	request->ctx = ctx;
+	list_node_init(&request->node);
 	credential_key(auth, user, password, request->credential);
 	address_key(address, request->address);
 	HASH_ADD(hh, auth->requests, id, sizeof(request->id), request);
-
-	options = recall(auth, request->credential);
-	known = find_address(auth, request->address);
-	if (options) {
-		answer_in(request, AUTH_GOOD, slice_of_str(options), 0);
-	} else if (known && known->shut_until_ms > loop_now_ms(auth->loop)) {
-		answer_in(request, AUTH_SHUT_OUT, SLICE(""), 0);
-	} else {
-		request->in_backend = true;
-		auth->backend.verify(auth->backend.ctx, user, password, on_checked, request);
-	}
+	if (answer_at_once(request))
+		return request->id;
+	request->origin = origin_get(auth, request->address);
+	if (request->origin->checking < CHECKS_PER_ADDRESS)
+		begin_check(request, user, password);
+	else
+		wait_for_others(request, user, password);
 	return request->id;
 }
 

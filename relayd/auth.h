@@ -4,7 +4,8 @@
  * The check itself runs in a helper process (relayd/helper.h); this side never sees a hash. A verified password is
  * remembered for ten minutes as a keyed hash in memory, so that a busy client costs one check. Each failure of an
  * address delays its next answer, and too many block it for a while: that is an answer without a check, so guessing
- * cannot load the helpers.
+ * cannot load the helpers. Nor can a crowd: of one address four passwords are checked at a time, the others wait in
+ * line, and hear that they are shut out when those before them were guesses.
  */
 #ifndef RELAYD_AUTH_H
 #define RELAYD_AUTH_H

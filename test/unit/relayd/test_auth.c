@@ -175,9 +175,9 @@ static void only_the_very_same_is_remembered(void **state)
 	ask_from(local, "ab", "cD", &answer);
 	ask_from(local, "ab", "", &answer);
 	ask_from(local, "", "abcd", &answer);
-	assert_int_equal(check_count, 6);
 	while (answered < check_count)
 		helper_says(AUTH_LATER);
+	assert_int_equal(check_count, 6);
 	pass(1);
 }
 
@@ -278,6 +278,74 @@ static void guesses_at_the_same_time_count_one_by_one(void **state)
 	assert_int_equal(answer.verdict, AUTH_SHUT_OUT);
 	for (int i = 0; i < GUESSES; i++)
 		assert_int_equal(answers[i].count, 1);
+}
+
+/* E16: a crowd at one address neither fills the helpers' line nor gets a hundred guesses through. */
+static void of_an_address_four_are_checked_at_a_time(void **state)
+{
+	enum { CROWD = 20 };
+	static const struct slice other = {"\x7f\0\0\2", 4};
+	static struct answer answers[CROWD];
+	struct answer somebody;
+	uint64_t ids[CROWD];
+
+	(void)state;
+	for (int i = 0; i < CROWD; i++) {
+		char password[16];
+		snprintf(password, sizeof(password), "guess %d", i);
+		ids[i] = ask_from(local, "app", password, &answers[i]);
+	}
+	assert_int_equal(check_count, 4);
+	ask_from(other, "app", "secret", &somebody);
+	assert_int_equal(check_count, 5);
+	auth_cancel(auth, &ids[4]); /* it has not come so far */
+	helper_says(AUTH_WRONG);
+	assert_int_equal(check_count, 6);
+	assert_string_equal(checks[5].password, "guess 5");
+	while (answered < check_count)
+		helper_says(AUTH_LATER);
+	assert_int_equal(check_count, CROWD); /* none failed any more, so all but the cancelled had their turn */
+	pass(5000);
+	for (int i = 0; i < CROWD; i++)
+		assert_int_equal(answers[i].count, i != 4);
+}
+
+static void those_behind_ten_guesses_are_shut_out_without_a_check(void **state)
+{
+	enum { CROWD = 40 };
+	static struct answer answers[CROWD];
+	unsigned shut_out = 0;
+
+	(void)state;
+	for (int i = 0; i < CROWD; i++)
+		ask_from(local, "app", i == CROWD - 1 ? "remembered" : "guess", &answers[i]);
+	while (answered < check_count)
+		helper_says(AUTH_WRONG);
+	pass(5000);
+	for (int i = 0; i < CROWD; i++) {
+		assert_int_equal(answers[i].count, 1);
+		shut_out += answers[i].verdict == AUTH_SHUT_OUT;
+	}
+	assert_int_equal(check_count, 13); /* ten, and those that were being checked */
+	assert_int_equal(shut_out, CROWD - 13);
+}
+
+static void who_waits_hears_at_once_when_the_password_has_become_known(void **state)
+{
+	static struct answer answers[6];
+
+	(void)state;
+	for (int i = 0; i < 6; i++)
+		ask_from(local, "app", "secret", &answers[i]);
+	helper_says(AUTH_GOOD);
+	pass(1);
+	assert_int_equal(check_count, 4);
+	assert_int_equal(answers[4].verdict, AUTH_GOOD);
+	assert_int_equal(answers[5].count, 1);
+	assert_string_equal(answers[5].options, options_text);
+	while (answered < check_count)
+		helper_says(AUTH_GOOD);
+	pass(1);
 }
 
 static void who_hangs_up_has_failed_all_the_same(void **state)
@@ -439,6 +507,9 @@ int main(void)
 	    TEST(failures_are_answered_ever_slower),
 	    TEST(ten_failures_shut_an_address_out_for_a_minute),
 	    TEST(guesses_at_the_same_time_count_one_by_one),
+	    TEST(of_an_address_four_are_checked_at_a_time),
+	    TEST(those_behind_ten_guesses_are_shut_out_without_a_check),
+	    TEST(who_waits_hears_at_once_when_the_password_has_become_known),
 	    TEST(who_hangs_up_has_failed_all_the_same),
 	    TEST(others_are_not_shut_out_with_it),
 	    TEST(an_ipv6_client_is_its_64),
