@@ -738,10 +738,10 @@ def test_load_of_honest_slow_and_hostile_clients(relayd, upstream):
     load.run()
     assert warm.faults == [] and load.faults == []
     assert len(load.acknowledged) >= 40
-    wait_until(lambda: daemon.json("queue") == [], "all is delivered")
     expected = sorted(warm.acknowledged + load.acknowledged)
     arrived = sorted(line.removeprefix("Subject: ") for mail in upstream.get_many(len(expected))
                      for line in mail.head.splitlines() if line.startswith("Subject: "))
+    wait_until(lambda: daemon.json("queue") == [], "all is delivered")
     assert len(arrived) == len(expected) and upstream.messages.empty()
     assert arrived == expected
     grown = resident_bytes(daemon) - after_warming
