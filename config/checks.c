@@ -433,6 +433,7 @@ void config_check(struct config_reader *reader)
 	check_retry(reader);
 	check_pairs(reader);
 	config_check_files(reader);
+	config_check_mail_changes(reader);
 	/* These judge by the whole, so the whole must be right. */
 	if (!reader->source->check_files || reader->errors->error_count > 0)
 		return;

@@ -16,6 +16,8 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/vocabulary.h"
+#include "config/address_map.h"
+#include "config/aliases.h"
 #include "config/errors.h"
 #include "config/pattern.h"
 #include "config/secret.h"
@@ -232,9 +234,12 @@ struct config {
 		int64_t queue_bytes, queue_messages;
 	} limits;
 
+	/* Files of this section are read with check_files only; what was read is NULL when there is no file. */
 	const char *origin, *aliases_file;
+	const struct aliases *aliases;
 	struct {
 		const char *from_file, *recipient_file;
+		const struct address_map *from, *recipient;
 		bool keep_reply_to;
 	} rewrite;
 	struct {
@@ -246,6 +251,7 @@ struct config {
 	const char *redirect;
 	struct config_patterns allowed_recipients; /* empty: any */
 	const char *suppress_file;
+	const struct address_map *suppressed;
 
 	struct {
 		enum config_unsigned unsigned_policy;

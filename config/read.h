@@ -70,6 +70,9 @@ void config_read_environment(struct config_reader *reader, char *const *entries)
 /* What only shows when everything is there: defaults that depend on other values, values that do not go together. */
 void config_complete(struct config_reader *reader);
 void config_check(struct config_reader *reader);
+/* What is wrong with origin, rewrite, headers and bcc; with source->check_files their files are read. After
+ * config_check_files(). */
+void config_check_mail_changes(struct config_reader *reader);
 /* Gathers config->files; with source->check_files each must be readable. */
 void config_check_files(struct config_reader *reader);
 

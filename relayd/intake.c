@@ -2,13 +2,18 @@
 
 #include "base/base.h"
 #include "relayd/intake_internal.h"
+#include "relayd/policy.h"
+#include "relayd/policy_aliases.h"
 #include "smtp/date.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 const struct smtp_server_reply intake_no_space = {452, "4.3.1", "The queue is full; try again later"};
 const struct smtp_server_reply intake_disk_trouble = {451, "4.3.0", "The queue cannot be written now; try again later"};
 static const struct smtp_server_reply stopping = {421, "4.3.2", "relayd is stopping; try again"};
+static const struct smtp_server_reply too_many = {
+    452, "4.5.3", "Too many recipients with those that aliases stand for; send to the rest in another message"};
 const struct smtp_server_reply intake_header_too_long = {552, "5.3.4", "The message's header is too long"};
 
 const struct smtp_server_reply *intake_reply_of(int queue_error)
@@ -32,22 +37,28 @@ static struct span keep(struct intake *intake, struct slice text)
 	return span;
 }
 
-struct intake *intake_new(struct intake_context *context, const struct smtp_server_mail *mail)
+struct intake *intake_new(struct intake_context *context, const struct smtp_server_mail *mail,
+			  const struct user_options *options, const struct smtp_server_reply **refusal)
 {
-	struct intake *intake = xcalloc(1, sizeof(*intake));
+	struct policy_address sender;
+	struct intake *intake;
 
+	*refusal = policy_sender(context->config, options, mail->sender.address, &sender);
+	if (*refusal)
+		return NULL;
+	intake = xcalloc(1, sizeof(*intake));
 	intake->context = context;
 	intake->config = config_ref(context->config);
 	buf_init(&intake->memory, SIZE_MAX / 4);
 	buf_init(&intake->prefix, QUEUE_PREFIX_MAX);
-	intake->sender = keep(intake, mail->sender.address);
+	intake->sender = keep(intake, policy_address_slice(&sender));
+	intake->submitted_sender = keep(intake, mail->sender.address);
 	intake->envid = keep(intake, mail->envid);
 	intake->auth = keep(intake, mail->auth);
 	intake->ret = (enum queue_ret)mail->ret;
 	intake->smtputf8 = mail->smtputf8;
 	intake->requiretls = mail->requiretls;
 	list_node_init(&intake->waiter.node);
-	intake->address_is_utf8 = mail->sender.is_utf8;
 	return intake;
 }
 
@@ -83,6 +94,7 @@ void intake_free(struct intake **intake)
 		header_scanner_fini(&i->scanner);
 	if (i->header_done)
 		submit_header_fini(&i->header);
+	policy_header_fini(&i->edited);
 	dkim_body_hash_free(&i->body_hash);
 	buf_fini(&i->memory);
 	buf_fini(&i->prefix);
@@ -92,27 +104,62 @@ void intake_free(struct intake **intake)
 	dedupe_settle(&failed, 0);
 }
 
-void intake_add_recipient(struct intake *intake, const struct smtp_server_rcpt *rcpt)
+bool intake_has_recipient(const struct intake *intake, struct slice address)
+{
+	for (size_t i = 0; i < intake->recipient_count; i++)
+		if (slice_eq(intake_text(intake, intake->recipients[i].address), address))
+			return true;
+	return false;
+}
+
+void intake_put_recipient(struct intake *intake, struct slice address, const struct rcpt *like)
 {
 	size_t n = intake->recipient_count;
 
 	if ((n & (n - 1)) == 0)
 		intake->recipients = xreallocarray(intake->recipients, n ? n * 2 : 1, sizeof(*intake->recipients));
-	intake->recipients[n].address = keep(intake, rcpt->recipient.address);
-	intake->recipients[n].orcpt = keep(intake, rcpt->orcpt);
-	intake->recipients[n].notify = rcpt->notify;
+	intake->recipients[n] = *like;
+	intake->recipients[n].address = keep(intake, address);
 	intake->recipient_count++;
-	intake->address_is_utf8 |= rcpt->recipient.is_utf8;
 }
 
-const struct smtp_server_reply *intake_check_sender(struct slice sender, const struct user_options *options)
+/* What the policy made of one RCPT. Two names of one mailbox get the message once. */
+static void put_recipients(struct intake *intake, struct slice submitted, const struct policy_recipients *made,
+			   struct rcpt *like)
 {
-	static const struct smtp_server_reply refused = {
-	    553, "5.7.1", "This user may not send from this address; ask for a 'from=' option of the user"};
+	struct slice texts = buf_slice(&made->texts);
 
-	if (!options || options->from.count == 0 || sender.len == 0 || config_patterns_match(&options->from, sender))
-		return NULL;
-	return &refused;
+	for (size_t i = 0; i < made->count; i++) {
+		struct slice address = slice_of_str(texts.ptr);
+		texts = slice_from(texts, address.len + 1);
+		intake->has_changed_recipients |= !slice_eq(address, submitted);
+		if (intake->has_changed_recipients && intake_has_recipient(intake, address))
+			continue;
+		intake_put_recipient(intake, address, like);
+	}
+}
+
+const struct smtp_server_reply *intake_add_recipient(struct intake *intake, const struct smtp_server_rcpt *rcpt,
+						     unsigned *suppressed)
+{
+	struct slice submitted = rcpt->recipient.address;
+	struct policy_recipients made;
+	const struct smtp_server_reply *refusal;
+	struct rcpt like;
+
+	if (intake->recipient_count >= (size_t)intake->config->limits.recipients)
+		return &too_many;
+	policy_recipients_init(&made);
+	refusal = policy_recipient(intake->config, submitted, &made);
+	*suppressed += made.suppressed;
+	if (!refusal) {
+		like = (struct rcpt){.submitted = keep(intake, submitted),
+				     .orcpt = keep(intake, rcpt->orcpt),
+				     .notify = rcpt->notify};
+		put_recipients(intake, submitted, &made, &like);
+	}
+	policy_recipients_fini(&made);
+	return refusal;
 }
 
 /* ---- header ---- */
@@ -137,18 +184,27 @@ const struct smtp_server_reply *intake_begin(struct intake *intake, const struct
 	return NULL;
 }
 
-static const struct smtp_server_reply *check_from(struct intake *intake)
+/* An added From is the sender, which was asked about at MAIL. */
+static const struct smtp_server_reply *check_from(const struct intake *intake)
 {
-	for (size_t i = 0; i < intake->header.from_count; i++) {
-		const struct smtp_server_reply *refused =
-		    intake_check_sender(intake->header.from[i], intake->client.options);
-		if (refused) {
-			intake->refusal = *refused;
-			intake->refusal.code = 550;
-			return &intake->refusal;
-		}
-	}
+	static const struct smtp_server_reply refused = {
+	    550, "5.7.1", "This user may not write in the name of this From; ask for a 'from=' option of the user"};
+
+	for (size_t i = 0; i < intake->header.from_count && !intake->header.added_from; i++)
+		if (!policy_user_may_use(intake->client.options, intake->header.from[i]))
+			return &refused;
 	return NULL;
+}
+
+/* Of the envelope, as it will be sent: then only a next hop that offers SMTPUTF8 can take it. */
+bool intake_has_utf8_address(const struct intake *intake)
+{
+	if (!smtp_is_ascii(intake_text(intake, intake->sender)))
+		return true;
+	for (size_t i = 0; i < intake->recipient_count; i++)
+		if (!smtp_is_ascii(intake_text(intake, intake->recipients[i].address)))
+			return true;
+	return false;
 }
 
 static const struct smtp_server_reply *append(struct intake *intake, struct slice content)
@@ -164,12 +220,49 @@ static const struct smtp_server_reply *add_body(struct intake *intake, struct sl
 	return append(intake, body);
 }
 
+/* The operator's changes. Names of recipients and, with `redirect`, where they were to go. */
+static void edit_header(struct intake *intake)
+{
+	struct slice *texts = xcalloc(2 * intake->recipient_count + 1, sizeof(*texts));
+	struct policy_header_options options = {
+	    .config = intake->config, .local_names = texts, .redirected = texts + intake->recipient_count};
+
+	for (size_t i = 0; i < intake->recipient_count; i++) {
+		struct slice submitted = intake_text(intake, intake->recipients[i].submitted);
+		struct slice name = policy_local_name(intake->config, submitted);
+		if (name.len > 0)
+			texts[options.local_name_count++] = name;
+		if (intake->config->redirect)
+			texts[intake->recipient_count + options.redirected_count++] =
+			    intake_text(intake, intake->recipients[i].address);
+	}
+	policy_header_edit(&intake->edited, &intake->header, &options);
+	free(texts);
+}
+
+static int make_header(struct intake *intake, struct submit_header_options *options)
+{
+	struct policy_address author;
+	char postmaster[300];
+	struct slice *removed = policy_removed_fields(intake->config, &options->remove_count);
+	int rc;
+
+	snprintf(postmaster, sizeof(postmaster), "MAILER-DAEMON@%s", intake->config->hostname);
+	options->remove = removed;
+	options->author = options->sender.len ? options->sender : slice_of_str(postmaster);
+	if (options->sender.len == 0 && policy_rewrite_author(intake->config, options->author, &author))
+		options->author = policy_address_slice(&author);
+	rc = submit_header_make(&intake->header, header_scanner_block(&intake->scanner), options);
+	free(removed);
+	return rc;
+}
+
 const struct smtp_server_reply *intake_finish_header(struct intake *intake)
 {
 	const struct intake_client *client = &intake->client;
 	struct submit_header_options options = {
 	    .hostname = slice_of_str(intake->config->hostname),
-	    .origin = slice_of_str(intake->config->origin),
+	    .origin = policy_origin(intake->config),
 	    .id = slice_of_str(intake->id_text),
 	    .sender = intake_text(intake, intake->sender),
 	    .only_recipient =
@@ -180,7 +273,7 @@ const struct smtp_server_reply *intake_finish_header(struct intake *intake)
 	    .esmtp = client->esmtp,
 	    .tls = client->tls,
 	    .authenticated = client->authenticated,
-	    .smtputf8 = intake->address_is_utf8,
+	    .smtputf8 = intake_has_utf8_address(intake),
 	    .with = slice_of_str(client->with),
 	    .wall_ms = intake->now_wall,
 	    .utc_offset_min = smtp_date_local_offset_min(intake->now_wall),
@@ -189,9 +282,11 @@ const struct smtp_server_reply *intake_finish_header(struct intake *intake)
 	const struct smtp_server_reply *refusal;
 
 	intake->header_done = true;
-	if (submit_header_make(&intake->header, header_scanner_block(&intake->scanner), &options) != 0)
+	if (make_header(intake, &options) != 0)
 		return &intake->header.refusal;
 	refusal = check_from(intake);
+	if (!refusal)
+		edit_header(intake);
 	refusal = refusal ? refusal : append(intake, intake->header.kept);
 	refusal = refusal ? refusal : append(intake, SLICE("\r\n"));
 	return refusal ? refusal : add_body(intake, header_scanner_leftover(&intake->scanner));
@@ -229,7 +324,8 @@ size_t intake_memory_bytes(const struct intake *intake)
 	if (intake->id_text[0])
 		sum += intake->scanner.block.cap;
 	if (intake->header_done)
-		sum += intake->header.prefix.cap + intake->header.changed.cap + intake->header.memory.cap;
+		sum += intake->header.prefix.cap + intake->header.changed.cap + intake->header.memory.cap +
+		       intake->edited.text.cap;
 	if (intake->upload)
 		sum += (size_t)MIN(queue_upload_bytes(intake->upload), (uint64_t)UPLOAD_MAX_BYTES);
 	return sum;

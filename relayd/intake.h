@@ -44,13 +44,15 @@ enum intake_result {
 };
 typedef void intake_done_cb(void *ctx, enum intake_result result, uint64_t id, const struct smtp_server_reply *refusal);
 
-/* From MAIL; copies what it needs. */
-struct intake *intake_new(struct intake_context *context, const struct smtp_server_mail *mail);
+/* From MAIL; copies what it needs. NULL: the policy refuses the sender for this user (`options` may be NULL), *refusal
+ * says why. */
+struct intake *intake_new(struct intake_context *context, const struct smtp_server_mail *mail,
+			  const struct user_options *options, const struct smtp_server_reply **refusal);
 /* Drops everything; a message that is being committed goes on, without telling. Accepts NULL, sets NULL. */
 void intake_free(struct intake **intake);
-void intake_add_recipient(struct intake *intake, const struct smtp_server_rcpt *rcpt);
-/* NULL, or the reply that refuses the sender for this user. */
-const struct smtp_server_reply *intake_check_sender(struct slice sender, const struct user_options *options);
+/* NULL, or the reply that refuses it. *suppressed is raised by how many addresses were on the suppression list. */
+const struct smtp_server_reply *intake_add_recipient(struct intake *intake, const struct smtp_server_rcpt *rcpt,
+						     unsigned *suppressed);
 
 /* Content begins. NULL, or why it cannot be taken now. */
 const struct smtp_server_reply *intake_begin(struct intake *intake, const struct intake_client *client);

@@ -70,10 +70,19 @@ static enum message_class class_of(const struct intake *intake)
 
 static uint32_t flags_of(const struct intake *intake, bool is_signed)
 {
-	bool needs_utf8 = intake->address_is_utf8 || (intake->smtputf8 && intake->header.has_8bit);
+	bool needs_utf8 = intake_has_utf8_address(intake) || (intake->smtputf8 && intake->header.has_8bit);
 
 	return (needs_utf8 ? QUEUE_SMTPUTF8 : 0u) | (intake->requiretls ? QUEUE_REQUIRETLS : 0u) |
 	       (is_signed ? QUEUE_SIGNED : 0u) | (intake->client.with ? QUEUE_SUBMIT_SOCKET : 0u);
+}
+
+/* Empty when it is the same. */
+static struct slice original_of(const struct intake *intake, struct span submitted, struct span address)
+{
+	struct slice original = intake_text(intake, submitted);
+
+	/* A bcc was never submitted: its span is empty. */
+	return slice_eq(original, intake_text(intake, address)) ? (struct slice){0} : original;
 }
 
 static void commit(struct intake *intake, struct slice signatures)
@@ -81,6 +90,7 @@ static void commit(struct intake *intake, struct slice signatures)
 	struct queue_recipient *recipients = xcalloc(intake->recipient_count, sizeof(*recipients));
 	struct queue_envelope envelope = {
 	    .sender = intake_text(intake, intake->sender),
+	    .sender_original = original_of(intake, intake->submitted_sender, intake->sender),
 	    .envid = intake_text(intake, intake->envid),
 	    .user = intake->client.user,
 	    .listener = intake->client.listener,
@@ -102,10 +112,13 @@ static void commit(struct intake *intake, struct slice signatures)
 	buf_append(&intake->prefix, signatures);
 	rc = buf_append(&intake->prefix, buf_slice(&intake->header.prefix));
 	envelope.prefix = buf_slice(&intake->prefix);
-	for (size_t i = 0; i < intake->recipient_count; i++)
-		recipients[i] = (struct queue_recipient){.address = intake_text(intake, intake->recipients[i].address),
-							 .orcpt = intake_text(intake, intake->recipients[i].orcpt),
-							 .notify = intake->recipients[i].notify};
+	for (size_t i = 0; i < intake->recipient_count; i++) {
+		const struct rcpt *rcpt = &intake->recipients[i];
+		recipients[i] = (struct queue_recipient){.address = intake_text(intake, rcpt->address),
+							 .original = original_of(intake, rcpt->submitted, rcpt->address),
+							 .orcpt = intake_text(intake, rcpt->orcpt),
+							 .notify = rcpt->notify};
+	}
 	if (rc == 0)
 		rc = queue_upload_commit(&intake->upload, &envelope, intake->claim ? on_claim_committed : on_committed,
 					 intake->claim ? (void *)intake->claim : intake);
@@ -200,6 +213,26 @@ static size_t rewritten_fields(struct intake *intake, struct slice *out, size_t 
 	return count;
 }
 
+/* Nobody who sent the message knows of these copies, so nobody is told of them. */
+static void add_copies(struct intake *intake)
+{
+	const struct config_texts *bcc = &intake->config->bcc;
+
+	for (size_t i = 0; i < bcc->count; i++)
+		if (!intake_has_recipient(intake, slice_of_str(bcc->items[i])))
+			intake_put_recipient(intake, slice_of_str(bcc->items[i]),
+					     &(struct rcpt){.notify = QUEUE_NOTIFY_NEVER});
+}
+
+/* Staging: one mailbox instead of all. It stands for the first; the header has the others. */
+static void redirect(struct intake *intake)
+{
+	struct rcpt first = intake->recipients[0];
+
+	intake->recipient_count = 0;
+	intake_put_recipient(intake, slice_of_str(intake->config->redirect), &first);
+}
+
 static void sign(struct intake *intake)
 {
 	enum { OMIT_MAX = 64 };
@@ -212,6 +245,10 @@ static void sign(struct intake *intake)
 					 .omit = omit};
 	int result;
 
+	if (intake->config->redirect)
+		redirect(intake);
+	else
+		add_copies(intake);
 	dkim_body_hash_final(intake->body_hash, hash);
 	if (intake->config->dkim.domain_count == 0) {
 		commit(intake, SLICE(""));
@@ -266,12 +303,12 @@ static void make_key(struct intake *intake, unsigned char key[DEDUPE_KEY_BYTES])
 	hash_slice(state, slice_of(key, DEDUPE_KEY_BYTES));
 	hash_slice(state, identity(&intake->client));
 	hash_number(state, intake->client.authenticated);
-	hash_slice(state, intake_text(intake, intake->sender));
+	hash_slice(state, intake_text(intake, intake->submitted_sender));
 	hash_slice(state, intake_text(intake, intake->envid));
 	hash_number(state, intake->ret);
 	hash_number(state, (intake->smtputf8 ? 1u : 0u) | (intake->requiretls ? 2u : 0u));
 	for (size_t i = 0; i < intake->recipient_count; i++) {
-		hash_slice(state, intake_text(intake, intake->recipients[i].address));
+		hash_slice(state, intake_text(intake, intake->recipients[i].submitted));
 		hash_slice(state, intake_text(intake, intake->recipients[i].orcpt));
 		hash_number(state, intake->recipients[i].notify);
 	}

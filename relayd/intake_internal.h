@@ -8,6 +8,7 @@
 #include "base/msgid.h"
 #include "dkim/body_hash.h"
 #include "relayd/intake.h"
+#include "relayd/policy_header.h"
 #include "smtp/header.h"
 #include "smtp/submit_header.h"
 
@@ -20,13 +21,15 @@ struct intake {
 	/* Offsets into `memory`, since it moves while it grows. */
 	struct span {
 		size_t at, len;
-	} sender, envid, auth;
+	} sender, submitted_sender, envid, auth;
+	/* As the policy made them of what was submitted: one RCPT may stand here several times, or two as one. */
 	struct rcpt {
-		struct span address, orcpt;
+		struct span address, submitted, orcpt;
 		unsigned notify;
 	} * recipients;
 	size_t recipient_count;
-	bool smtputf8, address_is_utf8, requiretls;
+	bool has_changed_recipients;
+	bool smtputf8, requiretls;
 	enum queue_ret ret;
 
 	struct intake_client client;
@@ -36,6 +39,7 @@ struct intake {
 	struct header_scanner scanner;
 	bool header_done;
 	struct submit_header header;
+	struct policy_header edited; /* what the header's `kept` may lie in */
 	struct dkim_body_hash *body_hash;
 	crypto_generichash_state content_hash; /* of the message as submitted; only with a dedupe window */
 	bool has_content_hash;
@@ -60,6 +64,10 @@ static inline struct slice intake_text(const struct intake *intake, struct span 
 	return slice_to(slice_from(buf_slice(&intake->memory), span.at), span.len);
 }
 
+bool intake_has_recipient(const struct intake *intake, struct slice address);
+/* One recipient more: the address is copied, the rest is as in `like`. */
+void intake_put_recipient(struct intake *intake, struct slice address, const struct rcpt *like);
+bool intake_has_utf8_address(const struct intake *intake);
 /* The header has ended: decides what is added and removed, and stores what is kept. */
 const struct smtp_server_reply *intake_finish_header(struct intake *intake);
 

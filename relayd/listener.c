@@ -214,6 +214,7 @@ static void fill_smtp_options(struct submission_service *service, const struct c
 	    .tls_active = implicit,
 	    .auth = has_users && !service->is_local,
 	    .allow_plaintext_auth = listener->allow_plaintext_auth,
+	    .bare_names = true, /* relayd/policy.h completes them */
 	    .bare_newlines =
 		listener->bare_newlines == CONFIG_BARE_NORMALIZE ? CONTENT_BARE_NORMALIZE : CONTENT_BARE_REJECT,
 	    .reject_long_lines = config->long_lines == CONFIG_LONG_LINES_REJECT,

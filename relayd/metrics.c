@@ -36,6 +36,11 @@ static const struct family families[METRIC_COUNT] = {
 			    NULL},
     [METRIC_SUBMISSION_REJECTIONS] =
 	{"relayd_submission_rejections_total", COUNTER, {"reason"}, "Commands and messages refused.", NULL},
+    [METRIC_SUPPRESSED] = {"relayd_suppressed_total",
+			   COUNTER,
+			   {0},
+			   "Recipients that were not taken because they are on the suppression list.",
+			   NULL},
     [METRIC_AUTH_ATTEMPTS] = {"relayd_auth_attempts_total", COUNTER, {"result"}, "Password checks of clients.", NULL},
     [METRIC_SUBMISSION_DURATION] = {"relayd_submission_duration_seconds",
 				    HISTOGRAM,

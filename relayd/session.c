@@ -186,11 +186,12 @@ static void begin_mail(struct session *s, const struct smtp_server_mail *mail)
 	if (!refusal && !admission_has_memory(s->owner->admission))
 		refusal = &no_memory;
 	if (!refusal)
-		refusal = intake_check_sender(mail->sender.address, s->user_options);
+		s->intake = intake_new(&s->owner->options.intake, mail, s->user_options, &refusal);
 	if (!refusal)
 		refusal = check_rate(s, &over_rate, text, sizeof(text));
-	if (!refusal) {
-		s->intake = intake_new(&s->owner->options.intake, mail);
+	if (refusal) {
+		intake_free(&s->intake);
+	} else {
 		s->recipients = 0;
 		admission_know(&s->seat);
 	}
@@ -200,11 +201,14 @@ static void begin_mail(struct session *s, const struct smtp_server_mail *mail)
 static void add_recipient(struct session *s, const struct smtp_server_rcpt *rcpt)
 {
 	const struct smtp_server_reply *refusal = admission_has_memory(s->owner->admission) ? NULL : &no_memory;
+	unsigned suppressed = 0;
 
-	if (!refusal) {
-		intake_add_recipient(s->intake, rcpt);
+	if (!refusal)
+		refusal = intake_add_recipient(s->intake, rcpt, &suppressed);
+	if (!refusal)
 		s->recipients++;
-	}
+	if (suppressed)
+		series_add(metrics_series(s->owner->options.metrics, METRIC_SUPPRESSED, NULL, NULL, NULL), suppressed);
 	smtp_server_rcpt_done(s->server, refusal);
 }
 

@@ -157,6 +157,8 @@ static int survey_field(struct submit_header *out, struct survey *survey, const 
 {
 	struct slice name = field->name;
 
+	/* Also when it is removed: a loop must end. */
+	out->received_count += slice_case_eq(name, SLICE("Received"));
 	if (is_removed(survey->options, name)) {
 		survey->has_changes = true;
 		return is_own(name) ? take_own_field(out, field) : 0;
@@ -171,8 +173,6 @@ static int survey_field(struct submit_header *out, struct survey *survey, const 
 		keep_first(&survey->date, field);
 	} else if (slice_case_eq(name, SLICE("Message-ID"))) {
 		keep_first(&survey->message_id, field);
-	} else if (slice_case_eq(name, SLICE("Received"))) {
-		out->received_count++;
 	} else if (slice_case_eq(name, SLICE("TLS-Required"))) {
 		out->tls_required_no |= slice_case_eq(slice_trim(field->body), SLICE("No"));
 	}
@@ -249,7 +249,9 @@ static int judge_from(struct submit_header *out, struct survey *survey)
 /* The author of a message that names none is who sends it. */
 static int add_from(struct submit_header *out, const struct submit_header_options *options)
 {
-	struct slice sender = options->sender.len ? options->sender : SLICE("MAILER-DAEMON");
+	struct slice sender = options->author.len   ? options->author
+			      : options->sender.len ? options->sender
+						    : SLICE("MAILER-DAEMON");
 	struct slice origin = options->sender.len ? origin_of(options) : options->hostname;
 	int rc;
 

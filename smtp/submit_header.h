@@ -5,7 +5,7 @@
  * others decide by come out. Called once per message, when header.h has found the end of the header.
  *
  * ADDED    on top: Received (RFC 5321 §4.4, RFC 3848, RFC 6531); Date and Message-ID when they are missing; From when
- * it is missing (at(1), cron): the reverse-path, or MAILER-DAEMON@hostname for <>, since no verifier judges a message
+ * it is missing (at(1), cron): `author`, else the reverse-path, or MAILER-DAEMON@hostname for <>, since no verifier judges a message
  * without it. REMOVED  Bcc, Resent-Bcc, Return-Path, X-Relayd-*, in any case, folded or repeated; and those in
  * `remove`. REPAIRED blanks before a field's colon are dropped (dkimpy cannot read such a field); in From a name
  * without domain
@@ -37,6 +37,7 @@ struct submit_header_options {
 	struct slice origin;			  /* completes bare names in From; empty: hostname */
 	struct slice id;			  /* the message's, 13 characters */
 	struct slice sender;			  /* reverse-path; empty: <> */
+	struct slice author;			  /* the address of a From that must be added; empty: the sender */
 	struct slice only_recipient;		  /* for "for"; empty when there are several */
 	bool hide_client;			  /* no "from" clause in Received */
 	struct slice helo;			  /* with hide_client false */

@@ -330,7 +330,7 @@ static const struct {
     {"RELAYD_HOSTNAM_FILE=1M", "RELAYD_HOSTNAM_FILE: unknown variable, did you mean RELAYD_HOSTNAME?"},
     {"RELAYD_HEADERS_SET=A: b", "RELAYD_HEADERS_SET: unknown variable, the nearest is RELAYD_HEADERS_REMOVE"},
     {"RELAYD_LIMITS_RECIPIENTS=many", "RELAYD_LIMITS_RECIPIENTS: 'many' is no whole number from 1 to 100000"},
-    {"RELAYD_BCC=a@example.com", "RELAYD_BCC: 'bcc' is not supported yet"},
+    {"RELAYD_BCC=a@example.com b", "RELAYD_BCC: 'b' is no mail address, such as user@example.com"},
     {"RELAYD_TRUSTED=0.0.0.0/0",
      "RELAYD_TRUSTED: 0.0.0.0/0 trusts everybody, which makes an open relay: name your own networks"},
     {"RELAYD_TRUSTED=all",

@@ -90,6 +90,24 @@ static void on_done(void *ctx, enum intake_result result, uint64_t id, const str
 	client->code = refusal ? refusal->code : 250;
 }
 
+static struct intake *new_intake(struct fixture *f, const struct smtp_server_mail *mail)
+{
+	const struct smtp_server_reply *refusal;
+	struct intake *intake = intake_new(&f->context, mail, NULL, &refusal);
+
+	assert_non_null(intake);
+	assert_null(refusal);
+	return intake;
+}
+
+static void add_recipient(struct intake *intake, const struct smtp_server_rcpt *rcpt)
+{
+	unsigned suppressed = 0;
+
+	assert_null(intake_add_recipient(intake, rcpt, &suppressed));
+	assert_int_equal(suppressed, 0);
+}
+
 /* Everything up to the final dot. */
 static void submit(struct fixture *f, struct client *client, const char *content)
 {
@@ -104,8 +122,8 @@ static void submit(struct fixture *f, struct client *client, const char *content
 	struct smtp_server_complete complete = {.bytes = strlen(content)};
 
 	*client = (struct client){0};
-	client->intake = intake_new(&f->context, &mail);
-	intake_add_recipient(client->intake, &rcpt);
+	client->intake = new_intake(f, &mail);
+	add_recipient(client->intake, &rcpt);
 	assert_null(intake_begin(client->intake, &who));
 	assert_null(intake_content(client->intake, slice_of_str(content)));
 	intake_complete(client->intake, &complete, on_done, client);
@@ -192,8 +210,8 @@ static void a_refused_message_leaves_no_trace_in_the_window(void **state)
 	struct smtp_server_rcpt rcpt = {.recipient = {.address = SLICE("user@example.net")}};
 	struct intake_client who = {.user = SLICE("app"), .authenticated = true};
 
-	first = (struct client){.intake = intake_new(&f->context, &mail)};
-	intake_add_recipient(first.intake, &rcpt);
+	first = (struct client){.intake = new_intake(f, &mail)};
+	add_recipient(first.intake, &rcpt);
 	assert_null(intake_begin(first.intake, &who));
 	assert_int_equal(intake_content(first.intake, slice_of_str(bad))->code, 550);
 	intake_free(&first.intake);
@@ -224,7 +242,7 @@ static void memory_is_told_and_the_header_is_what_it_is(void **state)
 	struct fixture *f = *state;
 	struct smtp_server_mail mail = {.sender = {.address = SLICE("app@example.org")}};
 	struct intake_client who = {.user = SLICE("app")};
-	struct intake *intake = intake_new(&f->context, &mail);
+	struct intake *intake = new_intake(f, &mail);
 	char *line = xmalloc(100000);
 	size_t before;
 
