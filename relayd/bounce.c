@@ -2,6 +2,7 @@
 
 #include "base/base.h"
 #include "base/list.h"
+#include "relayd/policy.h"
 
 #include <stdlib.h>
 #include <uthash.h>
@@ -106,6 +107,16 @@ static bool is_by_mail(const struct bounce *bounce)
 	return bounce->config->bounce.mode == CONFIG_BOUNCE_MAIL || bounce->config->bounce.mode == CONFIG_BOUNCE_BOTH;
 }
 
+/* Who is told; empty: the policy has nobody written to there. */
+static struct slice listener_of(const struct bounce *bounce, const struct queue_envelope *envelope)
+{
+	const struct config *config = bounce->config;
+
+	if (config->bounce.to && !config->redirect)
+		return slice_of_str(config->bounce.to);
+	return policy_bounce_recipient(config, envelope->sender);
+}
+
 /* Why nobody is told of any of them; NULL: somebody is. */
 static const char *silence(const struct bounce *bounce, const struct telling *telling)
 {
@@ -115,6 +126,8 @@ static const char *silence(const struct bounce *bounce, const struct telling *te
 		return "null reverse-path";
 	if (!is_by_mail(bounce))
 		return "bounce.mode";
+	if (listener_of(bounce, envelope).len == 0)
+		return "suppress or allowed_recipients";
 	for (uint32_t i = 0; i < telling->count; i++)
 		if (is_wanted(&envelope->recipients[telling->failures[i].index], kind_of(telling->failures)))
 			return NULL;
@@ -153,6 +166,7 @@ static size_t select_recipients(const struct telling *telling, struct dsn_recipi
 			continue;
 		out[selected++] = (struct dsn_recipient){.address = recipient->address,
 							 .orcpt = recipient->orcpt,
+							 .submitted = recipient->original,
 							 .outcome = &failure->outcome,
 							 .last_attempt_wall = failure->attempted_wall,
 							 .will_retry_until_wall = envelope->expires_wall};
@@ -182,8 +196,7 @@ static void send_all(struct bounce *bounce, struct list *tellings)
 		waiters->items[waiters->count++] = (struct waiter){telling->done, telling->ctx};
 		free(telling);
 	}
-	notice.to =
-	    bounce->config->bounce.to ? slice_of_str(bounce->config->bounce.to) : notice.message->envelope.sender;
+	notice.to = listener_of(bounce, &notice.message->envelope);
 	notice.recipients = recipients;
 	rc = notices_send(bounce->notices, &notice, tell_waiters, waiters);
 	free(recipients);

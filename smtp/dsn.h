@@ -40,7 +40,8 @@ const char *dsn_kind_name(enum dsn_kind kind);
 
 struct dsn_recipient {
 	struct slice address;	       /* the final one, as it stood in RCPT, without angle brackets */
-	struct slice orcpt;	       /* xtext "type;address" as given; empty: no Original-Recipient */
+	struct slice orcpt;	       /* xtext "type;address" as given; empty: Original-Recipient is `submitted` */
+	struct slice submitted;	       /* before aliases and rewriting; empty: the same, no Original-Recipient */
 	const struct outcome *outcome; /* borrowed for the call */
 	int64_t last_attempt_wall;     /* 0: none was made */
 	int64_t will_retry_until_wall; /* DSN_DELAYED; 0: not told */

@@ -153,7 +153,10 @@ static void put_diagnostic(struct dsn_writer *w, const struct outcome *outcome)
 static void put_recipient(struct dsn_writer *w, const struct dsn *dsn, const struct dsn_recipient *recipient, bool utf8)
 {
 	dsn_put_str(w, "\r\n");
-	put_original_recipient(w, recipient->orcpt, utf8);
+	if (recipient->orcpt.len == 0 && recipient->submitted.len > 0)
+		put_address(w, "Original-Recipient", recipient->submitted, utf8);
+	else
+		put_original_recipient(w, recipient->orcpt, utf8);
 	put_address(w, "Final-Recipient", recipient->address, utf8);
 	dsn_printf(w, "Action: %s\r\n", action(dsn, recipient));
 	put_status_code(w, dsn, recipient->outcome);

@@ -1,5 +1,12 @@
 """What the operator changes or forbids in mail when it is taken: names, rewriting, headers, copies, lists."""
-from conftest import relayhost
+import os
+import signal
+import subprocess
+
+import pytest
+
+from conftest import FAST_RETRY, PATIENCE, RELAYCTL, relayhost, users_line
+from test_dkim import judge, keygen
 
 OPEN = "listen:\n  - {address: '127.0.0.1:0', tls: off, auth: optional, trusted: [127.0.0.0/8]}\n"
 
@@ -68,3 +75,163 @@ def test_aliases_lead_to_addresses(relayd, upstream, folder):
     code, text = rcpt_reply(daemon, "nobody")
     assert code == 550 and "5.1.1" in text and "aliases" in text
     assert any("aliases:8:9: '/dev/null' is a file" in line for line in daemon.lines), daemon.lines
+
+
+# ---- rewriting
+
+def test_senders_and_recipients_are_rewritten_once_and_the_record_knows_both(relayd, upstream, folder):
+    senders = write(folder, "from", "@corp.example  @verified.example\nroot@corp.example ops@example.com\n@verified.example never@example.com\n")
+    recipients = write(folder, "to", "old@example.net new@example.net\nnew@example.net never@example.net\n")
+    daemon = open_relay(relayd, upstream, f"origin: corp.example\nrewrite: {{from_file: {senders}, recipient_file: {recipients}}}\n")
+    upstream.replies["rcpt"] = ["550 5.1.1 no such user"]
+    send(daemon, "app@corp.example", ["old@example.net"],
+         "From: The App <app@corp.example>\r\nSender: root\r\nTo: old@example.net\r\nSubject: s\r\n\r\nhello\r\n")
+    dsn = upstream.get()
+    assert dsn.rcpt_tos == ["app@verified.example"], "the bounce goes to the sender as rewritten"
+    text = dsn.data.decode()
+    assert "Original-Recipient: rfc822; old@example.net" in text and "Final-Recipient: rfc822; new@example.net" in text
+    assert "From: The App <app@verified.example>" in text and "Sender: ops@example.com" in text
+    assert "Reply-To: The App <app@corp.example>" in text and "\r\nTo: old@example.net" in text
+    send(daemon, "<>", ["x@example.net"], "From: root\r\nReply-To: desk@example.com\r\nSubject: s\r\n\r\nhello\r\n")
+    got = upstream.get()
+    assert got.mail_from in ("", "<>")
+    assert got.head.count("Reply-To:") == 1 and "Reply-To: desk@example.com" in got.head
+    assert "From: ops@example.com" in got.head
+
+
+def test_what_a_user_may_use_is_asked_before_it_is_rewritten(relayd, upstream, folder):
+    senders = write(folder, "from", "* relay@verified.example\n")
+    daemon = relayd(relayhost(upstream.port) + f"origin: corp.example\nrewrite: {{from_file: {senders}}}\n",
+                    users=users_line(options=":from=@corp.example"))
+    with daemon.smtp() as client:
+        assert client.mail("relay@verified.example")[0] == 553
+        assert client.mail("app")[0] == 250
+        client.rcpt("x@example.net")
+        code, text = client.data("From: relay@verified.example\r\n\r\nhello\r\n")
+        assert code == 550 and b"from=" in text
+        client.sendmail("app", ["x@example.net"], "From: app\r\n\r\nhello\r\n")
+    got = upstream.get()
+    assert got.mail_from == "relay@verified.example" and "From: relay@verified.example\r\n" in got.head
+
+
+# ---- header fields
+
+def test_fields_are_removed_set_and_prefixed(relayd, upstream):
+    daemon = open_relay(relayd, upstream, 'headers: {remove: [X-Originating-IP], set: ["X-Env: staging"], subject_prefix: "[Täst]"}\n')
+    send(daemon, "app@example.org", ["x@example.net"],
+         "From: app@example.org\r\nx-originating-ip: 192.0.2.1\r\n folded\r\nX-Env: prod\r\nSubject: one\r\n\r\nX-Env: body\r\n")
+    got = upstream.get()
+    assert "192.0.2.1" not in got.head and "prod" not in got.head and got.head.count("X-Env: staging") == 1
+    assert "Subject: =?utf-8?Q?=5BT=C3=A4st=5D?= one\r\n" in got.head
+    assert got.data.endswith(b"\r\n\r\nX-Env: body\r\n")
+    send(daemon, "app@example.org", ["x@example.net"], ("From: app@example.org\r\n" + got.head.split("\r\n", 2)[2] + "\r\n\r\nagain\r\n").encode())
+    assert upstream.get().head.count("=5BT=C3=A4st=5D") == 1
+
+
+def test_signatures_verify_behind_all_of_it(relayd, upstream, folder):
+    key, record = keygen(folder, "s1", "rsa", domain="verified.example")
+    senders = write(folder, "from", "@corp.example @verified.example\n")
+    daemon = open_relay(relayd, upstream, f"origin: corp.example\nrewrite: {{from_file: {senders}}}\n"
+                        "headers: {remove: [Reply-To], set: ['X-Env: staging'], subject_prefix: '[x]'}\n"
+                        "redirect: staging@example.net\n"
+                        f"dkim: {{domains: {{verified.example: {{s1: {key}}}}}}}\n")
+    send(daemon, "root", ["root", "ann@example.net"],
+         "From: root (Cron)\r\nTo: root\r\nSubject: =?utf-8?q?=C3=A4?=\r\n folded\r\nReply-To: x@example.com\r\n\r\nhello\r\n")
+    got = upstream.get()
+    assert got.mail_from == "root@verified.example"
+    assert judge(got.data, {b"s1._domainkey.verified.example.": record.encode()}) == [True]
+    assert "Subject: [x] =?utf-8?q?=C3=A4?=\r\n folded\r\n" in got.head
+
+
+# ---- copies
+
+def test_bcc_copies_are_seen_by_nobody(relayd, upstream):
+    daemon = open_relay(relayd, upstream, "bcc: [archive@example.com, ann@example.net]\n")
+    send(daemon, "app@example.org", ["ann@example.net", "bob@example.net"], "From: app@example.org\r\nTo: ann@example.net\r\n\r\nhello\r\n")
+    got = upstream.get()
+    assert got.rcpt_tos == ["ann@example.net", "bob@example.net", "archive@example.com"]
+    assert "archive" not in got.data.decode()
+    upstream.replies["rcpt"] = [None, "550 5.1.1 the archive is gone"]
+    send(daemon, "app@example.org", ["bob@example.net"], "From: app@example.org\r\n\r\nhello\r\n")
+    daemon.wait_log(r"event=failed .*rcpt=ann@example.net")
+    daemon.wait_log(r"event=bounce_omitted")
+    assert daemon.json("queue") == []
+
+
+def test_staging_sends_everything_to_one_mailbox(relayd, upstream):
+    daemon = open_relay(relayd, upstream, "redirect: staging@example.com\nbcc: [archive@example.com]\n")
+    send(daemon, "app@example.org", ["ann@example.net", "root"], "From: app@example.org\r\nTo: ann@example.net\r\n"
+         "X-Relayd-Original-To: liar@example.org\r\n\r\nhello\r\n")
+    got = upstream.get()
+    assert got.rcpt_tos == ["staging@example.com"]
+    assert "X-Relayd-Original-To: ann@example.net,\r\n root@relay.example.org" in got.head and "liar" not in got.head
+    upstream.replies["rcpt"] = ["550 5.1.1 no such user"]
+    send(daemon, "app@example.org", ["ann@example.net"], "From: app@example.org\r\n\r\nhello\r\n")
+    bounce = upstream.get()
+    assert bounce.rcpt_tos == ["staging@example.com"] and b"multipart/report" in bounce.data
+
+
+# ---- lists
+
+def test_only_allowed_recipients_are_taken(relayd, upstream):
+    daemon = open_relay(relayd, upstream, "allowed_recipients: ['@example.net', boss@example.com]\n")
+    code, text = rcpt_reply(daemon, "x@example.com")
+    assert code == 550 and text.startswith("5.7.1") and "allowed_recipients" in text
+    send(daemon, "app@example.org", ["x@EXAMPLE.net", "Boss@example.com"], "From: app@example.org\r\n\r\nhello\r\n")
+    assert upstream.get().rcpt_tos == ["x@EXAMPLE.net", "Boss@example.com"]
+
+
+def test_suppressed_addresses_are_refused_counted_and_read_anew(relayd, upstream, folder):
+    listed = write(folder, "suppress", "# gone\nGone@example.net\n@dead.example\n")
+    daemon = open_relay(relayd, upstream, f"suppress: {listed}\n")
+    code, text = rcpt_reply(daemon, "gone@EXAMPLE.net")
+    assert code == 550 and text.startswith("5.7.1") and "suppress" in text
+    assert rcpt_reply(daemon, "x@dead.example")[0] == 550
+    assert rcpt_reply(daemon, "ok@example.net")[0] == 250
+    assert daemon.metric("relayd_suppressed_total") == 2
+    # Nobody says anything: the change is noticed.
+    mark = len(daemon.lines)
+    write(folder, "suppress", "ok@example.net\n")
+    daemon.wait_log("event=reloaded", since=mark)
+    assert rcpt_reply(daemon, "gone@example.net")[0] == 250
+    assert rcpt_reply(daemon, "ok@example.net")[0] == 550
+
+
+def test_a_bad_file_is_refused_whole(relayd, upstream, folder):
+    listed = write(folder, "suppress", "gone@example.net\n")
+    aliases = write(folder, "aliases", "root: ann@example.net\n")
+    daemon = open_relay(relayd, upstream, f"aliases: {aliases}\nsuppress: {listed}\n")
+    write(folder, "suppress", "")
+    write(folder, "aliases", "root: ann@example.net\nops = bob@example.net\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    line, = daemon.wait_log("event=reload_failed")
+    assert f"{aliases}:2:1: " in line
+    assert rcpt_reply(daemon, "gone@example.net")[0] == 550, "the old list stays too"
+    write(folder, "aliases", "root: bob@example.net\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_log("event=reloaded")
+    assert rcpt_reply(daemon, "gone@example.net")[0] == 250
+    send(daemon, "app@example.org", ["root"], "From: app@example.org\r\n\r\nhello\r\n")
+    assert upstream.get().rcpt_tos == ["bob@example.net"]
+
+
+# ---- sendmail
+
+def sendmail(daemon, *arguments, text):
+    # The user who calls may have no configuration: the spool says where.
+    return subprocess.run([RELAYCTL, "-s", str(daemon.spool / "control.sock"), "sendmail", *arguments], input=text,
+                          capture_output=True, timeout=PATIENCE)
+
+
+def test_sendmail_for_root_reaches_a_person(relayd, upstream, folder):
+    aliases = write(folder, "aliases", "root: ann@example.net\n")
+    daemon = open_relay(relayd, upstream, f"origin: corp.example\naliases: {aliases}\n")
+    done = sendmail(daemon, "-i", "-f", "cron", "root", text=b"From: root (Cron Daemon)\nTo: root\nSubject: job\n\nout\n.\nput\n")
+    assert done.returncode == 0, done.stderr
+    got = upstream.get()
+    assert got.rcpt_tos == ["ann@example.net"] and got.mail_from == "cron@corp.example"
+    assert "From: root@corp.example (Cron Daemon)\r\nTo: root@corp.example\r\n" in got.head
+    done = sendmail(daemon, "-t", text=b"To: root\nSubject: job\n\nhello\n")
+    assert done.returncode == 0, done.stderr
+    got = upstream.get()
+    assert got.rcpt_tos == ["ann@example.net"] and "To: root@corp.example\r\n" in got.head

@@ -243,6 +243,33 @@ static void bounce_to_gets_it_instead(void **state)
 	assert_int_equal(find_dsns(relay).count, 1);
 }
 
+static void nobody_is_told_whom_the_policy_forbids_to_write_to(void **state)
+{
+	struct relay *relay = *state;
+
+	configure(relay, "allowed_recipients: ['@a.example']\n");
+	submit_one(relay, "app@example.org", "joe@a.example", 0);
+	refuse(relay, "mx:a.example");
+	assert_int_equal(find_dsns(relay).count, 0);
+	assert_true(relay_log_has(relay, "text=\"suppress or allowed_recipients\""));
+	/* Staging: everything goes to one mailbox, bounces too. */
+	configure(relay, "redirect: staging@example.com\nbounce: {to: postmaster@example.com}\n");
+	submit_one(relay, "app@example.org", "joe@a.example", 0);
+	refuse(relay, "mx:a.example");
+	assert_has(dsn_text(relay, "staging@example.com"), "To: <staging@example.com>\r\n");
+}
+
+static void the_dsn_names_who_was_written_to(void **state)
+{
+	struct relay *relay = *state;
+	struct queue_recipient one = {.address = SLICE("ann@a.example"), .original = SLICE("root@corp.example")};
+
+	submit(relay, "app@example.org", &one, 1);
+	refuse(relay, "mx:a.example");
+	assert_has(dsn_text(relay, "app@example.org"),
+		   "Original-Recipient: rfc822; root@corp.example\r\nFinal-Recipient: rfc822; ann@a.example\r\n");
+}
+
 static void no_mail_with_mode_none(void **state)
 {
 	struct relay *relay = *state;
@@ -402,6 +429,8 @@ int main(void)
 	    TEST(success_is_told_where_the_next_hop_will_not),
 	    TEST(nobody_is_told_of_a_bounce),
 	    TEST(bounce_to_gets_it_instead),
+	    TEST(nobody_is_told_whom_the_policy_forbids_to_write_to),
+	    TEST(the_dsn_names_who_was_written_to),
 	    TEST(no_mail_with_mode_none),
 	    TEST(a_storm_becomes_two),
 	    TEST(what_is_gathered_goes_after_a_minute),

@@ -481,6 +481,20 @@ static void test_an_8bit_message_is_returned_as_8bit(void **state)
 	end(&f);
 }
 
+/* An alias was written to: whoever wrote knows that name, not what stands behind it. */
+static void test_the_submitted_address_is_the_original_one(void **state)
+{
+	struct fixture f;
+
+	(void)state;
+	begin(&f);
+	f.recipients[0].submitted = SLICE("root");
+	assert_has(compose(&f), "Original-Recipient: rfc822; Joe+X@example.com\r\n");
+	f.recipients[0].orcpt = SLICE("");
+	assert_has(compose(&f), "\r\n\r\nOriginal-Recipient: rfc822; root\r\nFinal-Recipient: rfc822; joe@example.com\r\n");
+	end(&f);
+}
+
 /* RFC 6533. */
 static void test_utf8_addresses(void **state)
 {
@@ -611,6 +625,7 @@ int main(void)
 	    cmocka_unit_test(test_headers_that_are_not_plain_are_encoded),
 	    cmocka_unit_test(test_a_long_header_line_is_encoded),
 	    cmocka_unit_test(test_an_8bit_message_is_returned_as_8bit),
+	    cmocka_unit_test(test_the_submitted_address_is_the_original_one),
 	    cmocka_unit_test(test_utf8_addresses),
 	    cmocka_unit_test(test_thousands_of_recipients_are_counted),
 	    cmocka_unit_test(test_what_does_not_fit_leaves_nothing_behind),
