@@ -96,25 +96,10 @@ static int find_way(struct ctl *ctl, struct way *way)
 	return EX_OK;
 }
 
-/* The configuration of a user who may not read it is the default one. */
-static void find_hostname(struct ctl *ctl, struct sendmail *s)
-{
-	const char *file = ctl->config_file ? ctl->config_file : environment("RELAYD_CONFIG");
-	const struct config *config = NULL;
-
-	if (access(file ? file : CONFIG_DEFAULT_FILE, R_OK) == 0 || errno != EACCES)
-		config = ctl_config(ctl);
-	if (config)
-		slice_to_cstr(slice_of_str(config->hostname), s->hostname, sizeof(s->hostname));
-	else if (environment("RELAYD_HOSTNAME"))
-		slice_to_cstr(slice_of_str(environment("RELAYD_HOSTNAME")), s->hostname, sizeof(s->hostname));
-	else
-		config_hostname_find(s->hostname);
-}
-
 /* ---- a message ---- */
 
-static const char *full_sender(const struct sendmail *s, char *out, size_t size)
+/* A bare name stays bare: relayd completes it. */
+static const char *sender_of(const struct sendmail *s, char *out, size_t size)
 {
 	const struct passwd *entry = s->sender ? NULL : getpwuid(getuid());
 	const char *given = s->sender ? s->sender : entry ? entry->pw_name : "unknown";
@@ -124,12 +109,7 @@ static const char *full_sender(const struct sendmail *s, char *out, size_t size)
 		given++;
 		len -= 2;
 	}
-	if (len == 0)
-		out[0] = '\0';
-	else if (memchr(given, '@', len))
-		snprintf(out, size, "%.*s", (int)MIN(len, (size_t)1000), given);
-	else
-		snprintf(out, size, "%.*s@%s", (int)MIN(len, (size_t)1000), given, s->hostname);
+	snprintf(out, size, "%.*s", (int)MIN(len, (size_t)1000), given);
 	return out;
 }
 
@@ -184,7 +164,7 @@ static int send_message(const struct way *way, struct sendmail *s)
 	int rc = sendmail_read_message(s);
 
 	if (rc == EX_OK)
-		rc = sendmail_prepare(s, full_sender(s, sender, sizeof(sender)));
+		rc = sendmail_prepare(s, sender_of(s, sender, sizeof(sender)));
 	return rc == EX_OK ? deliver(way, s, sender) : rc;
 }
 
@@ -297,8 +277,6 @@ int cmd_sendmail(struct ctl *ctl, int argc, char **argv)
 	buf_init(&s->message, SENDMAIL_MESSAGE_MAX_BYTES);
 	buf_init(&s->envid, 1024);
 	s->mode = mode_of_name(argv[0]);
-	if (s->mode == SENDMAIL_MESSAGE)
-		find_hostname(ctl, s);
 	rc = sendmail_take_arguments(s, argc, argv);
 	if (rc == EX_OK)
 		rc = run(ctl, s);

@@ -4,7 +4,6 @@
 #ifndef RELAYCTL_SENDMAIL_H
 #define RELAYCTL_SENDMAIL_H
 
-#include "config/hostname.h"
 #include "relayctl/submit.h"
 
 enum { SENDMAIL_RECIPIENTS_MAX = 1000, SENDMAIL_MESSAGE_MAX_BYTES = 1 << 30 };
@@ -29,14 +28,13 @@ struct sendmail {
 	struct buf message;    /* ended by CRLF */
 	char *recipients[SENDMAIL_RECIPIENTS_MAX];
 	size_t recipient_count;
-	char hostname[CONFIG_HOSTNAME_MAX]; /* completes bare names; set first */
 };
 
 /* Prints "sendmail: ..." to standard error and returns `code`, of sysexits.h, so that it can stand in a return. */
 int sendmail_complain(int code, const char *text);
 /* All of these: EX_OK, or why not, told. */
 int sendmail_take_arguments(struct sendmail *s, int argc, char **argv);
-/* The addresses of a list as recipients; bare names get the host name. */
+/* The addresses of a list as recipients; bare names stay bare: relayd knows origin and aliases. */
 int sendmail_add_recipients(struct sendmail *s, struct slice list);
 /* Standard input to its end, or to the lone dot. */
 int sendmail_read_message(struct sendmail *s);

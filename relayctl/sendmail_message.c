@@ -17,19 +17,13 @@ int sendmail_add_recipients(struct sendmail *s, struct slice text)
 {
 	struct address_list list;
 	struct address address;
-	struct buf whole;
 	int rc;
 
 	address_list_init(&list, text);
 	while ((rc = address_list_next(&list, &address)) == 1) {
 		if (s->recipient_count == SENDMAIL_RECIPIENTS_MAX)
 			return sendmail_complain(EX_USAGE, "too many recipients");
-		buf_init(&whole, 2 * ADDRESS_MAX_BYTES);
-		buf_append(&whole, slice_of(address.text, address.len));
-		if (!address.has_domain)
-			buf_printf(&whole, "@%s", s->hostname);
-		s->recipients[s->recipient_count++] = xmemdup(buf_slice(&whole).ptr, buf_len(&whole));
-		buf_fini(&whole);
+		s->recipients[s->recipient_count++] = xmemdup(address.text, address.len);
 	}
 	return rc == 0 ? EX_OK : sendmail_complain(EX_DATAERR, "an address cannot be read");
 }

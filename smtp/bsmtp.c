@@ -101,7 +101,7 @@ static const char *parse_mail(struct smtp_transaction *t, struct slice text)
 
 	if (t->sender.ptr)
 		return "a second MAIL";
-	if (smtp_parse_path(&text, SMTP_MAY_BE_UTF8 | SMTP_MAY_BE_EMPTY, &mailbox, &why) != 0)
+	if (smtp_parse_path(&text, SMTP_MAY_BE_UTF8 | SMTP_MAY_BE_EMPTY | SMTP_MAY_BE_BARE, &mailbox, &why) != 0)
 		return why;
 	t->sender = mailbox.address.len ? mailbox.address : SLICE("");
 	while ((rc = smtp_next_param(&text, &param)) == 1)
@@ -125,7 +125,7 @@ static const char *parse_rcpt(struct bsmtp *b, struct slice text)
 		return "RCPT before MAIL";
 	if (n == BSMTP_RECIPIENTS_MAX)
 		return "too many recipients";
-	if (smtp_parse_path(&text, SMTP_MAY_BE_UTF8, &mailbox, &why) != 0)
+	if (smtp_parse_path(&text, SMTP_MAY_BE_UTF8 | SMTP_MAY_BE_BARE, &mailbox, &why) != 0)
 		return why;
 	if ((n & (n - 1)) == 0)
 		b->recipients = xreallocarray(b->recipients, n ? n * 2 : 1, sizeof(*b->recipients));

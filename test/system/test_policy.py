@@ -1,11 +1,8 @@
 """What the operator changes or forbids in mail when it is taken: names, rewriting, headers, copies, lists."""
-import os
 import signal
 import subprocess
 
-import pytest
-
-from conftest import FAST_RETRY, PATIENCE, RELAYCTL, relayhost, users_line
+from conftest import PATIENCE, RELAYCTL, relayhost, users_line
 from test_dkim import judge, keygen
 
 OPEN = "listen:\n  - {address: '127.0.0.1:0', tls: off, auth: optional, trusted: [127.0.0.0/8]}\n"
@@ -124,7 +121,8 @@ def test_fields_are_removed_set_and_prefixed(relayd, upstream):
     assert "192.0.2.1" not in got.head and "prod" not in got.head and got.head.count("X-Env: staging") == 1
     assert "Subject: =?utf-8?Q?=5BT=C3=A4st=5D?= one\r\n" in got.head
     assert got.data.endswith(b"\r\n\r\nX-Env: body\r\n")
-    send(daemon, "app@example.org", ["x@example.net"], ("From: app@example.org\r\n" + got.head.split("\r\n", 2)[2] + "\r\n\r\nagain\r\n").encode())
+    send(daemon, "app@example.org", ["x@example.net"],
+         "From: app@example.org\r\nSubject: Re: =?utf-8?Q?=5BT=C3=A4st=5D?= one\r\n\r\nagain\r\n")
     assert upstream.get().head.count("=5BT=C3=A4st=5D") == 1
 
 
@@ -153,7 +151,7 @@ def test_bcc_copies_are_seen_by_nobody(relayd, upstream):
     assert "archive" not in got.data.decode()
     upstream.replies["rcpt"] = [None, "550 5.1.1 the archive is gone"]
     send(daemon, "app@example.org", ["bob@example.net"], "From: app@example.org\r\n\r\nhello\r\n")
-    daemon.wait_log(r"event=failed .*rcpt=ann@example.net")
+    daemon.wait_log(r"event=failed .*rcpt=archive@example.com")
     daemon.wait_log(r"event=bounce_omitted")
     assert daemon.json("queue") == []
 
@@ -218,9 +216,8 @@ def test_a_bad_file_is_refused_whole(relayd, upstream, folder):
 # ---- sendmail
 
 def sendmail(daemon, *arguments, text):
-    # The user who calls may have no configuration: the spool says where.
-    return subprocess.run([RELAYCTL, "-s", str(daemon.spool / "control.sock"), "sendmail", *arguments], input=text,
-                          capture_output=True, timeout=PATIENCE)
+    return subprocess.run([RELAYCTL, "sendmail", *arguments], input=text, capture_output=True, timeout=PATIENCE,
+                          env={"RELAYD_SPOOL": str(daemon.spool), "PATH": "/usr/bin"})
 
 
 def test_sendmail_for_root_reaches_a_person(relayd, upstream, folder):

@@ -19,14 +19,14 @@ def sendmail(relayd, upstream, folder):
         (folder / "bin" / name).symlink_to(RELAYCTL)
 
     def call(*arguments, text="Subject: x\n\nbody\n", check=0, program="sendmail", user=None, **environ):
-        environ = {"RELAYD_SPOOL": str(daemon.spool), "RELAYD_HOSTNAME": "host.example.org", "PATH": "/usr/bin"} | environ
+        environ = {"RELAYD_SPOOL": str(daemon.spool), "PATH": "/usr/bin"} | environ
         done = subprocess.run([folder / "bin" / program, *arguments], input=text.encode(), capture_output=True,
                               timeout=PATIENCE, env={k: v for k, v in environ.items() if v}, user=user, cwd="/")
         assert done.returncode == check, done.stderr.decode()
         return done
 
     call.daemon, call.upstream, call.path = daemon, upstream, folder / "bin" / "sendmail"
-    call.environ = {"RELAYD_SPOOL": str(daemon.spool), "RELAYD_HOSTNAME": "host.example.org"}
+    call.environ = {"RELAYD_SPOOL": str(daemon.spool)}
     return call
 
 
@@ -46,7 +46,7 @@ def test_cron_arguments(sendmail):
 def test_at_arguments(sendmail):
     sendmail("-i", "root", text="Subject: Output from your job 1\nTo: root\n\ndone\n")
     mail = sendmail.upstream.get()
-    assert mail.rcpt_tos == ["root@host.example.org"]
+    assert mail.rcpt_tos == ["root@relay.example.org"]
     assert b"\r\nFrom: " in b"\r\n" + mail.data
 
 
@@ -92,7 +92,7 @@ def test_dsn_options_reach_the_queue(sendmail):
     sendmail.daemon.stop()
     sendmail("-Nnever", "-Rfull", "-Vx y", "a@example.net")
     (file,) = (sendmail.daemon.spool / "drop").iterdir()
-    assert re.match(rb"MAIL FROM:<\S+@host.example.org> SIZE=\d+ RET=FULL ENVID=x\+20y\r\nRCPT TO:<a@example.net> NOTIFY=NEVER\r\nDATA\r\n",
+    assert re.match(rb"MAIL FROM:<[^@\s]+> SIZE=\d+ RET=FULL ENVID=x\+20y\r\nRCPT TO:<a@example.net> NOTIFY=NEVER\r\nDATA\r\n",
                     file.read_bytes())
 
 
@@ -313,6 +313,6 @@ def test_at(sendmail, folder):
     finally:
         daemon.kill()
         output = daemon.communicate()[0]
-    assert mail.rcpt_tos == ["root@host.example.org"], output
+    assert mail.rcpt_tos == ["root@relay.example.org"], output
     assert b"from at" in mail.data and b"Subject: Output from your job" in mail.data
     assert "-i root" in machine.calls()
