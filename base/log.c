@@ -20,6 +20,8 @@ struct log {
 	log_sink *sink;
 	void *ctx;
 	struct log_options options;
+	log_tap *tap;
+	void *tap_ctx;
 	struct buf pending;
 	uint64_t dropped, dropped_told;
 	unsigned char hash_key[crypto_shorthash_KEYBYTES];
@@ -59,6 +61,17 @@ void log_free(struct log **log)
 void log_configure(struct log *log, const struct log_options *options)
 {
 	log->options = *options;
+}
+
+void log_set_tap(struct log *log, log_tap *tap, void *ctx)
+{
+	log->tap = tap;
+	log->tap_ctx = ctx;
+}
+
+const char *log_level_name(enum log_level level)
+{
+	return level_names[level];
 }
 
 bool log_is_enabled(const struct log *log, enum log_level level)
@@ -265,6 +278,8 @@ static void write_line(struct log *log, enum log_level level, const char *event,
 
 void log_write(struct log *log, enum log_level level, const char *event, const struct log_field *fields)
 {
+	if (log->tap)
+		log->tap(log->tap_ctx, level, event, fields);
 	if (!log_is_enabled(log, level))
 		return;
 	if (buf_room(&log->pending) < 32 * 1024)

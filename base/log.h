@@ -57,6 +57,11 @@ void log_write(struct log *log, enum log_level level, const char *event, const s
 #define log_event(log, level, event, ...)                                                                              \
 	log_write((log), (level), (event), (const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ){0}})
 void log_flush(struct log *log);
+
+/* Somebody who looks on: is handed the facts of each line, whatever is written of it. It must not log. NULL ends it. */
+typedef void log_tap(void *ctx, enum log_level level, const char *event, const struct log_field *fields);
+void log_set_tap(struct log *log, log_tap *tap, void *ctx);
+const char *log_level_name(enum log_level level);
 uint64_t log_dropped_count(const struct log *log);
 
 #endif

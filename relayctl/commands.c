@@ -18,6 +18,10 @@ static const struct command commands[] = {
     {"release", cmd_release, "ID | FILTER | --all [--yes]", "end a hold, attempt now"},
     {"delete", cmd_delete, "ID | FILTER | --all [--yes]", "remove messages; nobody is told"},
     {"bounce", cmd_bounce, "ID | FILTER | --all [--yes]", "give messages up; their senders are told"},
+    {"tail", cmd_tail,
+     "[--event E,...] [--level L] [--id ID] [--user U] [--sender A] [--recipient A] [--domain D] [--relayhost R] "
+     "[--outcome O] [--count N]",
+     "what happens, as it happens"},
     {"send", cmd_send, "--from A --to B [FILE]", "submit a message and follow it"},
     {"sendmail", cmd_sendmail, "[-t] [-i] [-f FROM] [TO ...] | -bs | -bp",
      "as sendmail(8), for cron and scripts; also by that name"},

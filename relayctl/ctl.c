@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 enum { ANSWER_MAX_BYTES = 64 << 20, LINE_MAX_BYTES = 4 << 20, SILENCE_MAX_SEC = 30 };
 
@@ -85,7 +86,9 @@ struct transfer {
 	struct buf text;   /* the answer, or what of it is no whole line yet */
 	ctl_line *on_line; /* NULL: one document */
 	void *ctx;
-	bool was_enough, is_nonsense;
+	curl_off_t octets; /* up and down, when something was last heard */
+	time_t heard;
+	bool was_enough, is_nonsense, is_silent;
 };
 
 static bool is_good(CURL *curl)
@@ -130,6 +133,22 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *ctx)
 	return transfer->was_enough || transfer->is_nonsense ? 0 : size * count;
 }
 
+/* Long work shows signs of life now and then. */
+static int on_progress(void *ctx, curl_off_t down_total, curl_off_t down, curl_off_t up_total, curl_off_t up)
+{
+	struct transfer *transfer = ctx;
+	time_t now = time(NULL);
+
+	(void)down_total;
+	(void)up_total;
+	if (down + up != transfer->octets || transfer->heard == 0) {
+		transfer->octets = down + up;
+		transfer->heard = now;
+	}
+	transfer->is_silent = now - transfer->heard > SILENCE_MAX_SEC;
+	return transfer->is_silent;
+}
+
 static void begin_transfer(struct transfer *transfer, struct ctl *ctl, const char *path, const char *body)
 {
 	CURL *curl = transfer->curl = curl_easy_init();
@@ -144,9 +163,9 @@ static void begin_transfer(struct transfer *transfer, struct ctl *ctl, const cha
 	curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, ctl_socket(ctl));
 	curl_easy_setopt(curl, CURLOPT_PROXY, "");
 	curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
-	/* Long work shows signs of life. */
-	curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
-	curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, (long)SILENCE_MAX_SEC);
+	curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
+	curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, on_progress);
+	curl_easy_setopt(curl, CURLOPT_XFERINFODATA, transfer);
 	curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(curl, CURLOPT_WRITEDATA, transfer);
 	if (body)
@@ -165,6 +184,10 @@ static int judge(struct ctl *ctl, CURLcode rc, struct transfer *transfer, json_t
 		return ctl_failed("relayd's answer makes no sense");
 	if (rc == CURLE_WRITE_ERROR)
 		return ctl_failed("relayd's answer is too long");
+	if (transfer->is_silent) {
+		ctl_failed("relayd at %s says nothing for %d seconds", ctl_socket(ctl), SILENCE_MAX_SEC);
+		return CTL_UNREACHABLE;
+	}
 	if (rc != CURLE_OK) {
 		ctl_failed("cannot reach relayd at %s: %s (is it running, and may you use it?)", ctl_socket(ctl),
 			   curl_easy_strerror(rc));

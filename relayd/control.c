@@ -14,6 +14,7 @@ static const struct {
 } endpoints[] = {
     {"GET", "/v1/status", control_get_status},
     {"GET", "/v1/health", control_get_health},
+    {"GET", "/v1/events", control_get_events},
     {"GET", "/v1/queue", control_get_queue},
     {"GET", "/v1/message", control_get_message},
     {"POST", "/v1/flush", control_post_flush},
@@ -31,6 +32,7 @@ struct control *control_new(const struct control_options *options)
 	struct control *control = xcalloc(1, sizeof(*control));
 
 	control->options = *options;
+	list_init(&control->tails);
 	return control;
 }
 

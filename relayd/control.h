@@ -3,10 +3,14 @@
  *
  *   GET  /v1/status                      all of it on one screen
  *   GET  /v1/health[?mail=1]             {ok, reason}; 200 or 503
- *   GET  /v1/queue?state=&domain=&sender=&user=&limit=
- *                                        {messages: [...], more}; a condition that is not given always holds
+ *   GET  /v1/queue?state=&domain=&...&sort=&limit=&after=&lines=
+ *                                        {messages: [...], more, next}; the conditions of relayd/control_filter.h; sort
+ *                                        age, next, attempts or size; after: "next" of the page before; lines=1: each
+ *                                        message on a line, at last {more, next}
  *   GET  /v1/message?id=ID               one message with each recipient's last outcome and next attempt; also for a
  *                                        while after it has left the queue (state "done")
+ *   GET  /v1/events?event=&level=&id=&user=&sender=&recipient=&domain=&relayhost=&outcome=
+ *                                        what happens, as it happens: the log's facts as JSON lines (control_events.c)
  *   POST /v1/flush, /v1/hold, /v1/release, /v1/delete, /v1/bounce {id}
  *                                        {count: 1, synced}; answers when it is on stable storage, or after a second
  *   POST the same {state, domain, ...}   all messages that meet the conditions (relayd/control_filter.h); {all: true}

@@ -4,21 +4,23 @@
 #ifndef RELAYD_CONTROL_INTERNAL_H
 #define RELAYD_CONTROL_INTERNAL_H
 
+#include "base/list.h"
 #include "relayd/control.h"
 
 #include <jansson.h>
 
 struct control {
 	struct control_options options;
+	struct list tails; /* clients of /v1/events */
 };
 
 /* One endpoint. `body`: the object that was posted, borrowed; NULL with GET. */
 typedef void control_endpoint(struct control *control, const struct http_request *request, json_t *body,
 			      struct http_response *response);
 
-control_endpoint control_get_status, control_get_health, control_get_queue, control_get_message, control_post_flush,
-    control_post_hold, control_post_release, control_post_delete, control_post_bounce, control_post_reload,
-    control_post_relayhost;
+control_endpoint control_get_events, control_get_status, control_get_health, control_get_queue, control_get_message,
+    control_post_flush, control_post_hold, control_post_release, control_post_delete, control_post_bounce,
+    control_post_reload, control_post_relayhost;
 
 int64_t control_now_wall(const struct control *control);
 const struct config *control_config(const struct control *control);

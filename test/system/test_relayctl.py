@@ -18,7 +18,7 @@ from conftest import RELAYCTL, Relayd, service_user, users_line
 from peers import free_port
 from wire import Wire, plain
 
-MESSAGES = 100_000
+MESSAGES = int(os.environ.get("MESSAGES", 100_000))
 SESSIONS = 80
 DOMAINS = 20
 USERS = ["app", "cron", "shop", "mailer"]
@@ -167,6 +167,31 @@ def test_queue_by_conditions(big):
     assert count("--state", "held") == 0
     assert big.ctl("queue", "--state", "nonsense", check=False).returncode == 1
     assert "nothing waits that matches" in big.ctl("queue", "--domain", "none.example").stdout
+
+
+def test_tail(big):
+    """Only what was asked for, from the moment on which it says so."""
+    def follow(*conditions):
+        tail = subprocess.Popen([str(RELAYCTL), "-s", str(big.spool / "control.sock"), "--json", "tail", "--count", "1",
+                                 *conditions], stdout=subprocess.PIPE, text=True)
+        assert json.loads(tail.stdout.readline())["event"] == "tail"
+        return tail
+
+    by_user = follow("--user", "shop", "--event", "rejected,accepted")
+    by_sender = follow("--sender", "watched@example.org")
+    ids = []
+    for user, sender in (("app", "other@example.org"), ("shop", "watched@example.org")):
+        with Wire(big.port) as wire:
+            wire.ehlo()
+            wire.login(user)
+            ids.append(wire.message(None, sender, "one@tail.example").split()[-1])
+    big.ctl("delete", ids[0])
+    big.ctl("delete", ids[1])
+    (accepted,) = [json.loads(line) for line in by_user.stdout]
+    (deleted,) = [json.loads(line) for line in by_sender.stdout]
+    assert by_user.wait() == 0 and by_sender.wait() == 0
+    assert (accepted["event"], accepted["id"], accepted["user"]) == ("accepted", ids[1], "shop")
+    assert (deleted["event"], deleted["id"], deleted["action"]) == ("operator", ids[1], "delete")
 
 
 # ---- what acts: each has a domain of its own ----
