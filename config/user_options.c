@@ -63,11 +63,12 @@ static const struct option {
 	const char *name;
 	take_option *take;
 	bool may_repeat;
-	bool is_later; /* not supported yet */
 } option_table[] = {
-    {"from", take_from, true, false},		{"rate", take_rate, false, false},
-    {"class", take_class, false, false},	{"lifetime", take_lifetime, false, false},
-    {"relayhost", take_relayhost, false, true},
+    {"from", take_from, true},
+    {"rate", take_rate, false},
+    {"class", take_class, false},
+    {"lifetime", take_lifetime, false},
+    {"relayhost", take_relayhost, false},
 };
 
 static const struct option *find_option(struct slice name)
@@ -78,7 +79,7 @@ static const struct option *find_option(struct slice name)
 	return NULL;
 }
 
-static int read_option(struct slice text, bool accept_unsupported, struct config_memory *memory,
+static int read_option(struct slice text, struct config_memory *memory,
 		       struct user_options *options, unsigned *seen, struct err *err)
 {
 	ptrdiff_t equals = slice_find(text, '=');
@@ -90,8 +91,6 @@ static int read_option(struct slice text, bool accept_unsupported, struct config
 	if (equals < 0 || !option)
 		return err_set(err, ERR_SYNTAX, "'%.*s' is no option: from=, rate=, class=, lifetime=, relayhost=",
 			       (int)MIN(name.len, 40), name.ptr);
-	if (option->is_later && !accept_unsupported)
-		return err_set(err, ERR_UNSUPPORTED, "the option %s= is not supported yet", option->name);
 	bit = 1U << (option - option_table);
 	if ((*seen & bit) && !option->may_repeat)
 		return err_set(err, ERR_SYNTAX, "the option %s= stands twice", option->name);
@@ -103,7 +102,7 @@ static int read_option(struct slice text, bool accept_unsupported, struct config
 	return 0;
 }
 
-int user_options_read(struct slice text, bool accept_unsupported, struct config_memory *memory,
+int user_options_read(struct slice text, struct config_memory *memory,
 		      struct user_options *options, size_t *at, struct err *err)
 {
 	struct slice rest = text;
@@ -116,7 +115,7 @@ int user_options_read(struct slice text, bool accept_unsupported, struct config_
 	while (rest.len > 0) {
 		ptrdiff_t colon = slice_find(rest, ':');
 		struct slice part = colon < 0 ? rest : slice_to(rest, (size_t)colon);
-		int rc = read_option(part, accept_unsupported, memory, options, &seen, err);
+		int rc = read_option(part, memory, options, &seen, err);
 		if (rc < 0)
 			return rc;
 		rest = slice_from(rest, part.len + 1);
@@ -137,7 +136,7 @@ struct user_options *user_options_parse(struct slice text, struct err *err)
 	size_t at;
 
 	owned->memory = config_memory_new();
-	if (user_options_read(text, false, owned->memory, options, &at, err) < 0)
+	if (user_options_read(text, owned->memory, options, &at, err) < 0)
 		user_options_free(&options);
 	return options;
 }

@@ -25,7 +25,7 @@ struct entry {
 	uint8_t token_hash[HASH_BYTES];
 	char *argon2; /* crypto_pwhash_STRBYTES of them */
 	struct user_options options;
-	uint32_t line;
+	uint32_t line, options_column;
 	struct entry *same_name; /* the next of this name */
 };
 
@@ -212,7 +212,8 @@ static int parse_line(struct users *users, struct slice line, uint32_t number, s
 	if (rc < 0)
 		return rc;
 	*at += secret.len + 1;
-	rc = user_options_read(slice_from(line, secret.len + 1), false, users->memory, &entry->options, &in_options,
+	entry->options_column = (uint32_t)*at + 1;
+	rc = user_options_read(slice_from(line, secret.len + 1), users->memory, &entry->options, &in_options,
 			       why);
 	*at += in_options;
 	return rc < 0 ? rc : add_entry(users, entry, why);
@@ -289,7 +290,7 @@ struct user_entry users_entry(const struct users *users, size_t index)
 
 	BUG_ON(index >= users->count);
 	entry = users->entries[index];
-	return (struct user_entry){entry->name, entry->kind, &entry->options, entry->line};
+	return (struct user_entry){entry->name, entry->kind, &entry->options, entry->line, entry->options_column};
 }
 
 static const struct entry *match_token(const struct name *name, struct slice password)

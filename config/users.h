@@ -47,6 +47,11 @@ struct user_options *user_options_parse(struct slice text, struct err *err);
 void user_options_free(struct user_options **options);
 
 struct users;
+struct config;
+
+/* Each relayhost= must be one of the configuration: others are mistakes in `errors`, with the one that was perhaps
+ * meant. 0 or ERR_CONFIG. */
+int users_check(const struct users *users, const struct config *config, struct config_errors *errors);
 
 struct users *users_new(void);
 void users_free(struct users **users);
@@ -66,6 +71,7 @@ struct user_entry {
 	enum user_secret_kind kind;
 	const struct user_options *options;
 	uint32_t line; /* 0: from the environment */
+	uint32_t options_column; /* where they begin in that line */
 };
 size_t users_count(const struct users *users);
 /* The entries in their order; lives as `users`. */

@@ -58,7 +58,7 @@
  *                   02 sender  03 sender as submitted  04 ENVID  05 user  06 listener  07 client  08 tag
  *                   09 Message-ID  0a From domain  0b AUTH  8c header fields sent before the content
  *                   8d recipient, fields inside: 81 address  02 as submitted  03 ORCPT  04 NOTIFY bits
- *                   8e the content itself, when pieces is 0
+ *                   8e the content itself, when pieces is 0  11 relayhost of the user
  *          MOVE     the same, and 8f: recipient number (2), then the fields of RESULT; 90 bits: 1 held, 2 warned
  *          RESULT   81 core: next attempt (8), attempts (4), reply code (2), kind, class, stage, bits (1 each; bit 1:
  *                      a hint was used), zero (2)   02 enhanced code  03 host  04 text

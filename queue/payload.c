@@ -21,6 +21,7 @@ enum message_tag {
 	TAG_BODY = 0x0e | TLV_MUST_KNOW,
 	TAG_STATE = 0x0f | TLV_MUST_KNOW,
 	TAG_MESSAGE_STATE = 0x10 | TLV_MUST_KNOW,
+	TAG_RELAYHOST = 0x11,
 };
 
 /* Inside TAG_RECIPIENT. */
@@ -53,6 +54,7 @@ static const struct text_field text_fields[] = {
     {TAG_MESSAGE_ID, offsetof(struct queue_envelope, message_id)},
     {TAG_FROM_DOMAIN, offsetof(struct queue_envelope, from_domain)},
     {TAG_AUTH, offsetof(struct queue_envelope, auth)},
+    {TAG_RELAYHOST, offsetof(struct queue_envelope, relayhost)},
 };
 
 static struct slice *text_of(struct queue_envelope *envelope, const struct text_field *field)

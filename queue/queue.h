@@ -165,6 +165,7 @@ struct queue_envelope {
 	struct slice message_id;      /* of the header, for logs */
 	struct slice from_domain;     /* of the header's From: the domain that routes and DKIM look at */
 	struct slice auth;	      /* MAIL FROM's AUTH= in xtext, if it is passed on */
+	struct slice relayhost;	      /* the user's own, by name; empty: by the routes */
 	struct slice prefix; /* header fields that are sent before the content: Received, DKIM-Signature, ... */
 	enum queue_body body;
 	enum queue_ret ret;

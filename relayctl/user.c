@@ -56,6 +56,19 @@ static void warn_unreadable(const struct config *config)
 	fprintf(stderr, "relayctl: warning: user %s cannot read %s\n", user->pw_name, config->users_file);
 }
 
+/* What would make the daemon refuse the whole file. */
+static int check_options(const struct config *config, const char *text, struct err *err)
+{
+	struct user_options *options = user_options_parse(slice_of_str(text), err);
+	const char *relayhost = options ? options->relayhost : NULL;
+	int rc = options ? 0 : ERR_SYNTAX;
+
+	if (relayhost && !config_find_relayhost(config, slice_of_str(relayhost)))
+		rc = err_set(err, ERR_NOT_FOUND, "there is no relayhost '%.64s'", relayhost);
+	user_options_free(&options);
+	return rc;
+}
+
 static int add(struct ctl *ctl, const struct config *config, const char *name, const char *password_file,
 	       const char *options)
 {
@@ -64,8 +77,10 @@ static int add(struct ctl *ctl, const struct config *config, const char *name, c
 	char *password = NULL;
 	struct buf secret;
 	struct err err;
-	int rc = 0;
+	int rc = check_options(config, options, &err);
 
+	if (rc != 0)
+		return ctl_failed("%s", err.text);
 	buf_init(&secret, 4096);
 	if (password_file) {
 		rc = read_password(password_file, &password, &err);
@@ -117,7 +132,7 @@ static struct users *load(const struct config *config)
 	struct config_errors errors;
 
 	config_errors_init(&errors);
-	if (users_load(users, config->users_file, &errors) == 0)
+	if (users_load(users, config->users_file, &errors) == 0 && users_check(users, config, &errors) == 0)
 		return users;
 	for (size_t i = 0; i < errors.kept_count; i++)
 		ctl_failed("%s", errors.items[i].text);

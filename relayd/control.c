@@ -254,7 +254,7 @@ void control_route(struct control *control, const struct queue_envelope *envelop
 		   struct scheduler_targets *out)
 {
 	struct router_question question = {envelope->sender, envelope->from_domain, envelope->user,
-					   envelope->recipients[recipient].address};
+					   envelope->recipients[recipient].address, envelope->relayhost};
 
 	router_decide(control_config(control), rng_system(), &question, out, NULL);
 }

@@ -119,6 +119,8 @@ static int load_users(struct helper_secrets *secrets, const struct config *confi
 	config_errors_init(errors);
 	if (config->users_file)
 		rc = users_load(secrets->users, config->users_file, errors);
+	if (rc == 0)
+		rc = users_check(secrets->users, config, errors);
 	if (rc != 0)
 		snprintf(report->text, sizeof(report->text), "%.500s",
 			 errors->kept_count ? errors->items[0].text : "users file");

@@ -68,6 +68,12 @@ static enum message_class class_of(const struct intake *intake)
 	return MESSAGE_DEFAULT;
 }
 
+/* Of the user's line; empty: by the routes. */
+static struct slice relayhost_of(const struct intake *intake)
+{
+	return slice_of_str(intake->client.options ? intake->client.options->relayhost : NULL);
+}
+
 static uint32_t flags_of(const struct intake *intake, bool is_signed)
 {
 	bool needs_utf8 = intake_has_utf8_address(intake) || (intake->smtputf8 && intake->header.has_8bit);
@@ -98,6 +104,7 @@ static void commit(struct intake *intake, struct slice signatures)
 	    .tag = intake->header.tag,
 	    .message_id = slice_to(intake->header.message_id, QUEUE_STRING_MAX),
 	    .from_domain = intake->header.from_domain,
+	    .relayhost = relayhost_of(intake),
 	    .body = intake->flags & CONTENT_8BIT ? QUEUE_BODY_8BITMIME : QUEUE_BODY_7BIT,
 	    .ret = intake->ret,
 	    .flags = flags_of(intake, signatures.len > 0),
@@ -196,7 +203,8 @@ static size_t rewritten_fields(struct intake *intake, struct slice *out, size_t 
 	for (size_t r = 0; r < intake->recipient_count; r++) {
 		struct router_question question = {intake_text(intake, intake->sender), intake->header.from_domain,
 						   intake->client.user,
-						   intake_text(intake, intake->recipients[r].address)};
+						   intake_text(intake, intake->recipients[r].address),
+						   relayhost_of(intake)};
 		struct scheduler_targets targets;
 		router_decide(intake->config, intake->context->rng, &question, &targets, NULL);
 		for (size_t t = 0; t < targets.count; t++) {

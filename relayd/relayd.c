@@ -275,7 +275,7 @@ static void route(void *ctx, const struct queue_envelope *envelope, uint32_t rec
 {
 	struct relayd *r = ctx;
 	struct router_question question = {envelope->sender, envelope->from_domain, envelope->user,
-					   envelope->recipients[recipient].address};
+					   envelope->recipients[recipient].address, envelope->relayhost};
 
 	router_decide(r->config, rng_system(), &question, out, NULL);
 }

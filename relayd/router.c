@@ -139,12 +139,33 @@ static void follow_default(const struct config *config, struct rng *rng, struct 
 		add_mx(out, NULL, recipient);
 }
 
+/* The user's own. One that the operator has taken away since is waited for: the mail is not lost, and may not go out
+ * under another account. */
+static void follow_user(const struct config *config, struct slice name, struct scheduler_targets *out)
+{
+	const struct config_relayhost *relayhost = config_find_relayhost(config, name);
+	struct outcome_place place = {STAGE_ROUTE, "", false, 0};
+	char text[160];
+
+	if (relayhost) {
+		add_target(out, DESTINATION_RELAYHOST, NULL, relayhost->name);
+		return;
+	}
+	snprintf(text, sizeof(text), "the relayhost '%.*s' of the user who sent this is not configured any more",
+		 (int)MIN(name.len, 64u), name.ptr);
+	outcome_of_fault(&out->failure, &place, OUTCOME_DEFERRED, CLASS_OTHER, "4.3.5", text);
+}
+
 void router_decide(const struct config *config, struct rng *rng, const struct router_question *question,
 		   struct scheduler_targets *out, const struct config_route **route)
 {
 	*out = (struct scheduler_targets){0};
 	if (route)
 		*route = NULL;
+	if (question->relayhost.len > 0) {
+		follow_user(config, question->relayhost, out);
+		return;
+	}
 	for (size_t i = 0; i < config->route_count; i++) {
 		if (!route_matches(&config->routes[i], question))
 			continue;

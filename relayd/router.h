@@ -1,7 +1,7 @@
 /*
  * relayd/router.h - the one place that decides where a recipient goes
  *
- * The first route whose conditions all hold counts; without one, everything goes through the relayhosts with
+ * A user's own relayhost counts first. The first route whose conditions all hold counts; without one, everything goes through the relayhosts with
  * `default: true`, by priority and, among equals, at random by weight; without relayhosts by MX. Pure.
  */
 #ifndef RELAYD_ROUTER_H
@@ -18,6 +18,7 @@ struct router_question {
 	struct slice from_domain;
 	struct slice user;
 	struct slice recipient;
+	struct slice relayhost; /* of the user (relayhost=): goes before all routes; empty: none */
 };
 
 /* Fills `out`; *route (may be NULL) is the entry that decided, NULL: the default. */

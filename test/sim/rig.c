@@ -145,7 +145,7 @@ static void route(void *ctx, const struct queue_envelope *envelope, uint32_t rec
 {
 	struct rig *rig = ctx;
 	struct router_question question = {envelope->sender, envelope->from_domain, envelope->user,
-					   envelope->recipients[recipient].address};
+					   envelope->recipients[recipient].address, envelope->relayhost};
 
 	router_decide(rig->config, &rig->rng.rng, &question, out, NULL);
 }

@@ -2,7 +2,7 @@
 import signal
 import subprocess
 
-from conftest import PATIENCE, RELAYCTL, relayhost, users_line
+from conftest import FAST_RETRY, PATIENCE, RELAYCTL, relayhost, users_line
 from test_dkim import judge, keygen
 
 OPEN = "listen:\n  - {address: '127.0.0.1:0', tls: off, auth: optional, trusted: [127.0.0.0/8]}\n"
@@ -232,3 +232,29 @@ def test_sendmail_for_root_reaches_a_person(relayd, upstream, folder):
     assert done.returncode == 0, done.stderr
     got = upstream.get()
     assert got.rcpt_tos == ["ann@example.net"] and "To: root@corp.example\r\n" in got.head
+
+
+# ---- users
+
+def test_a_users_own_relayhost_over_restarts(relayd, upstream, make_upstream):
+    own = make_upstream()
+    own.replies["rcpt"] = ["451 4.3.0 later"]
+    hosts = relayhost(upstream.port) + f"  own: {{address: '127.0.0.1:{own.port}', tls: none, default: false}}\n" + FAST_RETRY.replace("1s", "3s")
+    daemon = relayd(hosts, users=users_line(options=":relayhost=own") + users_line("other"))
+    with daemon.smtp() as client:
+        client.sendmail("app@example.org", ["x@example.net"], "From: app@example.org\r\nSubject: own\r\n\r\nhello\r\n")
+    with daemon.smtp(user="other") as client:
+        client.sendmail("app@example.org", ["x@example.net"], "From: app@example.org\r\nSubject: other\r\n\r\nhello\r\n")
+    assert b"Subject: other" in upstream.get().data
+    daemon.wait_log("event=deferred .*relayhost=own")
+    assert daemon.stop() == 0
+    daemon.start()
+    assert b"Subject: own" in own.get().data
+    assert upstream.messages.empty()
+
+
+def test_a_users_relayhost_that_is_none_is_a_mistake(relayd, upstream):
+    daemon = relayd(relayhost(upstream.port), users=users_line(options=":relayhost=mian"), start=False)
+    daemon.spawn()
+    assert daemon.wait_exit() == 78
+    assert any("users:1:" in line and "did you mean 'main'" in line for line in daemon.lines), daemon.lines

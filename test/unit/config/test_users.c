@@ -336,7 +336,7 @@ static void all_options(void **state)
 	size_t at;
 
 	(void)state;
-	assert_int_equal(user_options_read(SLICE(text), true, memory, &options, &at, NULL), 0);
+	assert_int_equal(user_options_read(SLICE(text), memory, &options, &at, NULL), 0);
 	assert_int_equal(options.from.count, 2);
 	assert_int_equal(options.rate.count, 100);
 	assert_true(options.has_class);
@@ -345,6 +345,29 @@ static void all_options(void **state)
 	assert_string_equal(options.relayhost, "ses");
 	assert_string_equal(options.text, text);
 	config_memory_free(&memory);
+}
+
+static void a_relayhost_must_be_one_of_the_configuration(void **state)
+{
+	struct config *config = load_good("users: u\nrelayhosts: {main: {address: a.example.net}, ses: {address: b.example.net}}\n");
+	struct users *users = users_new();
+	struct config_errors errors;
+	char text[1024], mistake[1024];
+
+	(void)state;
+	config->users_file = "u";
+	config_errors_init(&errors);
+	snprintf(text, sizeof(text), "app:" TOKEN_SECRET ":from=@a.example:relayhost=mian\nweb:" TOKEN_SECRET ":relayhost=ses\nold:" TOKEN_SECRET
+				     ":relayhost=nowhere-near\n");
+	assert_int_equal(users_parse(users, slice_of_str(text), "u", &errors), 0);
+	assert_int_equal(users_check(users, config, &errors), ERR_CONFIG);
+	assert_int_equal(errors.error_count, 2);
+	snprintf(mistake, sizeof(mistake), "u:1:%zu: relayhost= 'mian' is no relayhost, did you mean 'main'?",
+		 strlen("app:" TOKEN_SECRET ":from=@a.example:") + 1);
+	assert_string_equal(errors.items[0].text, mistake);
+	assert_non_null(strstr(errors.items[1].text, "'nowhere-near' is no relayhost of this configuration"));
+	users_free(&users);
+	config_free(&config);
 }
 
 static void options_that_are_wrong(void **state)
@@ -368,7 +391,7 @@ static void options_that_are_wrong(void **state)
 		struct user_options options;
 		struct err err;
 		size_t at;
-		int rc = user_options_read(slice_of_str(rows[i].text), true, memory, &options, &at, &err);
+		int rc = user_options_read(slice_of_str(rows[i].text), memory, &options, &at, &err);
 		assert_true((rc == 0) == (rows[i].why == NULL));
 		if (rc < 0) {
 			assert_string_equal(err.text, rows[i].why);
@@ -615,6 +638,7 @@ int main(void)
 	    cmocka_unit_test(too_many_lines_of_a_name_are_refused),
 	    cmocka_unit_test(a_missing_file_is_told),
 	    cmocka_unit_test(all_options),
+	    cmocka_unit_test(a_relayhost_must_be_one_of_the_configuration),
 	    cmocka_unit_test(options_that_are_wrong),
 	    cmocka_unit_test(options_travel_as_text),
 	    cmocka_unit_test(adding_makes_the_file),

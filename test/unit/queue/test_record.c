@@ -146,6 +146,7 @@ static struct queue_envelope full_envelope(struct queue_recipient *recipients)
 	    .message_id = SLICE("<1@example.com>"),
 	    .from_domain = SLICE("example.com"),
 	    .auth = SLICE("<>"),
+	    .relayhost = SLICE("ses"),
 	    .prefix = SLICE("Received: x\r\n"),
 	    .body = QUEUE_BODY_8BITMIME,
 	    .ret = QUEUE_RET_HDRS,
@@ -156,6 +157,28 @@ static struct queue_envelope full_envelope(struct queue_recipient *recipients)
 	    .recipients = recipients,
 	    .recipient_count = 2,
 	};
+}
+
+/* Written before there was a field for it: the octets are those of then. */
+static void a_record_without_a_relayhost_is_read_as_before(void **state)
+{
+	struct queue_recipient given[2], read[2];
+	struct queue_envelope envelope = full_envelope(given), back;
+	struct payload_content content = {.bytes = 5, .hash = 77, .is_inline = true, .body = SLICE("hello")};
+	struct buf with, without;
+
+	(void)state;
+	buf_init(&with, 1 << 20);
+	buf_init(&without, 1 << 20);
+	assert_int_equal(payload_put_message(&with, &envelope, &content), 0);
+	envelope.relayhost = SLICE("");
+	assert_int_equal(payload_put_message(&without, &envelope, &content), 0);
+	assert_int_equal(buf_len(&with), buf_len(&without) + 2 + 3);
+	assert_int_equal(payload_get_envelope(buf_slice(&without), &back, read, 2), 0);
+	assert_int_equal(back.relayhost.len, 0);
+	assert_true(slice_eq(back.user, envelope.user) && slice_eq(back.auth, envelope.auth));
+	buf_fini(&with);
+	buf_fini(&without);
 }
 
 static void an_envelope_comes_back_whole(void **state)
@@ -185,6 +208,7 @@ static void an_envelope_comes_back_whole(void **state)
 	assert_true(slice_eq(back.message_id, envelope.message_id));
 	assert_true(slice_eq(back.from_domain, envelope.from_domain));
 	assert_true(slice_eq(back.auth, envelope.auth));
+	assert_true(slice_eq(back.relayhost, envelope.relayhost));
 	assert_true(slice_eq(back.prefix, envelope.prefix));
 	assert_int_equal(back.body, envelope.body);
 	assert_int_equal(back.ret, envelope.ret);
@@ -359,6 +383,7 @@ int main(void)
 	    cmocka_unit_test(zeros_are_no_record),
 	    cmocka_unit_test(fields_of_all_lengths_come_back),
 	    cmocka_unit_test(cut_fields_are_corrupt),
+	    cmocka_unit_test(a_record_without_a_relayhost_is_read_as_before),
 	    cmocka_unit_test(an_envelope_comes_back_whole),
 	    cmocka_unit_test(an_envelope_has_its_limits),
 	    cmocka_unit_test(state_is_folded_and_unfolded),

@@ -25,7 +25,7 @@ static void route(void *ctx, const struct queue_envelope *envelope, uint32_t rec
 {
 	struct relay *relay = ctx;
 	struct router_question question = {envelope->sender, envelope->from_domain, envelope->user,
-					   envelope->recipients[recipient].address};
+					   envelope->recipients[recipient].address, envelope->relayhost};
 
 	if (relay->route)
 		relay->route(relay, envelope, recipient, out);

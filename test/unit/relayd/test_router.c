@@ -44,7 +44,7 @@ static void load(const char *yaml)
 static void ask(const char *sender, const char *from_domain, const char *user, const char *recipient)
 {
 	struct router_question question = {slice_of_str(sender), slice_of_str(from_domain), slice_of_str(user),
-					   slice_of_str(recipient)};
+					   slice_of_str(recipient), SLICE("")};
 
 	router_decide(config, &rng.rng, &question, &targets, &route);
 }
@@ -59,6 +59,28 @@ static void expect(size_t place, enum destination_kind kind, const char *name)
 	assert_true(place < targets.count);
 	assert_int_equal(targets.targets[place].kind, kind);
 	assert_string_equal(targets.targets[place].name, name);
+}
+
+/* ---- a user's own relayhost ---- */
+
+static void a_users_relayhost_goes_before_all_routes(void **state)
+{
+	struct router_question question = {
+	    .user = SLICE("app"), .recipient = SLICE("one@example.net"), .relayhost = SLICE("own")};
+
+	(void)state;
+	load("relayhosts: {main: {address: a.example.net}, own: {address: b.example.net, default: false}}\n"
+	     "routes: [{via: mx}]\n");
+	router_decide(config, &rng.rng, &question, &targets, &route);
+	assert_int_equal(targets.count, 1);
+	expect(0, DESTINATION_RELAYHOST, "own");
+	assert_null(route);
+	/* Gone since: no other account may stand in for it, and nothing is lost. */
+	question.relayhost = SLICE("gone");
+	router_decide(config, &rng.rng, &question, &targets, &route);
+	assert_int_equal(targets.count, 0);
+	assert_int_equal(targets.failure.kind, OUTCOME_DEFERRED);
+	assert_non_null(strstr(targets.failure.text, "'gone'"));
 }
 
 /* ---- domains ---- */
@@ -283,7 +305,8 @@ static void default_tls(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(domains_are_lower_case_a_labels),
+	    TEST(a_users_relayhost_goes_before_all_routes),
+    TEST(domains_are_lower_case_a_labels),
 	    TEST(a_domain_that_is_too_long_fails),
 	    TEST(without_relayhosts_mail_goes_by_mx),
 	    TEST(relayhosts_come_by_priority),
