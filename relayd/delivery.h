@@ -29,6 +29,7 @@ struct deliveries_options {
 	struct metrics *metrics;
 	struct resolver *resolver;
 	struct mx *mx;
+	struct log *log; /* NULL: nothing to tell */
 	struct tls_sources tls;
 };
 

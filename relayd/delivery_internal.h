@@ -120,8 +120,10 @@ void delivery_tls_decide(struct delivery *d);
 void delivery_start_tls(struct delivery *d);
 /* For stream_events. */
 void delivery_on_tls(void *ctx, bool ok, const char *why);
-/* READY: counts and remembers what the session is worth. */
+/* READY: counts, remembers and tells what the session is worth. */
 void delivery_tls_note_session(struct delivery *d);
+/* No session could be had, as `fault` says: when TLS is why, it is remembered, and said what asked for it. */
+void delivery_tls_note_failure(struct delivery *d, struct outcome *fault);
 /* RFC 8689: may a message with REQUIRETLS go here? Otherwise `out` is filled. */
 bool delivery_tls_may_carry(const struct delivery *d, bool requiretls, struct outcome *out);
 

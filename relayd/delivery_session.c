@@ -240,6 +240,7 @@ static void on_session_failed(struct delivery *d, const struct smtp_client_event
 	}
 	if (!outcome_of_result(d, &event->result, 0, &d->fault))
 		delivery_candidate_fault(d, STAGE_GREETING, CLASS_CONNECT, event->result.reply.text);
+	delivery_tls_note_failure(d, &d->fault);
 	delivery_give_up_candidate(d);
 }
 

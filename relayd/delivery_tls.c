@@ -134,6 +134,7 @@ static void fail(struct delivery *d, const char *why)
 		delivery_pump(d);
 	} else {
 		delivery_candidate_fault(d, STAGE_TLS, CLASS_TLS, why);
+		delivery_tls_note_failure(d, &d->fault);
 		delivery_give_up_candidate(d);
 	}
 }
@@ -141,7 +142,6 @@ static void fail(struct delivery *d, const char *why)
 void delivery_on_tls(void *ctx, bool ok, const char *why)
 {
 	struct delivery *d = ctx;
-	char text[sizeof(d->tls_why.text) + 64];
 
 	if (!ok) {
 		count_handshake(d, "", "failed");
@@ -155,8 +155,7 @@ void delivery_on_tls(void *ctx, bool ok, const char *why)
 	}
 	on_established(d);
 	if (d->verdict == TLS_VERDICT_REFUSED) {
-		snprintf(text, sizeof(text), "%s: %s", tls_basis_name(d->need.basis), d->tls_why.text);
-		fail(d, text);
+		fail(d, d->tls_why.text);
 	} else if (d->client) {
 		smtp_client_tls_started(d->client);
 		delivery_pump(d);
@@ -165,10 +164,43 @@ void delivery_on_tls(void *ctx, bool ok, const char *why)
 	}
 }
 
+/* What would not have gone on if the policy was in force (RFC 8461 section 5). */
+static void tell_of_testing(const struct delivery *d)
+{
+	const struct tls_facts *facts = d->current->facts;
+
+	if (facts->sts != TLS_STS_TESTING || d->need.basis == TLS_BASIS_DANE ||
+	    (facts->sts_lists_host && d->verdict == TLS_VERDICT_AUTHENTICATED))
+		return;
+	log_event(d->owner->options.log, LOG_WARN, "mta_sts_testing", LOG_STR("domain", facts->next_hop),
+		  LOG_STR("host", d->where),
+		  LOG_STR("text", facts->sts_lists_host ? d->tls_why.text : "the policy does not list this host"));
+}
+
 void delivery_tls_note_session(struct delivery *d)
 {
+	struct tls_memory *memory = d->owner->options.tls.memory;
+
 	if (!smtp_client_is_tls(d->client))
 		count_handshake(d, "", "plain");
+	else if (memory && d->verdict <= TLS_VERDICT_VERIFIED)
+		tls_memory_note_verified(memory, d->current->facts->host, d->port);
+	if (d->owner->options.log)
+		tell_of_testing(d);
+}
+
+void delivery_tls_note_failure(struct delivery *d, struct outcome *fault)
+{
+	char text[sizeof(fault->text)];
+
+	if (fault->stage != STAGE_TLS)
+		return;
+	if (d->need.basis == TLS_BASIS_MEMORY)
+		tls_memory_note_missing(d->owner->options.tls.memory, d->current->facts->host, d->port);
+	if (d->need.basis == TLS_BASIS_LEVEL)
+		return;
+	snprintf(text, sizeof(text), "%s: %.400s", tls_basis_name(d->need.basis), fault->text);
+	memcpy(fault->text, text, sizeof(text));
 }
 
 /* ---- REQUIRETLS ---- */

@@ -33,7 +33,7 @@ struct health {
 const char *alert_name(enum alert alert)
 {
 	static const char *const names[ALERT_COUNT] = {"journal", "corruption", "relayhost",   "no_delivery",
-						       "oldest",  "disk",	"certificate", "signing"};
+						       "oldest",  "disk",	"certificate", "signing", "tls"};
 	return names[alert];
 }
 

@@ -23,6 +23,7 @@ enum alert {
 	ALERT_DISK,	   /* less than 10 % of the spool's file system is free */
 	ALERT_CERTIFICATE, /* expires within 14 days */
 	ALERT_SIGNING,	   /* messages are refused because they cannot be signed */
+	ALERT_TLS,	   /* a host that has had verified TLS is without it */
 	ALERT_COUNT,
 };
 const char *alert_name(enum alert alert);

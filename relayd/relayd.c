@@ -52,6 +52,7 @@ struct relayd {
 	struct mx *mx;
 	struct https *https;
 	struct mta_sts *mta_sts;
+	struct tls_memory *tls_memory;
 	struct auth *auth;
 	struct dedupe *dedupe;
 	struct signer *signer;
@@ -407,7 +408,8 @@ static void make_deliveries(struct relayd *r)
 	    .metrics = r->metrics,
 	    .resolver = r->resolver,
 	    .mx = r->mx,
-	    .tls = {dns_loop_dns(r->dns), loop_timers(r->loop), r->clock, r->mta_sts},
+	    .log = r->log,
+	    .tls = {dns_loop_dns(r->dns), loop_timers(r->loop), r->clock, r->mta_sts, r->tls_memory},
 	};
 	struct destinations_options options = {.loop = r->loop,
 					       .queue = r->queue,
@@ -469,8 +471,20 @@ static void make_control(struct relayd *r)
 	r->web = (struct web){r->metrics, r->health};
 }
 
-static void make_mta_sts(struct relayd *r)
+static void on_stripped(void *ctx, const char *text)
 {
+	struct relayd *r = ctx;
+
+	if (text)
+		health_raise(r->health, ALERT_TLS, text);
+	else
+		health_end(r->health, ALERT_TLS);
+}
+
+/* What is known of the TLS of others. */
+static void make_tls_knowledge(struct relayd *r)
+{
+	struct tls_memory_options remembering = {r->memos, r->clock, r->log, on_stripped, r};
 	struct mta_sts_options options = {.dns = dns_loop_dns(r->dns),
 					  .timers = loop_timers(r->loop),
 					  .clock = r->clock,
@@ -478,6 +492,7 @@ static void make_mta_sts(struct relayd *r)
 					  .fetcher = mta_sts_fetcher_https(r->https),
 					  .memos = r->memos};
 
+	r->tls_memory = tls_memory_new(&remembering);
 	r->mta_sts = mta_sts_new(&options);
 }
 
@@ -488,7 +503,7 @@ static int start_parts(struct relayd *r, struct err *err)
 		return EX_CONFIG;
 	r->resolver = resolver_new(dns_loop_dns(r->dns), loop_timers(r->loop), r->clock, rng_system(), NULL);
 	r->https = https_new(r->loop, r->resolver);
-	make_mta_sts(r);
+	make_tls_knowledge(r);
 	configure_mx(r);
 	r->tls_policy = tls_policy_new(r->config, err);
 	if (!r->tls_policy)
@@ -526,6 +541,7 @@ static void on_health_time(void *ctx)
 {
 	struct relayd *r = ctx;
 
+	tls_memory_look(r->tls_memory);
 	health_look(r->health);
 	timers_set(loop_timers(r->loop), &r->health_timer, loop_now_ms(r->loop) + HEALTH_EACH_MS, on_health_time, r);
 }
@@ -737,6 +753,7 @@ void relayd_free(struct relayd **relayd)
 	signer_free(&r->signer);
 	auth_free(&r->auth);
 	mx_free(&r->mx);
+	tls_memory_free(&r->tls_memory);
 	mta_sts_free(&r->mta_sts);
 	https_free(&r->https);
 	resolver_free(&r->resolver);

@@ -119,8 +119,13 @@ static void finish_if_done(struct tls_lookup *lookup)
 {
 	if (lookup->pending > 0 || !lookup->cb || lookup->timer)
 		return;
-	for (size_t i = 0; i < lookup->count; i++)
-		judge_by_sts(lookup, &lookup->hosts[i]->facts);
+	for (size_t i = 0; i < lookup->count; i++) {
+		struct tls_facts *facts = &lookup->hosts[i]->facts;
+
+		judge_by_sts(lookup, facts);
+		facts->is_remembered = lookup->sources.memory &&
+				       tls_memory_expects(lookup->sources.memory, facts->host, lookup->question.port);
+	}
 	lookup->cb(lookup->ctx);
 }
 

@@ -3,7 +3,8 @@
  *
  * TLSA records of each host (RFC 7672 section 2.2): asked for only when the host's own name and addresses came with a
  * trusted AD bit, first below the name that aliases lead to, then below the one that was given. All hosts are asked at
- * once. The domain's MTA-STS policy (relayd/mta_sts.h). It decides nothing: the facts go to relayd/tls_policy.h.
+ * once. The domain's MTA-STS policy (relayd/mta_sts.h). What was learnt of each host (relayd/tls_memory.h). It decides
+ * nothing: the facts go to relayd/tls_policy.h.
  *
  *     lookup = tls_lookup_new(...);               early: what concerns the domain is asked while MX is looked up
  *     i = tls_lookup_add_host(lookup, ...) ...;
@@ -15,6 +16,7 @@
 
 #include "dns/dns.h"
 #include "relayd/mta_sts.h"
+#include "relayd/tls_memory.h"
 #include "relayd/tls_policy.h"
 
 /* Whom to ask; borrowed. */
@@ -22,7 +24,8 @@ struct tls_sources {
 	struct dns *dns;
 	struct timers *timers;
 	const struct clock *clock;
-	struct mta_sts *mta_sts; /* NULL: nobody has a policy */
+	struct mta_sts *mta_sts;   /* NULL: nobody has a policy */
+	struct tls_memory *memory; /* NULL: nothing is learnt */
 };
 
 struct tls_lookup_question {

@@ -123,14 +123,17 @@ class DnsServer:
         self.port = free_udp_port()
         self.process = None
 
+    def write_zone(self, path, name, text):
+        path.write_text(f"$ORIGIN {name}.\n$TTL 60\n@ SOA ns.{name}. admin.{name}. 1 3600 900 86400 60\n@ NS ns.{name}.\n"
+                        f"ns A 127.0.0.1\n{text}")
+
     def start(self, zones):
         """zones: {"example.net": "@ MX 10 mx1\\nmx1 A 127.0.0.2\\n", ...}"""
         self.folder.mkdir(parents=True, exist_ok=True)
         listed = ""
         for name, text in zones.items():
             path = self.folder / f"{name}.zone"
-            path.write_text(f"$ORIGIN {name}.\n$TTL 60\n@ SOA ns.{name}. admin.{name}. 1 3600 900 86400 60\n@ NS ns.{name}.\n"
-                            f"ns A 127.0.0.1\n{text}")
+            self.write_zone(path, name, text)
             listed += f"  - domain: {name}\n    file: {path}\n"
         config = self.folder / "knot.conf"
         config.write_text(f"server:\n  rundir: {self.folder}\n  listen: 127.0.0.1@{self.port}\n  udp-workers: 1\n"
