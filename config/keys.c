@@ -100,9 +100,9 @@ static const struct config_key root_keys[] = {
 
 {"bounce.mode",      CONFIG_WORD,     AT(bounce.mode),       "mail", config_words_bounce_mode, 0, "how a sender hears that mail failed"},
 {"bounce.to",        CONFIG_MAILBOX,  AT(bounce.to),         NULL, NULL, 0, "mailbox that gets bounces instead of the sender"},
-{"webhook.url",      CONFIG_URL,      AT(webhook.url),       NULL, NULL, KEY_LATER, "where to post events"},
-{"webhook.secret_file", CONFIG_SECRET, AT(webhook.secret),   NULL, NULL, KEY_LATER, "file of the secret that signs events"},
-{"webhook.events",   CONFIG_WORD,     AT(webhook.events),    "delivered, deferred, failed, alert", config_words_event, KEY_LIST | KEY_LATER, "events to post"},
+{"webhook.url",      CONFIG_URL,      AT(webhook.url),       NULL, NULL, 0, "where to post events"},
+{"webhook.secret_file", CONFIG_SECRET, AT(webhook.secret),   NULL, NULL, 0, "file of the secret that signs events"},
+{"webhook.events",   CONFIG_WORD,     AT(webhook.events),    "delivered, deferred, failed, alert", config_words_event, KEY_LIST, "events to post"},
 {"log.format",       CONFIG_WORD,     AT(log.format),        "text", config_words_log_format, 0, "form of log lines"},
 {"log.level",        CONFIG_WORD,     AT(log.level),         "info", config_words_log_level, 0, "least urgent lines to write"},
 {"log.addresses",    CONFIG_WORD,     AT(log.addresses),     "full", config_words_log_addresses, 0, "how much of mail addresses is logged"},

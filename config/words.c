@@ -54,8 +54,8 @@ const struct config_word config_words_ip[] = {
 	END};
 const struct config_word config_words_bounce_mode[] = {
 	WORD("mail", CONFIG_BOUNCE_MAIL),
-	LATER("webhook", CONFIG_BOUNCE_WEBHOOK),
-	LATER("both", CONFIG_BOUNCE_BOTH),
+	WORD("webhook", CONFIG_BOUNCE_WEBHOOK),
+	WORD("both", CONFIG_BOUNCE_BOTH),
 	WORD("none", CONFIG_BOUNCE_NONE),
 	END};
 const struct config_word config_words_long_lines[] = {

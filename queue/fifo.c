@@ -59,6 +59,7 @@ struct fifo {
 	struct list gathered, unsynced; /* not yet written; written to the active file */
 	size_t memory, memory_max;	/* of both */
 	unsigned failures;
+	uint64_t lost;
 	uint64_t token, last_token; /* token 0: no sync runs */
 	uint64_t sync_target;	    /* of the sync that runs; 0: it is the directory's */
 	uint32_t sync_items;	    /* so many of `unsynced` are done with it */
@@ -244,7 +245,7 @@ static void fail(struct fifo *fifo)
 	list_init(&lost);
 	for (struct list *node; (node = list_pop(&fifo->gathered));)
 		list_append(&lost, node);
-	for (struct list *node; (node = list_pop(&lost));)
+	for (struct list *node; (node = list_pop(&lost)); fifo->lost++)
 		finish(fifo, CONTAINER_OF(node, struct item, node), ERR_IO);
 }
 
@@ -362,6 +363,11 @@ bool fifo_is_synced(const struct fifo *fifo)
 uint64_t fifo_bytes(const struct fifo *fifo)
 {
 	return used_bytes(fifo);
+}
+
+uint64_t fifo_lost_count(const struct fifo *fifo)
+{
+	return fifo->lost;
 }
 
 /* ---- the position ---- */

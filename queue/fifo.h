@@ -32,8 +32,8 @@
 #include "queue/disk.h"
 
 #define FIFO_RECORD_MAX (64 * 1024)
-/* The bit of all its tokens, so that one helper can serve journal and FIFO. */
-#define FIFO_TOKEN (UINT64_C(1) << 63)
+/* The bit of all its tokens, so that one helper can serve the journal and others. */
+#define FIFO_TOKEN (UINT64_C(1) << 62)
 
 struct fifo;
 
@@ -79,5 +79,7 @@ size_t fifo_read(struct fifo *fifo, struct fifo_item *items, size_t max, struct 
 void fifo_drop(struct fifo *fifo, const struct fifo_item *item);
 /* Bytes of files in use; for people. */
 uint64_t fifo_bytes(const struct fifo *fifo);
+/* Records that the disk did not take, since it was opened. */
+uint64_t fifo_lost_count(const struct fifo *fifo);
 
 #endif

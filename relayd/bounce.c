@@ -14,7 +14,18 @@ struct bounce {
 	struct notices *notices;
 	struct config *config;
 	struct gathering *gatherings; /* by message id */
+	struct list parts;
 	bool is_hurried;
+};
+
+/* Mail and events for one request: `done` comes when all of them are safe. */
+struct parts {
+	struct list node;
+	struct bounce *bounce;
+	uint32_t pending;
+	enum err_code result;
+	void (*done)(void *ctx, enum err_code result);
+	void *ctx;
 };
 
 /* A message whose sender has just been told of some recipients, while others are still under way. */
@@ -43,6 +54,7 @@ struct bounce *bounce_new(const struct bounce_options *options)
 	struct notices_options noticing = {options->queue, options->clock, options->rng, options->log, options->signer};
 
 	bounce->options = *options;
+	list_init(&bounce->parts);
 	bounce->notices = notices_new(&noticing);
 	return bounce;
 }
@@ -64,6 +76,12 @@ void bounce_free(struct bounce **bounce)
 		return;
 	while ((*bounce)->gatherings)
 		gathering_free((*bounce)->gatherings);
+	for (struct list *node; (node = list_pop(&(*bounce)->parts));) {
+		struct parts *parts = CONTAINER_OF(node, struct parts, node);
+		if ((*bounce)->options.webhook)
+			webhook_forget((*bounce)->options.webhook, parts);
+		free(parts);
+	}
 	notices_free(&(*bounce)->notices);
 	config_free(&(*bounce)->config);
 	free(*bounce);
@@ -294,27 +312,117 @@ void bounce_hurry(struct bounce *bounce)
 		on_gathered(gathering);
 }
 
-void bounce_send(struct bounce *bounce, const struct queue_message *message, const struct job_failure *failures,
-		 uint32_t count, void (*done)(void *done_ctx, enum err_code result), void *done_ctx)
+/* ---- the webhook ---- */
+
+static void end_part(struct parts *parts)
 {
-	struct telling *telling = xmalloc(sizeof(*telling)), wanted = {{0}, message, failures, count, done, done_ctx};
-	const char *why_not = silence(bounce, &wanted);
+	void (*done)(void *ctx, enum err_code result) = parts->done;
+	enum err_code result = parts->result;
+	void *ctx = parts->ctx;
+
+	if (--parts->pending > 0)
+		return;
+	list_remove(&parts->node);
+	free(parts);
+	done(ctx, result);
+}
+
+static void on_mailed(void *ctx, enum err_code result)
+{
+	struct parts *parts = ctx;
+
+	if (result != 0)
+		parts->result = result;
+	end_part(parts);
+}
+
+/* Told on the side, beside mail: what becomes of it is the webhook's matter. */
+static void on_event_stored(void *ctx, enum err_code result)
+{
+	(void)result;
+	end_part(ctx);
+}
+
+static bool is_by_webhook(const struct bounce *bounce)
+{
+	return bounce->config->bounce.mode == CONFIG_BOUNCE_WEBHOOK ||
+	       bounce->config->bounce.mode == CONFIG_BOUNCE_BOTH;
+}
+
+static int tell_event(struct bounce *bounce, struct parts *parts, const struct queue_message *message,
+		      const struct job_failure *failure)
+{
+	bool must = is_by_webhook(bounce), is_told;
+	struct event_outcome event = {.message = message,
+				      .recipient = failure->index,
+				      .outcome = &failure->outcome,
+				      .relayhost = failure->relayhost,
+				      .attempts = message->status[failure->index].attempts + 1,
+				      .now_wall = clock_wall_ms(bounce->options.clock)};
+	int rc = webhook_tell_outcome(bounce->options.webhook, &event, must, &is_told,
+				      must ? on_mailed : on_event_stored, parts);
+
+	if (rc == 0 && is_told)
+		parts->pending++;
+	return must ? rc : 0;
+}
+
+/* ERR_...: an event that must be told has no room now. */
+static int tell_events(struct bounce *bounce, struct parts *parts, const struct queue_message *message,
+		       const struct job_failure *failures, uint32_t count)
+{
+	int rc = 0;
+
+	if (!bounce->options.webhook || kind_of(failures) != DSN_FAILED)
+		return 0;
+	for (uint32_t i = 0; rc == 0 && i < count; i++)
+		rc = tell_event(bounce, parts, message, &failures[i]);
+	return rc;
+}
+
+/* ---- mail ---- */
+
+static void send_mail(struct bounce *bounce, const struct telling *wanted)
+{
+	struct telling *telling;
 	struct list alone;
 
-	if (why_not) {
-		free(telling);
-		log_event(bounce->options.log, LOG_INFO, "bounce_omitted", LOG_ID(message->id),
-			  LOG_STR("kind", dsn_kind_name(kind_of(failures))), LOG_INT("recipients", count),
-			  LOG_STR("text", why_not));
-		done(done_ctx, 0);
-		return;
-	}
-	*telling = wanted;
-	if (kind_of(failures) == DSN_FAILED) {
+	telling = xmalloc(sizeof(*telling));
+	*telling = *wanted;
+	if (kind_of(wanted->failures) == DSN_FAILED) {
 		tell_failure(bounce, telling);
 		return;
 	}
 	list_init(&alone);
 	list_append(&alone, &telling->node);
 	send_all(bounce, &alone);
+}
+
+static void omit_mail(struct bounce *bounce, const struct telling *telling, const char *why)
+{
+	log_event(bounce->options.log, LOG_INFO, "bounce_omitted", LOG_ID(telling->message->id),
+		  LOG_STR("kind", dsn_kind_name(kind_of(telling->failures))), LOG_INT("recipients", telling->count),
+		  LOG_STR("text", why));
+}
+
+void bounce_send(struct bounce *bounce, const struct queue_message *message, const struct job_failure *failures,
+		 uint32_t count, void (*done)(void *done_ctx, enum err_code result), void *done_ctx)
+{
+	struct parts *parts = xcalloc(1, sizeof(*parts));
+	struct telling telling = {{0}, message, failures, count, on_mailed, parts};
+	const char *why_not = silence(bounce, &telling);
+	int rc;
+
+	*parts = (struct parts){.bounce = bounce, .pending = 1, .done = done, .ctx = done_ctx};
+	list_append(&bounce->parts, &parts->node);
+	rc = tell_events(bounce, parts, message, failures, count);
+	if (rc == 0 && !why_not) {
+		send_mail(bounce, &telling);
+		return;
+	}
+	if (rc == 0)
+		omit_mail(bounce, &telling, why_not);
+	else
+		parts->result = (enum err_code)rc;
+	end_part(parts);
 }

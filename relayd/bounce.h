@@ -1,20 +1,23 @@
 /*
- * relayd/bounce.h - tells senders what became of their mail: DSNs (RFC 3461 to 3464) into the queue
+ * relayd/bounce.h - tells senders what became of their mail: DSNs (RFC 3461 to 3464) into the queue, and the webhook
  *
- * Decides whether one is due (NOTIFY, null reverse-path, bounce.mode) and to whom (bounce.to), and has relayd/notice.h
- * make it. Whoever asks records the original's outcome only after `done` said 0: so a crash in between tells the sender
- * twice at worst, and never not at all.
+ * Decides whether a DSN is due (NOTIFY, null reverse-path, bounce.mode) and to whom (bounce.to), and has
+ * relayd/notice.h make it. Failures are also told to the webhook, if it wants them or bounce.mode says so. Whoever asks
+ * records the original's outcome only after `done` said 0: so a crash in between tells the sender twice at worst, and
+ * never not at all.
  *
  * NOBODY   Null reverse-path, NOTIFY that does not ask for it, bounce.mode without mail: a log line, and done.
- * STORMS   One message that fails for a thousand recipients one by one is told of at once for the first of them, and
- *          then at most once a minute for all that came meanwhile, or when its last recipient has ended. What waits for
- *          that is not recorded yet.
+ * WEBHOOK  Its events are stored before `done`. Where the webhook is all there is (bounce.mode: webhook or both), an
+ * event that cannot be stored now makes the recipient wait; otherwise it is dropped and counted. STORMS   One message
+ * that fails for a thousand recipients one by one is told of at once for the first of them, and then at most once a
+ * minute for all that came meanwhile, or when its last recipient has ended. What waits for that is not recorded yet.
  */
 #ifndef RELAYD_BOUNCE_H
 #define RELAYD_BOUNCE_H
 
 #include "relayd/job.h"
 #include "relayd/notice.h"
+#include "relayd/webhook.h"
 
 struct bounce;
 
@@ -24,12 +27,13 @@ struct bounce_options {
 	const struct clock *clock;
 	struct rng *rng;
 	struct log *log;
-	struct signer *signer; /* NULL: nobody signs */
+	struct signer *signer;	 /* NULL: nobody signs */
+	struct webhook *webhook; /* NULL: there is none */
 };
 
 /* Copied; what it names outlives it. */
 struct bounce *bounce_new(const struct bounce_options *options);
-/* Before the queue and the signer. What is on its way into the queue stays; nobody is told any more. */
+/* Before the queue, the signer and the webhook. What is on its way into the queue stays; nobody is told any more. */
 void bounce_free(struct bounce **bounce);
 /* Takes a reference. */
 void bounce_configure(struct bounce *bounce, struct config *config);

@@ -28,12 +28,14 @@ struct health {
 	struct state alerts[ALERT_COUNT];
 	int64_t last_delivery_wall, started_wall;
 	int spool_fd; /* -1: nobody looks */
+	void (*on_change)(void *ctx, const struct health_alert *alert, bool is_active);
+	void *change_ctx;
 };
 
 const char *alert_name(enum alert alert)
 {
-	static const char *const names[ALERT_COUNT] = {"journal", "corruption", "relayhost",   "no_delivery",
-						       "oldest",  "disk",	"certificate", "signing", "tls"};
+	static const char *const names[ALERT_COUNT] = {"journal", "corruption",	 "relayhost", "no_delivery", "oldest",
+						       "disk",	  "certificate", "signing",   "tls",	     "webhook"};
 	return names[alert];
 }
 
@@ -42,7 +44,8 @@ struct health *health_new(struct log *log, struct metrics *metrics, const struct
 {
 	struct health *health = xcalloc(1, sizeof(*health));
 
-	*health = (struct health){log, metrics, clock, queue, destinations, {{0}}, 0, clock_wall_ms(clock), -1};
+	*health =
+	    (struct health){log, metrics, clock, queue, destinations, {{0}}, 0, clock_wall_ms(clock), -1, NULL, NULL};
 	for (int alert = 0; alert < ALERT_COUNT; alert++)
 		metrics_series(metrics, METRIC_ALERT_ACTIVE, alert_name(alert), NULL, NULL);
 	return health;
@@ -59,6 +62,22 @@ void health_watch_disk(struct health *health, int spool_fd)
 	health->spool_fd = spool_fd;
 }
 
+void health_on_change(struct health *health, void (*cb)(void *ctx, const struct health_alert *alert, bool is_active),
+		      void *ctx)
+{
+	health->on_change = cb;
+	health->change_ctx = ctx;
+}
+
+static void tell_change(struct health *health, enum alert alert)
+{
+	const struct state *state = &health->alerts[alert];
+
+	if (health->on_change)
+		health->on_change(health->change_ctx, &(struct health_alert){alert, state->text, state->since_wall},
+				  state->is_active);
+}
+
 void health_raise(struct health *health, enum alert alert, const char *text)
 {
 	struct state *state = &health->alerts[alert];
@@ -73,6 +92,7 @@ void health_raise(struct health *health, enum alert alert, const char *text)
 	series_set(metrics_series(health->metrics, METRIC_ALERT_ACTIVE, alert_name(alert), NULL, NULL), 1);
 	log_event(health->log, LOG_ERROR, "alert", LOG_STR("alert", alert_name(alert)), LOG_STR("state", "active"),
 		  LOG_STR("text", text));
+	tell_change(health, alert);
 }
 
 void health_end(struct health *health, enum alert alert)
@@ -85,6 +105,7 @@ void health_end(struct health *health, enum alert alert)
 	series_set(metrics_series(health->metrics, METRIC_ALERT_ACTIVE, alert_name(alert), NULL, NULL), 0);
 	log_event(health->log, LOG_INFO, "alert", LOG_STR("alert", alert_name(alert)), LOG_STR("state", "over"),
 		  LOG_INT("seconds", (clock_wall_ms(health->clock) - state->since_wall) / 1000));
+	tell_change(health, alert);
 }
 
 void health_note_delivery(struct health *health)

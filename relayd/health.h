@@ -24,6 +24,7 @@ enum alert {
 	ALERT_CERTIFICATE, /* expires within 14 days */
 	ALERT_SIGNING,	   /* messages are refused because they cannot be signed */
 	ALERT_TLS,	   /* a host that has had verified TLS is without it */
+	ALERT_WEBHOOK,	   /* the webhook takes no events, or events have been dropped */
 	ALERT_COUNT,
 };
 const char *alert_name(enum alert alert);
@@ -56,5 +57,8 @@ struct health_alert {
 };
 /* The active ones; returns how many were filled in. */
 size_t health_alerts(const struct health *health, struct health_alert out[ALERT_COUNT]);
+/* `cb` hears of each begin and end, after it was logged. */
+void health_on_change(struct health *health, void (*cb)(void *ctx, const struct health_alert *alert, bool is_active),
+		      void *ctx);
 
 #endif

@@ -21,6 +21,7 @@ struct job_failure {
 	uint32_t index;
 	struct outcome outcome;
 	int64_t attempted_wall; /* 0: no attempt led to it, or it is not known when */
+	char relayhost[48];	/* that was tried; "": none */
 };
 
 struct ticket {

@@ -28,7 +28,8 @@ static const double latency_seconds[] = {.25, 1, 5, 15, 60, 300, 900, 3600, 1440
 static const double size_bytes[] = {1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 0};
 
 static const struct family families[METRIC_COUNT] = {
-    [METRIC_BUILD_INFO] = {"relayd_build_info", GAUGE, {"version", "revision", "gnutls"}, "Version of relayd, always 1.", NULL},
+    [METRIC_BUILD_INFO] =
+	{"relayd_build_info", GAUGE, {"version", "revision", "gnutls"}, "Version of relayd, always 1.", NULL},
     [METRIC_SUBMISSIONS] = {"relayd_submissions_total",
 			    COUNTER,
 			    {"listener", "user", "result"},
@@ -110,6 +111,11 @@ static const struct family families[METRIC_COUNT] = {
 				    {0},
 				    "When the configuration was last loaded.",
 				    NULL},
+    [METRIC_WEBHOOK_EVENTS] = {"relayd_webhook_events_total",
+			       COUNTER,
+			       {"result"},
+			       "Events for the webhook: sent, or given up (expired, refused), dropped (full) or lost.",
+			       NULL},
     [METRIC_LOG_LINES_DROPPED] =
 	{"relayd_log_lines_dropped_total", COUNTER, {0}, "Log lines lost because the log's target was blocked.", NULL},
     [METRIC_LOOP_TURN_MAX] =

@@ -20,6 +20,7 @@
 #include "relayd/sandbox.h"
 #include "relayd/scheduler.h"
 #include "relayd/web.h"
+#include "relayd/webhook.h"
 
 #include <gnutls/gnutls.h>
 #include <signal.h>
@@ -60,6 +61,7 @@ struct relayd {
 	struct recent *recent;
 	struct report *report;
 	struct bounce *bounce;
+	struct webhook *webhook;
 	struct scheduler *scheduler;
 	struct destinations *destinations;
 	struct deliveries *deliveries;
@@ -159,6 +161,7 @@ static void apply_config(struct relayd *r)
 	for (size_t i = 0; i < r->config->relayhost_count; i++)
 		report_add_relayhost(r->report, r->config->relayhosts[i].name);
 	rates_configure(r->rates, r->config);
+	webhook_commit(r->webhook, r->config);
 	bounce_configure(r->bounce, r->config);
 	destinations_set_limits(r->destinations, connections_max(r), (unsigned)r->config->delivery.per_destination);
 	deliveries_configure(r->deliveries, r->config, r->tls_policy);
@@ -170,7 +173,7 @@ static void apply_config(struct relayd *r)
 static int reload_parts(struct relayd *r, struct config *fresh, struct tls_policy **policy, struct err *err)
 {
 	*policy = tls_policy_new(fresh, err);
-	if (!*policy || helpers_stage(r->helpers, fresh, err) != 0)
+	if (!*policy || webhook_stage(r->webhook, fresh, err) != 0 || helpers_stage(r->helpers, fresh, err) != 0)
 		return ERR_CONFIG;
 	if (listeners_configure(r->listeners, fresh, helpers_user_count(r->helpers) > 0, err) != 0 ||
 	    signer_configure(r->signer, fresh, err) != 0) {
@@ -226,7 +229,7 @@ static void on_disk_done(void *ctx, const struct disk_done *done)
 {
 	struct relayd *r = ctx;
 
-	if (!memos_on_disk_done(r->memos, done))
+	if (!memos_on_disk_done(r->memos, done) && !(r->webhook && webhook_on_disk_done(r->webhook, done)))
 		queue_on_disk_done(r->queue, done);
 }
 
@@ -281,6 +284,24 @@ static void route(void *ctx, const struct queue_envelope *envelope, uint32_t rec
 	router_decide(r->config, rng_system(), &question, out, NULL);
 }
 
+/* Failures are told before they are recorded: relayd/bounce.c. */
+static void tell_webhook(struct relayd *r, const struct queue_message *message, uint32_t recipient,
+			 const struct destination *destination, const struct outcome *outcome, uint32_t attempts,
+			 int64_t next_wall)
+{
+	bool is_relayhost = destination && destination->id.kind == DESTINATION_RELAYHOST;
+	struct event_outcome event = {message,
+				      recipient,
+				      outcome,
+				      is_relayhost ? destination->id.name : "",
+				      attempts,
+				      next_wall,
+				      clock_wall_ms(r->clock)};
+
+	if (outcome->kind != OUTCOME_FAILED && outcome->kind != OUTCOME_EXPIRED)
+		webhook_tell_outcome(r->webhook, &event, false, NULL, NULL, NULL);
+}
+
 static void report(void *ctx, const struct queue_message *message, uint32_t recipient,
 		   const struct destination *destination, const struct outcome *outcome, uint32_t attempts,
 		   int64_t next_wall)
@@ -292,6 +313,7 @@ static void report(void *ctx, const struct queue_message *message, uint32_t reci
 		recent_add(r->recent, message, recipient, outcome, attempts, clock_wall_ms(r->clock));
 	if (outcome->kind == OUTCOME_DELIVERED)
 		health_note_delivery(r->health);
+	tell_webhook(r, message, recipient, destination, outcome, attempts, next_wall);
 }
 
 static void bounce(void *ctx, const struct queue_message *message, const struct job_failure *failures, uint32_t count,
@@ -306,6 +328,33 @@ static void on_destination_health(void *ctx, struct destination *destination)
 
 	report_health(r->report, destination);
 	health_look(r->health);
+}
+
+static void on_alert(void *ctx, const struct health_alert *alert, bool is_active)
+{
+	struct relayd *r = ctx;
+	struct event_alert event = {.alert = alert_name(alert->alert),
+				    .text = alert->text,
+				    .is_active = is_active,
+				    .since_wall = alert->since_wall,
+				    .now_wall = clock_wall_ms(r->clock)};
+
+	webhook_tell_alert(r->webhook, &event);
+}
+
+static void on_webhook_trouble(void *ctx, const char *text)
+{
+	struct relayd *r = ctx;
+
+	if (text)
+		health_raise(r->health, ALERT_WEBHOOK, text);
+	else
+		health_end(r->health, ALERT_WEBHOOK);
+}
+
+static void on_events_corruption(void *ctx, const char *text)
+{
+	on_corruption(ctx, 0, text);
 }
 
 static void on_rate_wait(void *ctx, enum rate_scope scope)
@@ -496,8 +545,30 @@ static void make_tls_knowledge(struct relayd *r)
 	r->mta_sts = mta_sts_new(&options);
 }
 
+static int make_webhook(struct relayd *r, struct err *err)
+{
+	struct webhook_options options = {.loop = r->loop,
+					  .clock = r->clock,
+					  .rng = rng_system(),
+					  .log = r->log,
+					  .metrics = r->metrics,
+					  .https = r->https,
+					  .spool_fd = r->spool_fd,
+					  .async = r->config->helpers == 0 ? NULL : helpers_disk_async(r->helpers),
+					  .ctx = r,
+					  .on_trouble = on_webhook_trouble,
+					  .on_corruption = on_events_corruption};
+
+	r->webhook = webhook_new(&options);
+	if (webhook_stage(r->webhook, r->config, err) == 0)
+		return EX_OK;
+	return err->code == ERR_PERMISSION ? EX_NOPERM : err->code == ERR_IO ? EX_IOERR : EX_CONFIG;
+}
+
 static int start_parts(struct relayd *r, struct err *err)
 {
+	int rc;
+
 	r->dns = dns_loop_new(r->loop, r->config, r->clock, rng_system(), err);
 	if (!r->dns)
 		return EX_CONFIG;
@@ -513,10 +584,15 @@ static int start_parts(struct relayd *r, struct err *err)
 		return EX_CONFIG;
 	r->recent = recent_new();
 	r->report = report_new(r->log, r->metrics, r->clock);
-	r->bounce = bounce_new(&(struct bounce_options){r->loop, r->queue, r->clock, rng_system(), r->log, r->signer});
+	rc = make_webhook(r, err);
+	if (rc != EX_OK)
+		return rc;
+	r->bounce = bounce_new(
+	    &(struct bounce_options){r->loop, r->queue, r->clock, rng_system(), r->log, r->signer, r->webhook});
 	make_deliveries(r);
 	r->health = health_new(r->log, r->metrics, r->clock, r->queue, r->destinations);
 	health_watch_disk(r->health, r->spool_fd);
+	health_on_change(r->health, on_alert, r);
 	make_submissions(r);
 	make_control(r);
 	apply_config(r);
@@ -529,6 +605,7 @@ static void on_turn_end(void *ctx)
 	struct relayd *r = ctx;
 	int64_t next;
 
+	webhook_turn(r->webhook); /* events are written before the outcomes that they tell of */
 	queue_turn(r->queue);
 	scheduler_turn(r->scheduler);
 	next = queue_next_deadline_ms(r->queue);
@@ -717,7 +794,9 @@ static void finish(struct relayd *r)
 	until = loop_now_ms(r->loop) + JOURNAL_PATIENCE_MS;
 	queue_stop(r->queue);
 	loop_turn(r->loop, 0); /* what has just ended is freed in it */
-	while ((!queue_is_synced(r->queue) || scheduler_job_count(r->scheduler) > 0) && loop_now_ms(r->loop) < until)
+	while (
+	    (!queue_is_synced(r->queue) || !webhook_is_synced(r->webhook) || scheduler_job_count(r->scheduler) > 0) &&
+	    loop_now_ms(r->loop) < until)
 		loop_turn(r->loop, 100);
 	log_event(r->log, LOG_INFO, "stopped");
 	log_flush(r->log);
@@ -747,6 +826,7 @@ void relayd_free(struct relayd **relayd)
 	rates_free(&r->rates);
 	scheduler_free(&r->scheduler);
 	bounce_free(&r->bounce);
+	webhook_free(&r->webhook);
 	report_free(&r->report);
 	recent_free(&r->recent);
 	health_free(&r->health);

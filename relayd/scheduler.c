@@ -163,7 +163,11 @@ static void add(struct job_failure **items, uint32_t *count, const struct job_fa
 static void add_outcome(struct job_failure **items, uint32_t *count, const struct job *job, uint32_t i,
 			const struct outcome *outcome, int64_t now)
 {
-	add(items, count, &(struct job_failure){job->indexes[i], *outcome, job->destination ? now : 0});
+	struct job_failure told = {job->indexes[i], *outcome, job->destination ? now : 0, ""};
+
+	if (job->destination && job->destination->id.kind == DESTINATION_RELAYHOST)
+		snprintf(told.relayhost, sizeof(told.relayhost), "%.32s", job->destination->id.name);
+	add(items, count, &told);
 }
 
 static void record(struct scheduler *s, struct job *job, uint32_t index, const struct outcome *outcome,

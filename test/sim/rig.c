@@ -310,7 +310,7 @@ void rig_start(struct rig *rig)
 	open_queue(rig);
 	open_dns(rig);
 	rig->bounce = bounce_new(
-	    &(struct bounce_options){rig->loop, rig->queue, &rig->clock->clock, &rig->rng.rng, rig->log, NULL});
+	    &(struct bounce_options){rig->loop, rig->queue, &rig->clock->clock, &rig->rng.rng, rig->log, NULL, NULL});
 	bounce_configure(rig->bounce, rig->config);
 	make_deliveries(rig);
 	loop_add_turn_hook(rig->loop, on_turn_end, rig);

@@ -12,8 +12,8 @@ struct fixture {
 
 static void make_teller(struct relay *relay)
 {
-	struct bounce_options options = {relay->loop,	  relay->queue, &relay->clock.clock,
-					 &relay->rng.rng, relay->log,	NULL};
+	struct bounce_options options = {relay->loop, relay->queue, &relay->clock.clock, &relay->rng.rng, relay->log,
+					 NULL,	      NULL};
 
 	relay->teller = bounce_new(&options);
 	bounce_configure(relay->teller, relay->config);
@@ -403,13 +403,14 @@ static void expiry_tells_the_last_reply_and_the_time(void **state)
 	uint64_t id = submit_one(relay, "app@example.org", "joe@a.example", 0);
 	const char *text;
 
-	fake_finish(connect_to(relay, "mx:a.example"), &outcome);
-	fake_close(relay_connection(relay, 0));
-	relay_pass(relay, 61 * minute_ms);
-	while (is_queued(relay, id) && relay_connection(relay, 0)) {
-		fake_finish(connect_to(relay, "mx:a.example"), &outcome);
-		fake_close(relay_connection(relay, 0));
-		relay_turn(relay);
+	for (int minutes = 0; minutes < 70 && is_queued(relay, id); minutes++) {
+		if (relay_connection(relay, 0)) {
+			fake_session(relay_connection(relay, 0));
+			if (relay_connection(relay, 0)->job)
+				fake_finish(relay_connection(relay, 0), &outcome);
+			fake_close(relay_connection(relay, 0));
+		}
+		relay_pass(relay, minute_ms);
 	}
 	text = dsn_text(relay, "app@example.org");
 	assert_has(text, "Status: 5.4.7\r\n");
