@@ -86,7 +86,7 @@ static const struct config_key root_keys[] = {
 {"delivery.ca_file", CONFIG_PATH,     AT(delivery.ca_file),  NULL, NULL, 0, "trusted authorities; default: the system's"},
 {"https.ca_file",    CONFIG_PATH,     AT(https.ca_file),     NULL, NULL, 0, "trusted authorities of token endpoints, webhooks and MTA-STS policies; default: the system's"},
 
-{"retry.greylist",   CONFIG_DURATION, STEPS(CLASS_GREYLIST), "5m10s, 5m5s, 5m, 10m5s, 5m10s, 30m, 1h, 2h1m10s, 1h58m20s, 4h", STEP, KEY_LIST, "waits after a greylister's \"come back later\""},
+{"retry.greylist",   CONFIG_DURATION, STEPS(CLASS_GREYLIST), "5m10s, 5m10s, 7m40s, 12m20s, 13m40s, 16m20s, 1h, 2h, 2h, 4h", STEP, KEY_LIST, "waits after a greylister's \"come back later\""},
 {"retry.throttle",   CONFIG_DURATION, STEPS(CLASS_THROTTLE), "5m, 15m, 30m, 1h", STEP, KEY_LIST, "waits after \"too much, too fast\""},
 {"retry.auth",       CONFIG_DURATION, STEPS(CLASS_AUTH),     "1m, 2m, 5m, 10m", STEP, KEY_LIST, "waits while our account is in trouble"},
 {"retry.mailbox",    CONFIG_DURATION, STEPS(CLASS_MAILBOX),  "30m, 1h, 2h, 4h", STEP, KEY_LIST, "waits while a mailbox is full"},

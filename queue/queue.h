@@ -221,6 +221,8 @@ int64_t queue_next_due_wall(const struct queue *queue);
 size_t queue_take_due(struct queue *queue, uint64_t id, int64_t now_wall, uint32_t *indexes, size_t max);
 /* A taken recipient goes back untried, to wait until `next_wall`; memory only. Ends its being taken. */
 int queue_give_back(struct queue *queue, uint64_t id, uint32_t index, int64_t next_wall);
+/* A waiting recipient comes at `next_wall` if that is sooner; memory only. Harmless for one that does not wait. */
+int queue_hasten(struct queue *queue, uint64_t id, uint32_t index, int64_t next_wall);
 /* A popped message goes back whole, to be popped again at `next_wall` or when a recipient is due, whichever is later.
  */
 int queue_push_back(struct queue *queue, uint64_t id, int64_t next_wall);

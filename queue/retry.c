@@ -7,11 +7,11 @@
 #define MIN_SEC(m, s) SEC((m)*60 + (s))
 #define HOURS(h) SEC((h)*3600)
 
-/* Waits between visits; the visits after the first refusal then come at 5:10, 10:15, 15:15, 25:20, 30:30, 1:00:30,
- * 2:00:30, 4:01:40, 6:00:00 and every four hours: 25:20 and 30:30 are the two that OpenBSD's spamd needs. */
+/* Visits 5:10, 10:20, 18:00, 30:20, 44:00, 60:20 after the first refusal, then 2:00:20, 4:00:20, 6:00:20 and every four
+ * hours. OpenBSD's spamd (25 minutes) needs two: 30:20 and 44:00. */
 static const int64_t greylist_steps[] = {
-    MIN_SEC(5, 10), MIN_SEC(5, 5),  MIN_SEC(5, 0),    MIN_SEC(10, 5),	MIN_SEC(5, 10),
-    MIN_SEC(30, 0), MIN_SEC(60, 0), MIN_SEC(121, 10), MIN_SEC(118, 20), HOURS(4),
+    MIN_SEC(5, 10),  MIN_SEC(5, 10), MIN_SEC(7, 40), MIN_SEC(12, 20), MIN_SEC(13, 40),
+    MIN_SEC(16, 20), MIN_SEC(60, 0), HOURS(2),	     HOURS(2),	      HOURS(4),
 };
 static const int64_t throttle_steps[] = {MIN_SEC(5, 0), MIN_SEC(15, 0), MIN_SEC(30, 0), HOURS(1)};
 static const int64_t auth_steps[] = {MIN_SEC(1, 0), MIN_SEC(2, 0), MIN_SEC(5, 0), MIN_SEC(10, 0)};

@@ -6,8 +6,9 @@
  * time that the server itself named ("retry in 300 seconds") wins where it may be believed: greylist and throttle only,
  * once per recipient, clamped to 30 s .. 4 h, plus 5 to 15 s.
  *
- * The default greylist steps sit just past the delays that greylisters use (5, 10, 15, 25, 30, 60 minutes after the
- * first refusal), since a visit just before the end is a visit lost.
+ * The default greylist steps sit just past the delays that greylisters use (5, 10, 15, 30, 60 minutes after the first
+ * refusal), since a visit just before the end is a visit lost; and they widen by about a half each, which is what keeps
+ * the wait behind an unknown delay short for few visits. relayd/greylist.h learns the rest.
  */
 #ifndef QUEUE_RETRY_H
 #define QUEUE_RETRY_H

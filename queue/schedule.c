@@ -90,6 +90,20 @@ int queue_set_inflight(struct queue *queue, uint64_t id, uint32_t count)
 	return 0;
 }
 
+int queue_hasten(struct queue *queue, uint64_t id, uint32_t index, int64_t next_wall)
+{
+	struct slot *slot = queue_find(queue, id);
+
+	if (!slot || index >= slot->rcpt_count)
+		return ERR_NOT_FOUND;
+	if (rcpt_state(slot_rcpt(slot, index)) != RCPT_WAITING || slot_rcpt(slot, index)->next_wall <= next_wall)
+		return 0;
+	index_change_begin(queue->index, slot);
+	slot_rcpt_set(slot, index, RCPT_WAITING, next_wall);
+	index_change_end(queue->index, slot);
+	return 0;
+}
+
 int queue_flush(struct queue *queue, uint64_t id)
 {
 	struct slot *slot = queue_find(queue, id);

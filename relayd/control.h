@@ -55,6 +55,7 @@ struct control_options {
 	struct destinations *destinations;
 	struct pauses *pauses;
 	struct scheduler *scheduler;
+	struct greylist *greylist; /* NULL: nothing is learnt */
 	struct health *health;
 	struct recent *recent;
 	void *ctx; /* of the two below */

@@ -3,6 +3,7 @@
 
 #include "base/base.h"
 #include "base/msgid.h"
+#include "relayd/outcome.h"
 
 #include <stdio.h>
 
@@ -55,6 +56,22 @@ static bool why_not_now(struct control *control, const struct destination_id *id
 	return wait_ms > 0;
 }
 
+/* Where the time of the next attempt comes from. */
+static int why_greylist(struct control *control, const struct queue_recipient_status *status, char *out, size_t size)
+{
+	struct greylist_lesson lesson;
+
+	if (status->last && outcome_retry_hint_sec(status->last) > 0 && status->hint_used)
+		return snprintf(out, size, ", and said when");
+	if (!control->options.greylist || !status->last)
+		return 0;
+	greylist_look_up(control->options.greylist, status->last->host, &lesson);
+	if (lesson.accepted_ms == 0)
+		return 0;
+	return snprintf(out, size, "; %s has let others through after %lld s",
+			lesson.name, (long long)(lesson.accepted_ms + 999) / 1000);
+}
+
 /* Also that its destination is not tried before, which may be the whole reason of one that was never tried. */
 static json_t *why_of(struct control *control, const struct queue_message *message, uint32_t r)
 {
@@ -63,6 +80,8 @@ static json_t *why_of(struct control *control, const struct queue_message *messa
 	char text[DESTINATION_NAME_MAX + 512];
 	int len = snprintf(text, sizeof(text), "%s", why_texts[class < CLASS_COUNT ? class : CLASS_OTHER]);
 
+	if (class == CLASS_GREYLIST)
+		len += why_greylist(control, &message->status[r], text + len, sizeof(text) - (size_t)len);
 	control_route(control, &message->envelope, r, &targets);
 	for (size_t i = 0; i < targets.count; i++)
 		if (why_not_now(control, &targets.targets[i], text + len, sizeof(text) - (size_t)len))

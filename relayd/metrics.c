@@ -26,6 +26,7 @@ static const double fast_seconds[] = {.0005, .001, .0025, .005, .01, .025, .05, 
 static const double attempt_seconds[] = {.001, .005, .025, .1, .5, 1, 5, 30, 120, 600, 0};
 static const double latency_seconds[] = {.25, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400, 0};
 static const double size_bytes[] = {1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 0};
+static const double greylist_seconds[] = {60, 120, 300, 330, 600, 900, 1200, 1800, 3600, 7200, 14400, 43200, 0};
 
 static const struct family families[METRIC_COUNT] = {
     [METRIC_BUILD_INFO] =
@@ -85,6 +86,16 @@ static const struct family families[METRIC_COUNT] = {
 				 {"scope"},
 				 "Messages that had to wait for a rate, or a user's that were put off.",
 				 NULL},
+    [METRIC_GREYLIST_WAIT] = {"relayd_greylist_wait_seconds",
+			      HISTOGRAM,
+			      {0},
+			      "From the first refusal of a greylisted recipient to its delivery.",
+			      greylist_seconds},
+    [METRIC_GREYLIST_HINTS] = {"relayd_greylist_hints_total",
+			       COUNTER,
+			       {"used"},
+			       "Refusals by greylisters that said when to come back; used: we did so.",
+			       NULL},
     [METRIC_CONNECTIONS] = {"relayd_connections", GAUGE, {"direction"}, "Open SMTP connections.", NULL},
     [METRIC_TLS_HANDSHAKES] = {"relayd_tls_handshakes_total",
 			       COUNTER,

@@ -47,6 +47,7 @@ struct relayd {
 	struct memos *memos;
 	struct pauses *pauses;
 	struct rates *rates;
+	struct greylist *greylist;
 	struct net *net;
 	struct dns_loop *dns;
 	struct resolver *resolver;
@@ -460,6 +461,8 @@ static void make_deliveries(struct relayd *r)
 	    .log = r->log,
 	    .tls = {dns_loop_dns(r->dns), loop_timers(r->loop), r->clock, r->mta_sts, r->tls_memory},
 	};
+	struct greylist_options learning = {
+	    .memos = r->memos, .metrics = r->metrics, .rng = rng_system(), .release = scheduler_release};
 	struct destinations_options options = {.loop = r->loop,
 					       .queue = r->queue,
 					       .clock = r->clock,
@@ -472,6 +475,9 @@ static void make_deliveries(struct relayd *r)
 	options.rates = r->rates;
 	r->deliveries = deliveries_new(&delivering);
 	r->scheduler = scheduler_new(&scheduling);
+	learning.ctx = r->scheduler;
+	r->greylist = greylist_new(&learning, clock_wall_ms(r->clock));
+	scheduler_set_greylist(r->scheduler, r->greylist);
 	scheduler_destination_events(r->scheduler, &options.events);
 	options.events.on_health = on_destination_health;
 	options.events.on_rate_wait = on_rate_wait;
@@ -509,6 +515,7 @@ static void make_control(struct relayd *r)
 					  .destinations = r->destinations,
 					  .pauses = r->pauses,
 					  .scheduler = r->scheduler,
+					  .greylist = r->greylist,
 					  .health = r->health,
 					  .recent = r->recent,
 					  .ctx = r,
@@ -825,6 +832,7 @@ void relayd_free(struct relayd **relayd)
 	pauses_free(&r->pauses);
 	rates_free(&r->rates);
 	scheduler_free(&r->scheduler);
+	greylist_free(&r->greylist);
 	bounce_free(&r->bounce);
 	webhook_free(&r->webhook);
 	report_free(&r->report);

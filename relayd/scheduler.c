@@ -80,6 +80,11 @@ void scheduler_set_destinations(struct scheduler *s, struct destinations *destin
 	s->options.destinations = destinations;
 }
 
+void scheduler_set_greylist(struct scheduler *s, struct greylist *greylist)
+{
+	s->options.greylist = greylist;
+}
+
 unsigned scheduler_job_count(const struct scheduler *s)
 {
 	return s->jobs;
@@ -170,6 +175,25 @@ static void add_outcome(struct job_failure **items, uint32_t *count, const struc
 	add(items, count, &told);
 }
 
+static void note_end(struct scheduler *s, uint64_t id, uint32_t index, const struct outcome *outcome)
+{
+	if (!s->options.greylist)
+		return;
+	if (outcome->kind == OUTCOME_DELIVERED)
+		greylist_passed(s->options.greylist, id, index, now_wall(s));
+	else if (outcome->kind != OUTCOME_DEFERRED)
+		greylist_forget(s->options.greylist, id, index);
+	else if (outcome->class != CLASS_GREYLIST)
+		greylist_set_aside(s->options.greylist, id, index);
+}
+
+void scheduler_release(void *ctx, uint64_t id, uint32_t recipient)
+{
+	struct scheduler *s = ctx;
+
+	queue_hasten(s->options.queue, id, recipient, now_wall(s));
+}
+
 static void record(struct scheduler *s, struct job *job, uint32_t index, const struct outcome *outcome,
 		   int64_t next_wall, bool hint_used)
 {
@@ -177,6 +201,7 @@ static void record(struct scheduler *s, struct job *job, uint32_t index, const s
 	struct queue_result result = {outcome, message->status[index].attempts + 1, next_wall, hint_used};
 
 	queue_record_result(s->options.queue, message->id, index, &result);
+	note_end(s, message->id, index, outcome);
 	s->options.report(s->options.ctx, message, index, job->destination, outcome, result.attempts, next_wall);
 }
 
@@ -247,8 +272,15 @@ static void defer(struct scheduler *s, struct job *job, const struct job_failure
 	struct retry_input input = {outcome->class, status->attempts + 1, 1000ll * outcome_retry_hint_sec(outcome),
 				    status->hint_used};
 	bool hint_taken = false;
-	int64_t next = now + delay(s, job, &input, &hint_taken);
+	int64_t wait = delay(s, job, &input, &hint_taken), next;
 
+	if (s->options.greylist && outcome->class == CLASS_GREYLIST) {
+		struct greylist_refusal refusal = {
+		    outcome->host, message->id, deferral->index, status->reason == CLASS_GREYLIST, input.hint_ms > 0,
+		    hint_taken,	   wait};
+		wait = greylist_refused(s->options.greylist, &refusal, now);
+	}
+	next = now + wait;
 	/* The last look is at the end of its lifetime, so that the sender hears of it then. */
 	next = MIN(next, message->envelope.expires_wall);
 	record(s, job, deferral->index, outcome, next, status->hint_used || hint_taken);

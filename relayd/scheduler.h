@@ -18,6 +18,7 @@
 #include "queue/queue.h"
 #include "queue/retry.h"
 #include "relayd/destination.h"
+#include "relayd/greylist.h"
 #include "relayd/job.h"
 #include "relayd/loop.h"
 
@@ -36,6 +37,7 @@ struct scheduler_options {
 	struct loop *loop;
 	struct queue *queue;
 	struct destinations *destinations;
+	struct greylist *greylist; /* NULL: nothing is learnt */
 	const struct clock *clock;
 	struct rng *rng;
 	void *ctx;
@@ -77,6 +79,9 @@ unsigned scheduler_bounce_count(const struct scheduler *scheduler);
 
 /* For destinations: struct destination_events with the scheduler behind it; on_health is left to the caller. */
 void scheduler_destination_events(struct scheduler *scheduler, struct destination_events *events);
+/* For struct greylist_options; `ctx` is the scheduler: a recipient that waits is due now. */
+void scheduler_release(void *ctx, uint64_t id, uint32_t recipient);
+void scheduler_set_greylist(struct scheduler *scheduler, struct greylist *greylist);
 /* destinations_new() needs the events, the scheduler needs the destinations. */
 void scheduler_set_destinations(struct scheduler *scheduler, struct destinations *destinations);
 

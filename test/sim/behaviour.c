@@ -157,16 +157,20 @@ static int64_t wait_of(struct peer *peer, struct triplet *triplet)
 	return MAX(triplet->first_ms + domain->delay_ms - now, 0);
 }
 
-/* RETRY.md's contract: after a first refusal the next visit is in 5:10, or when the hint says, and some seconds. */
+/* After a first refusal, and before anything has been learnt, the next visit is in 5:10, or when the hint says, and some
+ * seconds. */
 static void expect_return(struct peer *peer, const char *address, int64_t from_ms, int64_t until_ms)
 {
 	struct truth_rcpt *rcpt = ledger_find_rcpt(peer->world->ledger, slice_of_str(address));
+	struct domain *domain = peer->host->domain;
 	int64_t now = peer->world->clock->mono;
 
-	if (!rcpt || rcpt->attempts > 0 || !peer->world->checks_returns || peer->is_orphan)
+	domain->greylisted++;
+	if (!rcpt || rcpt->attempts > 0 || !peer->world->checks_returns || peer->is_orphan || domain->has_let_through)
 		return;
 	rcpt->come_from_ms = now + from_ms;
-	rcpt->come_until_ms = now + until_ms + 30 * SEC_MS;
+	/* And one each ten seconds, of those that wait there. */
+	rcpt->come_until_ms = now + until_ms + 30 * SEC_MS + domain->greylisted * 10 * SEC_MS;
 }
 
 static void greylist_rcpt(struct peer *peer, const char *address, struct say *say)
@@ -180,8 +184,10 @@ static void greylist_rcpt(struct peer *peer, const char *address, struct say *sa
 	    "451 Temporary failure, please try again later.",
 	};
 
-	if (wait == 0)
+	if (wait == 0) {
+		domain->has_let_through = true;
 		return;
+	}
 	if (domain->behaviour == GREYLIST_HINT) {
 		int64_t sec = (wait + 999) / 1000;
 		say->takes = false;
@@ -206,8 +212,10 @@ static void greylist_content(struct peer *peer, struct say *say)
 
 	for (unsigned i = 0; i < peer->rcpt_count; i++)
 		all += hash_person(2, peer->rcpts[i]);
-	if (wait_of(peer, find_triplet(peer->host->domain, key ^ all)) == 0)
+	if (wait_of(peer, find_triplet(peer->host->domain, key ^ all)) == 0) {
+		peer->host->domain->has_let_through = true;
 		return;
+	}
 	reply(say, "451 4.7.1 Try again later");
 	for (unsigned i = 0; i < peer->rcpt_count; i++)
 		expect_return(peer, peer->rcpts[i], 310 * SEC_MS, 325 * SEC_MS);

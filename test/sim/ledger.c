@@ -509,6 +509,12 @@ void ledger_on_flush(struct ledger *ledger, struct truth_message *message)
 	}
 }
 
+void ledger_on_hastened(struct ledger *ledger, struct truth_rcpt *rcpt)
+{
+	ledger_trace(ledger, rcpt->message->serial, "relay: another has passed, %s is tried now", rcpt->address);
+	rcpt->not_before_wall = rcpt->come_until_ms = 0;
+}
+
 void ledger_on_synced(struct ledger *ledger)
 {
 	for (size_t i = 0; i < ledger->pending_count; i++) {

@@ -135,6 +135,8 @@ bool ledger_on_bounce(struct ledger *ledger, const struct queue_message *message
 void ledger_on_bounced(struct ledger *ledger, uint32_t serial, uint32_t index);
 /* An operator wants it to be tried now. */
 void ledger_on_flush(struct ledger *ledger, struct truth_message *message);
+/* The relay has learnt that this one may come sooner. */
+void ledger_on_hastened(struct ledger *ledger, struct truth_rcpt *rcpt);
 /* Everything that was reported so far is on stable storage. */
 void ledger_on_synced(struct ledger *ledger);
 /* The relay will be away: nobody comes back when he should. */

@@ -34,6 +34,7 @@ struct rig {
 	struct queue *queue;
 	struct bounce *bounce;
 	struct scheduler *scheduler;
+	struct greylist *greylist;
 	struct destinations *destinations;
 	struct deliveries *deliveries;
 	struct list bouncing; /* struct bouncing */
@@ -205,6 +206,24 @@ static void on_health(void *ctx, struct destination *destination)
 		     destination->trouble.kind == OUTCOME_NONE ? "well" : "in trouble:", destination->trouble.text);
 }
 
+/* One of the same operator has passed. */
+static void release_greylisted(void *ctx, uint64_t id, uint32_t recipient)
+{
+	struct rig *rig = ctx;
+	struct queue_message message;
+
+	if (queue_read_envelope(rig->queue, id, 0, &message) != 0)
+		return;
+	if (message.status[recipient].state == QUEUE_WAITING) {
+		struct truth_rcpt *rcpt =
+		    ledger_find_rcpt(rig->ledger, message.envelope.recipients[recipient].address);
+		if (rcpt)
+			ledger_on_hastened(rig->ledger, rcpt);
+	}
+	queue_message_free(&message);
+	scheduler_release(rig->scheduler, id, recipient);
+}
+
 /* ---- start ---- */
 
 static void open_queue(struct rig *rig)
@@ -264,11 +283,14 @@ static void make_deliveries(struct rig *rig)
 					       .clock = &rig->clock->clock,
 					       .connections_max = rig->options.connections,
 					       .per_destination_max = rig->options.per_destination};
+	struct greylist_options learning = {.rng = &rig->rng.rng, .ctx = rig, .release = release_greylisted};
 	struct retry_policy policy;
 
 	rig->deliveries = deliveries_new(&delivering);
 	deliveries_configure(rig->deliveries, rig->config, rig->tls_policy);
 	rig->scheduler = scheduler_new(&scheduling);
+	rig->greylist = greylist_new(&learning, rig->clock->wall);
+	scheduler_set_greylist(rig->scheduler, rig->greylist);
 	scheduler_destination_events(rig->scheduler, &options.events);
 	options.events.on_health = on_health;
 	options.events.health_ctx = rig;
@@ -339,6 +361,7 @@ static void drop_parts(struct rig *rig)
 	deliveries_free(&rig->deliveries);
 	destinations_free(&rig->destinations);
 	scheduler_free(&rig->scheduler);
+	greylist_free(&rig->greylist);
 	bounce_free(&rig->bounce);
 	drop_bouncing(rig);
 	mx_free(&rig->mx);

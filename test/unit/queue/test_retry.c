@@ -19,7 +19,7 @@ static int64_t delay(const struct retry_policy *policy, enum failure_class class
 /* The visits after the first refusal, each just past a delay that greylisters use. */
 static void greylist_visits_come_when_they_should(void **state)
 {
-	static const int64_t visits[] = {310, 615, 915, 1520, 1830, 3630, 7230, 14500, 21600, 36000};
+	static const int64_t visits[] = {310, 620, 1080, 1820, 2640, 3620, 7220, 14420, 21620, 36020};
 	struct retry_policy policy;
 
 	(void)state;
