@@ -176,6 +176,22 @@ static void check_credentials(struct config_reader *reader, const struct config_
 			 "with tls: none the password would cross the network in clear text: set tls: verify");
 }
 
+/* Is there what one of the two grants needs? */
+static void check_grant(struct config_reader *reader, const struct config_oauth2 *oauth2,
+			const struct config_target *target)
+{
+	const size_t at = offsetof(struct config_relayhost, oauth2.provider);
+
+	if (config_secret_is_set(&oauth2->refresh_token))
+		return;
+	if (oauth2->provider == CONFIG_OAUTH2_GOOGLE)
+		complain(reader, target, at, "oauth2 with provider: google needs refresh_token_file");
+	else if (!config_secret_is_set(&oauth2->client_secret))
+		complain(reader, target, at, "oauth2 needs client_secret_file or refresh_token_file");
+	else if (oauth2->provider == CONFIG_OAUTH2_MICROSOFT && !oauth2->tenant && !oauth2->token_url)
+		complain(reader, target, at, "oauth2 with provider: microsoft and no refresh_token_file needs tenant");
+}
+
 static void check_oauth2(struct config_reader *reader, const struct config_relayhost *relayhost,
 			 const struct config_target *target)
 {
@@ -196,8 +212,14 @@ static void check_oauth2(struct config_reader *reader, const struct config_relay
 		complain(reader, target, at, "oauth2 needs username");
 	if (!oauth2->client_id)
 		complain(reader, target, at, "oauth2 needs client_id");
-	if (!config_secret_is_set(&oauth2->client_secret) && !config_secret_is_set(&oauth2->refresh_token))
-		complain(reader, target, at, "oauth2 needs client_secret_file or refresh_token_file");
+	if (relayhost->auth == CONFIG_RELAY_AUTH_PLAIN || relayhost->auth == CONFIG_RELAY_AUTH_LOGIN)
+		complain(reader, target, offsetof(struct config_relayhost, auth),
+			 "auth: %s does not go with oauth2: write auto, xoauth2 or oauthbearer",
+			 config_relay_auth_name(relayhost->auth));
+	else if (config_secret_is_set(&relayhost->password))
+		complain(reader, target, offsetof(struct config_relayhost, password),
+			 "password_file does not go with oauth2");
+	check_grant(reader, oauth2, target);
 	if (oauth2->provider == CONFIG_OAUTH2_OTHER && !oauth2->token_url)
 		complain(reader, target, at, "oauth2 with provider: other needs token_url");
 }

@@ -37,8 +37,8 @@ const struct config_word config_words_relay_auth[] = {
 	WORD("auto", CONFIG_RELAY_AUTH_AUTO),
 	WORD("plain", CONFIG_RELAY_AUTH_PLAIN),
 	WORD("login", CONFIG_RELAY_AUTH_LOGIN),
-	LATER("xoauth2", CONFIG_RELAY_AUTH_XOAUTH2),
-	LATER("oauthbearer", CONFIG_RELAY_AUTH_OAUTHBEARER),
+	WORD("xoauth2", CONFIG_RELAY_AUTH_XOAUTH2),
+	WORD("oauthbearer", CONFIG_RELAY_AUTH_OAUTHBEARER),
 	WORD("none", CONFIG_RELAY_AUTH_NONE),
 	END};
 const struct config_word config_words_oauth2_provider[] = {

@@ -35,6 +35,20 @@ static void print_trouble(json_t *destination)
 	       (long long)number_of(destination, "waiting"));
 }
 
+/* Of a relayhost with oauth2. */
+static void print_token(json_t *token)
+{
+	const char *trouble = text_of(token, "trouble");
+	char a[24];
+
+	if (!json_is_object(token))
+		return;
+	printf("           access token %s", text_of(token, "state"));
+	if (json_is_integer(json_object_get(token, "expires_sec")))
+		printf(", expires in %s", age_of(token, "expires_sec", a));
+	printf("%s%s\n", trouble[0] ? ": " : "", trouble);
+}
+
 static void print_status(json_t *status)
 {
 	json_t *journal = json_object_get(status, "journal"), *totals = json_object_get(status, "totals"), *item;
@@ -54,8 +68,11 @@ static void print_status(json_t *status)
 	       ctl_format_bytes(number_of(journal, "bytes"), a, sizeof(a)),
 	       ctl_format_bytes(number_of(journal, "free_bytes"), b, sizeof(b)));
 	json_array_foreach(json_object_get(status, "relayhosts"), i, item)
-	    printf("relayhost  %s %s: %s, last success %s\n", text_of(item, "name"), text_of(item, "address"),
-		   json_is_true(json_object_get(item, "up")) ? "up" : "DOWN", age_of(item, "last_success_sec", a));
+	{
+		printf("relayhost  %s %s: %s, last success %s\n", text_of(item, "name"), text_of(item, "address"),
+		       json_is_true(json_object_get(item, "up")) ? "up" : "DOWN", age_of(item, "last_success_sec", a));
+		print_token(json_object_get(item, "token"));
+	}
 	if (json_array_size(json_object_get(status, "troubles")) > 0)
 		printf("in trouble\n");
 	json_array_foreach(json_object_get(status, "troubles"), i, item) print_trouble(item);

@@ -54,6 +54,7 @@ struct control_options {
 	struct queue *queue;
 	struct destinations *destinations;
 	struct pauses *pauses;
+	struct oauth2 *oauth2; /* NULL: no relayhost has one */
 	struct scheduler *scheduler;
 	struct greylist *greylist; /* NULL: nothing is learnt */
 	struct health *health;

@@ -2,6 +2,7 @@
 #include "relayd/control_internal.h"
 
 #include "base/base.h"
+#include "relayd/oauth2.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -91,6 +92,21 @@ static json_t *last_success_of(struct control *control, const char *name, int64_
 	return last > 0 ? control_seconds(last, control_now_wall(control)) : json_null();
 }
 
+/* Of its access token; null: it needs none. */
+static json_t *token_of(struct control *control, const char *relayhost)
+{
+	struct oauth2_status status;
+	int64_t left_ms;
+
+	oauth2_look(control->options.oauth2, relayhost, &status);
+	if (status.state == OAUTH2_NONE)
+		return json_null();
+	left_ms = status.expires_wall - control_now_wall(control);
+	return json_pack("{s:s, s:o, s:o}", "state", oauth2_state_name(status.state), "expires_sec",
+			 status.expires_wall ? json_integer(MAX(left_ms / 1000, 0)) : json_null(), "trouble",
+			 control_str(status.trouble));
+}
+
 /* A relayhost is one destination for each TLS level that routes ask of it. */
 static json_t *relayhost_of(struct control *control, const struct config_relayhost *relayhost)
 {
@@ -118,6 +134,7 @@ static json_t *relayhost_of(struct control *control, const struct config_relayho
 	json_object_set_new(answer, "paused", json_boolean(since != 0));
 	json_object_set_new(answer, "paused_sec",
 			    since ? control_seconds(since, control_now_wall(control)) : json_null());
+	json_object_set_new(answer, "token", token_of(control, relayhost->name));
 	json_object_set_new(answer, "class", control_str(trouble ? failure_class_name(trouble->trouble.class) : ""));
 	json_object_set_new(answer, "trouble", control_str(trouble ? trouble->trouble.text : ""));
 	return answer;

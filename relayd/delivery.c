@@ -88,6 +88,7 @@ void delivery_end(struct delivery *d)
 	give_job_back(d);
 	delivery_drop_connection(d);
 	tls_lookup_free(&d->tls_lookup);
+	delivery_drop_token(d);
 	list_remove(&d->node);
 	d->owner->count--;
 	destination_on_closed(d->destination, &d->slot);

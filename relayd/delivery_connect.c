@@ -2,8 +2,7 @@
 
 #include <stdio.h>
 
-/* No session with any host: the destination's trouble, not that of one message. */
-static void fail_destination(struct delivery *d)
+void delivery_fail_destination(struct delivery *d)
 {
 	/* In this order: a closed connection alone would make room for the next one. */
 	destination_on_failed(d->destination, &d->fault);
@@ -137,7 +136,7 @@ static void connect_next(struct delivery *d)
 		}
 		delivery_candidate_fault(d, STAGE_CONNECT, CLASS_CONNECT, err.text);
 	}
-	fail_destination(d);
+	delivery_fail_destination(d);
 }
 
 /* ---- resolving ---- */
@@ -172,7 +171,7 @@ static void on_mx(void *ctx, struct mx_result *result)
 		outcome_of_fault(&d->fault, &place, temporary ? OUTCOME_DEFERRED : OUTCOME_FAILED, CLASS_DNS,
 				 mx_status_enhanced(result->status), result->text);
 		mx_result_free(&result);
-		fail_destination(d);
+		delivery_fail_destination(d);
 		return;
 	}
 	delivery_tls_ask_hosts(d, result);
@@ -191,15 +190,14 @@ static void on_resolved(void *ctx, const struct resolver_result *result)
 			 relayhost ? relayhost->address.host : d->destination->id.name,
 			 relayhost ? result->reason : "this relayhost is not configured any more");
 		delivery_candidate_fault(d, STAGE_DNS, CLASS_DNS, text);
-		fail_destination(d);
+		delivery_fail_destination(d);
 		return;
 	}
 	delivery_tls_ask_relayhost(d, result);
 }
 
-void delivery_begin(void *ctx)
+void delivery_find_hosts(struct delivery *d)
 {
-	struct delivery *d = ctx;
 	const struct config_relayhost *relayhost = delivery_relayhost(d);
 	struct resolver_options options = {.ip = (enum dns_ip)d->config->delivery.ip, .is_configured_name = true};
 
@@ -211,8 +209,18 @@ void delivery_begin(void *ctx)
 		    resolver_lookup(d->owner->options.resolver, relayhost->address.host, &options, on_resolved, d);
 	} else if (delivery_is_to_relayhost(d)) {
 		delivery_candidate_fault(d, STAGE_ROUTE, CLASS_OTHER, "this relayhost is not configured any more");
-		fail_destination(d);
+		delivery_fail_destination(d);
 	} else {
 		d->lookup = mx_lookup(d->owner->options.mx, d->destination->id.name, on_mx, d);
 	}
+}
+
+void delivery_begin(void *ctx)
+{
+	struct delivery *d = ctx;
+
+	if (delivery_wants_token(delivery_relayhost(d)))
+		delivery_ask_token(d);
+	else
+		delivery_find_hosts(d);
 }

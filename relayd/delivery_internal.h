@@ -4,6 +4,7 @@
  *   delivery.c          the set of them, the driver of destinations, beginning and end
  *   delivery_connect.c  from a destination to a connected stream: hosts, addresses, the next one when one fails
  *   delivery_tls.c      what the hosts publish about TLS, the handshake, what it is worth
+ *   delivery_token.c    the access token of a relayhost
  *   delivery_session.c  the SMTP client's events, jobs, content, outcomes
  */
 #ifndef RELAYD_DELIVERY_INTERNAL_H
@@ -11,6 +12,7 @@
 
 #include "base/base.h"
 #include "relayd/delivery.h"
+#include "relayd/oauth2.h"
 #include "relayd/outcome.h"
 #include "relayd/tls_lookup.h"
 #include "smtp/client.h"
@@ -56,6 +58,10 @@ struct delivery {
 	bool without_tls, use_helo; /* of the second try with the same address */
 	struct outcome fault;	    /* why the last address failed */
 
+	uint64_t token_request, token_number;
+	char *token; /* NULL: none */
+	bool has_renewed_token;
+
 	struct stream *stream;
 	struct smtp_client *client;
 	timer_id timer;
@@ -92,8 +98,12 @@ void delivery_say_goodbye(struct delivery *d);
 
 /* ---- delivery_connect.c ---- */
 
-/* Looks the hosts up, then connects. A timer callback. */
+/* Gets a token where one is needed, then finds the hosts. A timer callback. */
 void delivery_begin(void *ctx);
+/* Looks the hosts up, then connects. */
+void delivery_find_hosts(struct delivery *d);
+/* No session with any host (d->fault says why): the destination's trouble, not that of one message. */
+void delivery_fail_destination(struct delivery *d);
 /* `facts` live as long as the delivery. */
 void delivery_add_candidate(struct delivery *d, const char *host, const struct dns_address *address,
 			    const struct tls_facts *facts);
@@ -126,6 +136,15 @@ void delivery_tls_note_session(struct delivery *d);
 void delivery_tls_note_failure(struct delivery *d, struct outcome *fault);
 /* RFC 8689: may a message with REQUIRETLS go here? Otherwise `out` is filled. */
 bool delivery_tls_may_carry(const struct delivery *d, bool requiretls, struct outcome *out);
+
+/* ---- delivery_token.c ---- */
+
+bool delivery_wants_token(const struct config_relayhost *relayhost);
+/* Goes on with delivery_find_hosts() or delivery_retry_current(), or the destination has failed. */
+void delivery_ask_token(struct delivery *d);
+/* The session ended with this result. True: it is because of the token, and another one is on its way. */
+bool delivery_renew_token(struct delivery *d, const struct smtp_client_result *result);
+void delivery_drop_token(struct delivery *d);
 
 /* ---- delivery_session.c ---- */
 

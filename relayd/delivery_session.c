@@ -22,6 +22,13 @@ static enum sasl_client_mechanism mechanism_of(const struct config_relayhost *re
 	return relayhost->username ? SASL_CLIENT_AUTO : SASL_CLIENT_NONE;
 }
 
+/* `tls: none` with a login is for a relayhost on this machine alone. */
+static bool needs_no_tls_for_auth(const struct delivery *d)
+{
+	return d->need.mode == SMTP_CLIENT_TLS_NONE &&
+	       dns_address_kind(&d->current->address) == DNS_ADDRESS_LOOPBACK;
+}
+
 /* Makes the SMTP machine. False: the secret cannot be read, which is the account's trouble. */
 static bool make_client(struct delivery *d)
 {
@@ -35,13 +42,15 @@ static bool make_client(struct delivery *d)
 	struct err err;
 
 	if (relayhost && mechanism_of(relayhost) != SASL_CLIENT_NONE) {
-		if (config_secret_read(&relayhost->password, &secret, &err) != 0) {
+		if (!d->token && config_secret_read(&relayhost->password, &secret, &err) != 0) {
 			delivery_candidate_fault(d, STAGE_AUTH, CLASS_AUTH, err.text);
 			return false;
 		}
+		options.allow_plaintext_auth = needs_no_tls_for_auth(d);
 		options.credentials = (struct sasl_client_credentials){.mechanism = mechanism_of(relayhost),
 								       .username = relayhost->username,
-								       .secret = secret,
+								       .secret = d->token ? d->token : secret,
+								       .secret_is_token = d->token != NULL,
 								       .host = relayhost->address.host,
 								       .port = relayhost->address.port};
 	}
@@ -238,6 +247,8 @@ static void on_session_failed(struct delivery *d, const struct smtp_client_event
 		delivery_retry_current(d);
 		return;
 	}
+	if (delivery_renew_token(d, &event->result))
+		return;
 	if (!outcome_of_result(d, &event->result, 0, &d->fault))
 		delivery_candidate_fault(d, STAGE_GREETING, CLASS_CONNECT, event->result.reply.text);
 	delivery_tls_note_failure(d, &d->fault);

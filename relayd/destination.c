@@ -151,6 +151,9 @@ bool destination_is_open(const struct destination *d, int64_t *until_wall)
 	if (d->backoff_until_ms <= destinations_now_ms(d->owner))
 		return true;
 	*until_wall = wall + d->backoff_until_ms - destinations_now_ms(d->owner);
+	/* Its trouble may be over before: what waits looks again meanwhile. */
+	if (d->id.kind == DESTINATION_RELAYHOST)
+		*until_wall = MIN(*until_wall, wall + BACKOFF_RELAYHOST_MAX_MS);
 	return false;
 }
 
@@ -453,6 +456,53 @@ void destination_on_session(struct destination *d)
 	d->progress_ms = destinations_now_ms(d->owner);
 	if (!is_in_session_trouble(d))
 		end_trouble(d);
+}
+
+/* Its next destination: there is one for each TLS level that routes ask of it. NULL: no more. The first is made. */
+static struct destination *next_of_relayhost(struct destinations *destinations, const char *relayhost, int *level)
+{
+	struct destination_id id = {.kind = DESTINATION_RELAYHOST};
+	struct destination *d = NULL;
+
+	slice_to_cstr(slice_of_str(relayhost), id.name, sizeof(id.name));
+	for (; !d && *level <= CONFIG_TLS_DANE; ++*level) {
+		id.tls = (enum config_tls_level)*level;
+		d = id.tls == CONFIG_TLS_UNSET ? destinations_get(destinations, &id)
+					       : destinations_find(destinations, &id);
+	}
+	return d;
+}
+
+void destinations_hold_relayhost(struct destinations *destinations, const char *relayhost,
+				 const struct outcome *outcome, int64_t until_ms)
+{
+	struct destination *d;
+	int level = CONFIG_TLS_UNSET;
+
+	while ((d = next_of_relayhost(destinations, relayhost, &level))) {
+		d->failures += d->failures == 0;
+		d->backoff_until_ms = MAX(d->backoff_until_ms, until_ms);
+		timers_set(loop_timers(destinations->options.loop), &d->timer, d->backoff_until_ms, on_backoff_over, d);
+		destination_on_failed(d, outcome);
+	}
+}
+
+static bool is_held(const struct destination *d)
+{
+	return d->trouble.kind != OUTCOME_NONE && d->trouble.class == CLASS_AUTH && d->trouble.stage == STAGE_AUTH &&
+	       d->trouble.code == 0;
+}
+
+void destinations_mend_relayhost(struct destinations *destinations, const char *relayhost)
+{
+	struct destination *d;
+	int level = CONFIG_TLS_UNSET;
+
+	while ((d = next_of_relayhost(destinations, relayhost, &level)))
+		if (is_held(d)) {
+			end_trouble(d);
+			on_backoff_over(d);
+		}
 }
 
 /* The server takes so many connections and no more. */

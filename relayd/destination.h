@@ -156,6 +156,13 @@ const struct rate *destination_full_rate(const struct destination *destination);
 uint64_t destination_waiting(const struct destination *destination);
 /* Takes the job into its line; it is begun at once or later. */
 void destination_submit(struct destination *destination, struct job *job);
+/*
+ * The account at this relayhost is in trouble, as was found out without a connection (no access token): it is closed
+ * until then, and its line gets the outcome. Over with destinations_mend_relayhost(), or by a session.
+ */
+void destinations_hold_relayhost(struct destinations *destinations, const char *relayhost,
+				 const struct outcome *outcome, int64_t until_ms);
+void destinations_mend_relayhost(struct destinations *destinations, const char *relayhost);
 /* An operator's flush: ends back-off. */
 void destination_retry_now(struct destination *destination);
 /* An operator has paused or resumed relayhosts. */

@@ -10,9 +10,11 @@
 #include "relayd/gauges.h"
 #include "relayd/helper.h"
 #include "relayd/https.h"
+#include "relayd/hurry.h"
 #include "relayd/listener.h"
 #include "relayd/memo.h"
 #include "relayd/mta_sts.h"
+#include "relayd/oauth2.h"
 #include "relayd/pauses.h"
 #include "relayd/recent.h"
 #include "relayd/report.h"
@@ -55,6 +57,8 @@ struct relayd {
 	struct https *https;
 	struct mta_sts *mta_sts;
 	struct tls_memory *tls_memory;
+	struct oauth2 *oauth2;
+	struct hurry *hurry;
 	struct auth *auth;
 	struct dedupe *dedupe;
 	struct signer *signer;
@@ -166,6 +170,7 @@ static void apply_config(struct relayd *r)
 	bounce_configure(r->bounce, r->config);
 	destinations_set_limits(r->destinations, connections_max(r), (unsigned)r->config->delivery.per_destination);
 	deliveries_configure(r->deliveries, r->config, r->tls_policy);
+	oauth2_configure(r->oauth2, r->config);
 	submissions_configure(r->submissions, r->config);
 	auth_forget(r->auth);
 }
@@ -329,6 +334,18 @@ static void on_destination_health(void *ctx, struct destination *destination)
 
 	report_health(r->report, destination);
 	health_look(r->health);
+	if (destination->id.kind == DESTINATION_RELAYHOST && destination->trouble.kind == OUTCOME_NONE)
+		hurry_begin(r->hurry);
+}
+
+static void on_token_trouble(void *ctx, const char *relayhost, const struct outcome *outcome, int64_t next_try_ms)
+{
+	destinations_hold_relayhost(((struct relayd *)ctx)->destinations, relayhost, outcome, next_try_ms);
+}
+
+static void on_token_mended(void *ctx, const char *relayhost)
+{
+	destinations_mend_relayhost(((struct relayd *)ctx)->destinations, relayhost);
 }
 
 static void on_alert(void *ctx, const struct health_alert *alert, bool is_active)
@@ -441,6 +458,22 @@ static int start_storage(struct relayd *r, struct err *err)
 	return open_queue(r, err);
 }
 
+static void make_oauth2(struct relayd *r)
+{
+	struct oauth2_options options = {.loop = r->loop,
+					 .https = r->https,
+					 .clock = r->clock,
+					 .rng = rng_system(),
+					 .log = r->log,
+					 .metrics = r->metrics,
+					 .memos = r->memos,
+					 .ctx = r,
+					 .on_trouble = on_token_trouble,
+					 .on_mended = on_token_mended};
+
+	r->oauth2 = oauth2_new(&options);
+}
+
 static void make_deliveries(struct relayd *r)
 {
 	struct scheduler_options scheduling = {.loop = r->loop,
@@ -459,6 +492,7 @@ static void make_deliveries(struct relayd *r)
 	    .resolver = r->resolver,
 	    .mx = r->mx,
 	    .log = r->log,
+	    .oauth2 = r->oauth2,
 	    .tls = {dns_loop_dns(r->dns), loop_timers(r->loop), r->clock, r->mta_sts, r->tls_memory},
 	};
 	struct greylist_options learning = {
@@ -514,6 +548,7 @@ static void make_control(struct relayd *r)
 					  .queue = r->queue,
 					  .destinations = r->destinations,
 					  .pauses = r->pauses,
+					  .oauth2 = r->oauth2,
 					  .scheduler = r->scheduler,
 					  .greylist = r->greylist,
 					  .health = r->health,
@@ -596,7 +631,9 @@ static int start_parts(struct relayd *r, struct err *err)
 		return rc;
 	r->bounce = bounce_new(
 	    &(struct bounce_options){r->loop, r->queue, r->clock, rng_system(), r->log, r->signer, r->webhook});
+	make_oauth2(r);
 	make_deliveries(r);
+	r->hurry = hurry_new(r->loop, r->queue);
 	r->health = health_new(r->log, r->metrics, r->clock, r->queue, r->destinations);
 	health_watch_disk(r->health, r->spool_fd);
 	health_on_change(r->health, on_alert, r);
@@ -828,6 +865,8 @@ void relayd_free(struct relayd **relayd)
 	submissions_free(&r->submissions);
 	deliveries_free(&r->deliveries);
 	memos_free(&r->memos); /* what they are about is still there */
+	oauth2_free(&r->oauth2);
+	hurry_free(&r->hurry);
 	destinations_free(&r->destinations);
 	pauses_free(&r->pauses);
 	rates_free(&r->rates);

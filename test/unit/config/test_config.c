@@ -552,7 +552,7 @@ static void the_default_of_what_is_not_built_yet_is_no_mistake(void **state)
 
 static void oauth2_that_lacks_something(void **state)
 {
-	static const struct load_options options = {.accept_unsupported = true};
+	static const struct load_options options = {0};
 
 	(void)state;
 	assert_mistakes("relayhosts: {a: {address: a.example.net, auth: xoauth2}}\n", &options,
@@ -561,6 +561,20 @@ static void oauth2_that_lacks_something(void **state)
 			"f:1:61: oauth2 needs username", "f:1:61: oauth2 needs client_id",
 			"f:1:61: oauth2 needs client_secret_file or refresh_token_file",
 			"f:1:61: oauth2 with provider: other needs token_url", NULL);
+	assert_mistakes("relayhosts: {a: {address: a.example.net, username: u, oauth2: {provider: google, client_id: "
+			"c, client_secret_file: /s}}}\n",
+			&options, "f:1:74: oauth2 with provider: google needs refresh_token_file", NULL);
+	assert_mistakes("relayhosts: {a: {address: a.example.net, username: u, oauth2: {provider: microsoft, "
+			"client_id: c, client_secret_file: /s}}}\n",
+			&options,
+			"f:1:74: oauth2 with provider: microsoft and no refresh_token_file needs tenant", NULL);
+	assert_mistakes("relayhosts: {a: {address: a.example.net, username: u, password_file: /p, oauth2: {provider: "
+			"google, client_id: c, refresh_token_file: /r}}}\n",
+			&options, "f:1:70: password_file does not go with oauth2", NULL);
+	assert_mistakes("relayhosts: {a: {address: a.example.net, username: u, password_file: /p, auth: plain, oauth2: "
+			"{provider: google, client_id: c, refresh_token_file: /r}}}\n",
+			&options,
+			"f:1:80: auth: plain does not go with oauth2: write auto, xoauth2 or oauthbearer", NULL);
 }
 
 /* ---- With the machine. */

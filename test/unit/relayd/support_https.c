@@ -122,6 +122,15 @@ void https_peer_say(struct https_peer *peer, const char *text)
 	}
 }
 
+unsigned https_peer_waiting(const struct https_peer *peer)
+{
+	unsigned count = 0;
+
+	LIST_FOREACH (node, &peer->connections)
+		count += CONTAINER_OF(node, struct connection, node)->waits;
+	return count;
+}
+
 void https_peer_stop_listening(struct https_peer *peer)
 {
 	net_acceptor_free(&peer->acceptor);
@@ -161,18 +170,18 @@ static void make_resolver(struct https_peer *peer)
 	assert_non_null(file);
 	fprintf(file, "127.0.0.1 secure.test other.test\n169.254.1.1 link.test\n");
 	fclose(file);
-	peer->dns = dns_new(&options, &host, loop_timers(peer->loop), clock_system(), rng_system(), NULL);
+	peer->dns = dns_new(&options, &host, loop_timers(peer->loop), peer->clock, rng_system(), NULL);
 	assert_non_null(peer->dns);
-	peer->resolver = resolver_new(peer->dns, loop_timers(peer->loop), clock_system(), rng_system(), peer->hosts);
+	peer->resolver = resolver_new(peer->dns, loop_timers(peer->loop), peer->clock, rng_system(), peer->hosts);
 }
 
-void https_peer_init(struct https_peer *peer, struct loop *loop)
+void https_peer_init(struct https_peer *peer, struct loop *loop, const struct clock *clock)
 {
 	const struct net_acceptor_events events = {.ctx = peer, .on_accept = on_accept};
 	struct dns_address address;
 	int fd;
 
-	*peer = (struct https_peer){.loop = loop};
+	*peer = (struct https_peer){.loop = loop, .clock = clock};
 	list_init(&peer->connections);
 	snprintf(peer->folder, sizeof(peer->folder), "/tmp/relayd-https-XXXXXX");
 	assert_non_null(mkdtemp(peer->folder));

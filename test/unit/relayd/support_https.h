@@ -15,6 +15,7 @@
 
 struct https_peer {
 	struct loop *loop;
+	const struct clock *clock;
 	struct net *net;
 	struct net_acceptor *acceptor;
 	gnutls_certificate_credentials_t credentials;
@@ -32,10 +33,13 @@ struct https_peer {
 	bool close_after; /* and the connection is closed */
 };
 
-void https_peer_init(struct https_peer *peer, struct loop *loop);
+/* `clock`: that of the loop. */
+void https_peer_init(struct https_peer *peer, struct loop *loop, const struct clock *clock);
 void https_peer_fini(struct https_peer *peer);
 /* To all who wait for an answer. */
 void https_peer_say(struct https_peer *peer, const char *text);
+/* How many wait for an answer. */
+unsigned https_peer_waiting(const struct https_peer *peer);
 /* No more connections are taken. */
 void https_peer_stop_listening(struct https_peer *peer);
 

@@ -34,7 +34,7 @@ static int setup(void **state)
 	struct fixture *f = xcalloc(1, sizeof(*f));
 
 	f->loop = loop_new(clock_system());
-	https_peer_init(&f->peer, f->loop);
+	https_peer_init(&f->peer, f->loop, clock_system());
 	f->peer.reply = OK;
 	f->https = https_new(f->loop, f->peer.resolver);
 	configure(f, true, true);

@@ -1,0 +1,56 @@
+#include "relayd/hurry.h"
+
+#include "base/base.h"
+
+#include <stdlib.h>
+
+enum { PORTION = 4096, PAUSE_MS = 10 };
+
+struct hurry {
+	struct loop *loop;
+	struct queue *queue;
+	uint64_t cursor;
+	timer_id timer;
+};
+
+struct hurry *hurry_new(struct loop *loop, struct queue *queue)
+{
+	struct hurry *hurry = xcalloc(1, sizeof(*hurry));
+
+	hurry->loop = loop;
+	hurry->queue = queue;
+	return hurry;
+}
+
+void hurry_free(struct hurry **hurry)
+{
+	if (!*hurry)
+		return;
+	timers_cancel(loop_timers((*hurry)->loop), &(*hurry)->timer);
+	free(*hurry);
+	*hurry = NULL;
+}
+
+static void look_at(void *ctx, const struct queue_brief *brief)
+{
+	struct hurry *hurry = ctx;
+
+	if (brief->state != STATE_HELD && !brief->popped && (brief->reason == CLASS_AUTH || brief->attempts == 0))
+		queue_flush(hurry->queue, brief->id);
+}
+
+static void walk(void *ctx)
+{
+	struct hurry *hurry = ctx;
+
+	hurry->timer = 0;
+	queue_iterate(hurry->queue, &hurry->cursor, PORTION, look_at, hurry);
+	if (hurry->cursor != 0)
+		timers_set(loop_timers(hurry->loop), &hurry->timer, loop_now_ms(hurry->loop) + PAUSE_MS, walk, hurry);
+}
+
+void hurry_begin(struct hurry *hurry)
+{
+	hurry->cursor = 0;
+	timers_set(loop_timers(hurry->loop), &hurry->timer, loop_now_ms(hurry->loop), walk, hurry);
+}
