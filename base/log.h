@@ -5,6 +5,9 @@
  * class, code, host, ...). Values are quoted and escaped so that no peer can forge a line or a terminal sequence; they
  * are cut at 1,000 octets. Never hand in a secret or a body.
  *
+ * Lines that say the same (but for numbers and a client's port) and are not about a message are written `repeat_burst`
+ * times a minute; the others are counted, and told as the same line once more with "repeated" (base/log_repeat.h).
+ *
  * Lines gather in memory and go out with log_flush() (once per turn of the loop); a target that does not take them
  * never blocks anything: past 1 MiB lines are dropped and counted, and the count is told when the target takes lines
  * again.
@@ -22,8 +25,9 @@ enum log_addresses { LOG_ADDRESSES_FULL, LOG_ADDRESSES_DOMAIN, LOG_ADDRESSES_HAS
 struct log_options {
 	enum log_format format;
 	enum log_level level;	      /* less urgent lines are not written */
-	enum log_addresses addresses; /* how much of a mail address is shown */
+	enum log_addresses addresses; /* how much of a mail address is shown, also inside of texts */
 	bool journald;		      /* put the "<N>" priority prefix that journald reads before each line */
+	unsigned repeat_burst;	      /* so many lines a minute that say the same; 0: all */
 };
 
 enum log_field_type { LOG_FIELD_END = 0, LOG_FIELD_TEXT, LOG_FIELD_INT, LOG_FIELD_ID, LOG_FIELD_ADDRESS };
@@ -62,6 +66,8 @@ void log_flush(struct log *log);
 typedef void log_tap(void *ctx, enum log_level level, const char *event, const struct log_field *fields);
 void log_set_tap(struct log *log, log_tap *tap, void *ctx);
 const char *log_level_name(enum log_level level);
+/* The target has not taken everything yet: flush again soon. */
+bool log_is_behind(const struct log *log);
 uint64_t log_dropped_count(const struct log *log);
 
 #endif

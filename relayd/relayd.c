@@ -28,10 +28,11 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
 
-enum { HEALTH_EACH_MS = 5 * 1000, LOOK_EACH_MS = 10 * 1000, JOURNAL_PATIENCE_MS = 5 * 1000 };
+enum { HEALTH_EACH_MS = 5 * 1000, LOOK_EACH_MS = 10 * 1000, JOURNAL_PATIENCE_MS = 5 * 1000, LOG_EACH_MS = 50 };
 
 struct relayd {
 	struct relayd_options options;
@@ -102,10 +103,24 @@ int relayd_load_config(const struct relayd_options *options, struct config **con
 	return rc == 0 ? EX_OK : EX_CONFIG;
 }
 
+/* systemd names device and inode of the journal's socket; standard error may have been sent elsewhere since
+ * (sd-daemon(3), systemd.exec(5)). */
+static bool stderr_is_journal(void)
+{
+	const char *stream = getenv("JOURNAL_STREAM");
+	unsigned long long device, inode;
+	struct stat st;
+
+	return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 && fstat(STDERR_FILENO, &st) == 0 &&
+	       st.st_dev == device && st.st_ino == inode;
+}
+
 static void configure_log(struct relayd *r)
 {
+	enum { REPEAT_BURST = 10 };
 	struct log_options options = {r->config->log.format, r->config->log.level, r->config->log.addresses,
-				      getenv("JOURNAL_STREAM") != NULL};
+				      stderr_is_journal(), REPEAT_BURST};
+
 	log_configure(r->log, &options);
 }
 
@@ -656,6 +671,8 @@ static void on_turn_end(void *ctx)
 	if (next != INT64_MAX)
 		loop_wake_at(r->loop, next);
 	log_flush(r->log);
+	if (log_is_behind(r->log))
+		loop_wake_at(r->loop, loop_now_ms(r->loop) + LOG_EACH_MS);
 }
 
 static void on_health_time(void *ctx)

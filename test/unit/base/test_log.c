@@ -465,6 +465,145 @@ static void the_sink_of_a_descriptor_never_blocks(void **state)
 	assert_int_equal(log_sink_fd((void *)(intptr_t)-1, SLICE("x")), 0);
 }
 
+/* ---- repeats ---- */
+
+static void start_with_repeats(struct fixture *f, enum log_format format)
+{
+	struct log_options options = {.format = format, .level = LOG_INFO, .repeat_burst = 2};
+
+	start(f, format);
+	log_configure(f->log, &options);
+}
+
+static void say_failed(struct fixture *f, const char *client, int us)
+{
+	log_event(f->log, LOG_WARN, "auth_failed", LOG_STR("user", "app"), LOG_STR("client", client),
+		  LOG_INT("us", us));
+}
+
+/* Numbers and the port don't make another line of it. */
+static void repeats_are_counted_and_told(void **state)
+{
+	struct fixture f;
+	(void)state;
+
+	start_with_repeats(&f, LOG_TEXT);
+	say_failed(&f, "[192.0.2.1]:1", 1);
+	say_failed(&f, "[192.0.2.1]:2", 2);
+	assert_int_equal(count_of(lines(&f), '\n'), 2);
+	for (int i = 3; i < 100; i++)
+		say_failed(&f, "[192.0.2.1]:3", i);
+	log_event(f.log, LOG_INFO, "other");
+	assert_line(&f, "time=" TIME " level=info event=other\n");
+	say_failed(&f, "[192.0.2.2]:3", 1);
+	assert_int_equal(count_of(lines(&f), '\n'), 1);
+	clock_virtual_advance(&f.clock, 60 * 1000);
+	assert_line(&f, "time=2023-11-14T22:14:20.123Z level=warn event=auth_failed user=app client=[192.0.2.1]:3 us=3 "
+			"repeated=97\n");
+	assert_line(&f, "");
+	say_failed(&f, "[192.0.2.1]:4", 1); /* a new window */
+	assert_int_equal(count_of(lines(&f), '\n'), 1);
+	stop(&f);
+}
+
+static void other_codes_are_other_lines(void **state)
+{
+	struct fixture f;
+	(void)state;
+
+	start_with_repeats(&f, LOG_JSON);
+	for (int i = 0; i < 10; i++)
+		log_event(f.log, LOG_INFO, "rejected", LOG_INT("code", 550 + i % 2));
+	assert_int_equal(count_of(lines(&f), '\n'), 4);
+	stop(&f);
+}
+
+static void lines_about_a_message_are_all_written(void **state)
+{
+	struct fixture f;
+	(void)state;
+
+	start_with_repeats(&f, LOG_TEXT);
+	for (int i = 0; i < 50; i++)
+		log_event(f.log, LOG_INFO, "deferred", LOG_ID(7));
+	assert_int_equal(count_of(lines(&f), '\n'), 50);
+	stop(&f);
+}
+
+/* However many clients there are, the log grows by a bounded number of lines, and every one is counted somewhere. */
+static void a_crowd_is_bounded(void **state)
+{
+	struct fixture f;
+	char client[32], *text, *at;
+	size_t written = 0, told = 0;
+	(void)state;
+
+	start_with_repeats(&f, LOG_JSON);
+	for (int i = 0; i < 20000; i++) {
+		snprintf(client, sizeof(client), "[10.0.%d.%d]:25", i / 250 % 250, i % 250);
+		say_failed(&f, client, i);
+		written += count_of(lines(&f), '\n');
+	}
+	assert_in_range(written, 256, 2 * (256 + 1));
+	log_free(&f.log);
+	text = xmalloc(buf_len(&f.taken) + 1);
+	slice_to_cstr(buf_slice(&f.taken), text, buf_len(&f.taken) + 1);
+	for (at = text; (at = strstr(at, "\"repeated\":")); at++)
+		told += strtoul(at + strlen("\"repeated\":"), NULL, 10);
+	assert_int_equal(written + told, 20000);
+	for (struct slice rest = slice_of_str(text); rest.len;) {
+		size_t len = (size_t)slice_find(rest, '\n') + 1;
+		assert_true(is_json_line(slice_to(rest, len)));
+		rest = slice_from(rest, len);
+	}
+	free(text);
+	buf_fini(&f.taken);
+}
+
+static void what_is_kept_is_told_before_the_format_changes(void **state)
+{
+	struct log_options json = {.format = LOG_JSON, .level = LOG_INFO, .repeat_burst = 2};
+	struct fixture f;
+	(void)state;
+
+	start_with_repeats(&f, LOG_TEXT);
+	for (int i = 0; i < 5; i++)
+		log_event(f.log, LOG_INFO, "e", LOG_STR("v", "a b"));
+	lines(&f);
+	log_configure(f.log, &json);
+	assert_line(&f, "time=" TIME " level=info event=e v=\"a b\" repeated=3\n");
+	stop(&f);
+}
+
+/* Other servers' words name addresses too. */
+static void addresses_are_hidden_inside_of_texts(void **state)
+{
+	struct log_options options = {.level = LOG_INFO, .addresses = LOG_ADDRESSES_DOMAIN};
+	struct fixture f;
+	struct slice line;
+	char text[300];
+	(void)state;
+
+	start(&f, LOG_TEXT);
+	log_configure(f.log, &options);
+	log_event(f.log, LOG_INFO, "e", LOG_STR("user", "app@example.org"),
+		  LOG_STR("text",
+			  "550 <jane.doe+x@example.net> and \"a b\"@example.com, j\xc3\xb6rg@m.example: no such user"));
+	assert_line(&f, "time=" TIME " level=info event=e user=app@example.org text=\"550 <@example.net> and "
+			"@example.com, @m.example: no such user\"\n");
+	options.addresses = LOG_ADDRESSES_HASH;
+	log_configure(f.log, &options);
+	log_event(f.log, LOG_INFO, "e", LOG_STR("text", "<jane@example.net>"),
+		  LOG_ADDR("rcpt", SLICE("jane@example.net")));
+	line = lines(&f);
+	slice_to_cstr(line, text, sizeof(text));
+	assert_null(strstr(text, "jane"));
+	assert_null(strstr(text, "example"));
+	/* The same hash: it can be followed. */
+	assert_memory_equal(strstr(text, "text=<") + 6, strstr(text, "rcpt=") + 5, 16);
+	stop(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -481,6 +620,12 @@ int main(void)
 	    cmocka_unit_test(losses_are_told_at_the_end_and_at_any_level),
 	    cmocka_unit_test(lines_are_written_whole_in_order_to_a_slow_target),
 	    cmocka_unit_test(the_sink_of_a_descriptor_never_blocks),
+	    cmocka_unit_test(repeats_are_counted_and_told),
+	    cmocka_unit_test(other_codes_are_other_lines),
+	    cmocka_unit_test(lines_about_a_message_are_all_written),
+	    cmocka_unit_test(a_crowd_is_bounded),
+	    cmocka_unit_test(what_is_kept_is_told_before_the_format_changes),
+	    cmocka_unit_test(addresses_are_hidden_inside_of_texts),
 	};
 	return cmocka_run_group_tests_name("log", tests, NULL, NULL);
 }
