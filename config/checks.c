@@ -238,6 +238,11 @@ static void check_relayhosts(struct config_reader *reader)
 		if (relayhost->implicit && relayhost->tls == CONFIG_TLS_NONE)
 			complain(reader, &target, offsetof(struct config_relayhost, tls),
 				 "tls: none does not go with implicit TLS (the default on ports 465 and 2465)");
+		if (relayhost->key && !relayhost->certificate)
+			complain(reader, &target, offsetof(struct config_relayhost, key), "key needs certificate");
+		if (relayhost->certificate && relayhost->tls == CONFIG_TLS_NONE)
+			complain(reader, &target, offsetof(struct config_relayhost, certificate),
+				 "with tls: none no certificate is shown");
 		if (relayhost->fingerprint && relayhost->tls != CONFIG_TLS_VERIFY)
 			complain(reader, &target, offsetof(struct config_relayhost, fingerprint),
 				 "a fingerprint is looked at with tls: verify only");

@@ -151,6 +151,8 @@ static const struct config_key relayhost_keys[] = {
 {"rewrites",         CONFIG_FIELD_NAME, AT(rewrites),        "Date, Message-ID", NULL, KEY_LIST, "header fields it may replace: not signed"},
 {"ca_file",          CONFIG_PATH,     AT(ca_file),           NULL, NULL, 0, "trusted authorities; default: delivery.ca_file"},
 {"fingerprint",      CONFIG_FINGERPRINT, AT(fingerprint),    NULL, NULL, 0, "SHA-256 of its certificate or public key, instead of authorities"},
+{"certificate",      CONFIG_PATH,     AT(certificate),       NULL, NULL, 0, "PEM certificate to show to it"},
+{"key",              CONFIG_PATH,     AT(key),               NULL, NULL, 0, "PEM key of that; default: in the certificate's file"},
 };
 
 #undef AT

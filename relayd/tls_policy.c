@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* A relayhost's own trust and fingerprint. */
+/* A relayhost's own trust and fingerprint, and what we show to it. */
 struct relayhost_tls {
 	struct tls_credentials *credentials;
 	struct tls_fingerprint fingerprint;
@@ -47,6 +47,8 @@ static bool load_relayhost(struct tls_policy *policy, const struct config_relayh
 			return false;
 	}
 	options.trust = own ? own : policy->trust;
+	options.certificate_file = relayhost->certificate;
+	options.key_file = relayhost->key;
 	out->credentials = tls_credentials_new_client(&options, err);
 	tls_trust_unref(&own);
 	return out->credentials != NULL;

@@ -103,8 +103,8 @@ bool tls_session_was_resumed(const struct tls_session *session);
 /* "smtp", "esmtp" or "". */
 const char *tls_session_alpn(const struct tls_session *session);
 
-/* How many certificates the peer sent (0: none, or the session was resumed), and each in DER, the leaf first. They live
- * as the session. */
+/* How many certificates the peer sent (0: none; a resumed session has those of the first), and each in DER, the leaf
+ * first. They live as the session. */
 size_t tls_session_peer_chain_count(const struct tls_session *session);
 struct slice tls_session_peer_certificate(const struct tls_session *session, size_t index);
 /* False: the peer showed no certificate. */

@@ -110,9 +110,15 @@ def free_port(host="127.0.0.1"):
 
 
 def free_udp_port():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Free for TCP too."""
+    while True:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, socket.socket() as other:
+            probe.bind(("127.0.0.1", 0))
+            try:
+                other.bind(probe.getsockname())
+            except OSError:
+                continue
+            return probe.getsockname()[1]
 
 
 class DnsServer:

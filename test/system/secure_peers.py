@@ -24,7 +24,7 @@ class SignedDns(DnsServer):
         self.anchors = []
         self.signed = []
         self.tampered = ()
-        self.resolver_port = free_udp_port()
+        self.resolver_port = None
         self.resolver = None
 
     def start(self, zones, signed=(), tampered=()):
@@ -55,6 +55,22 @@ class SignedDns(DnsServer):
         path.write_text(text)
 
     def start_resolver(self, zones):
+        """Somebody else may take the port before unbound does: then another one."""
+        for _ in range(5):
+            self.resolver_port = free_udp_port()
+            said = self.try_resolver(zones)
+            if "start of service" in said:
+                self.resolver_drain = threading.Thread(target=self.resolver.stderr.read, daemon=True)
+                self.resolver_drain.start()
+                return
+            self.resolver.wait()
+            self.resolver = None
+            if "Address already in use" not in said:
+                break
+        raise AssertionError(f"unbound did not start:\n{said}")
+
+    def try_resolver(self, zones):
+        """What it said until it served, or ended."""
         config = self.folder / "unbound.conf"
         anchors = "".join(f'  trust-anchor: "{anchor}"\n' for anchor in self.anchors)
         stubs = "".join(f"stub-zone:\n  name: {name}\n  stub-addr: 127.0.0.1@{self.port}\n" for name in zones)
@@ -66,15 +82,12 @@ class SignedDns(DnsServer):
         unbound = shutil.which("unbound") or "/usr/sbin/unbound"
         self.resolver = subprocess.Popen([unbound, "-d", "-c", str(config)], stderr=subprocess.PIPE,
                                          stdout=subprocess.DEVNULL, text=True)
-        seen = []
+        said = ""
         for line in self.resolver.stderr:
-            seen.append(line)
+            said += line
             if "start of service" in line:
                 break
-        else:
-            raise AssertionError("unbound did not start:\n" + "".join(seen))
-        self.resolver_drain = threading.Thread(target=self.resolver.stderr.read, daemon=True)
-        self.resolver_drain.start()
+        return said
 
     def stop(self):
         if self.resolver:

@@ -1,8 +1,10 @@
 """TLS of deliveries by MX: what a destination publishes in DNSSEC and by HTTPS, and what hostile hosts make of it."""
-import pytest
+import ssl
 
+import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from conftest import message, relayhost
 from peers import Upstream
@@ -446,3 +448,23 @@ def test_a_host_without_a_good_certificate_may_do_without_tls(relayd, make_upstr
     daemon.start()
     send(daemon, to="user@plain.example")
     assert not server.get().tls
+
+
+# ---- client certificates ----
+
+def test_client_certificate_for_a_relayhost(relayd, make_upstream, authority):
+    ours = authority.issue("relay.example.org", usage=ExtendedKeyUsageOID.CLIENT_AUTH)
+    context = authority.issue("127.0.0.1").context()
+    context.load_verify_locations(authority.pem)
+    context.verify_mode = ssl.CERT_REQUIRED
+    server = make_upstream(tls_context=context, require_tls=True)
+    options = dict(tls="verify", ca_file=authority.pem)
+    daemon = relayd(relayhost(server.port, **options) + RETRY)
+    send(daemon, to="user@example.net")
+    daemon.wait_log(r"event=deferred ")
+    assert server.messages.empty()
+    daemon.stop()
+    daemon.write_config(daemon.config.replace(f"ca_file: {authority.pem}",
+                                              f"ca_file: {authority.pem}\n    certificate: {ours.chain}\n    key: {ours.key}"))
+    daemon.start()
+    assert server.get().tls

@@ -460,6 +460,46 @@ static void dane_is_by_record_alone(void **state)
 	assert_int_equal(judge(*state, MAYBE, &s.facts, &why), TLS_VERDICT_ENCRYPTED);
 }
 
+/* A relayhost that asks for a certificate is shown ours. */
+static void a_relayhost_is_shown_our_certificate(void **state)
+{
+	const struct config_source source = {.default_hostname = "relay.test"};
+	struct config_errors errors;
+	struct config *config;
+	struct tls_policy *policy;
+	char text[1024];
+	struct err err;
+
+	(void)state;
+	for (int shows = 0; shows < 2; shows++) {
+		struct tls_server_credentials_options asking = {.certificate_file = pem, .client_ca_file = pem};
+		struct situation s;
+		struct tls_need need;
+		struct ends ends = {0};
+
+		snprintf(text, sizeof(text), "relayhosts: {a: {address: mx.test, tls: required%s%s}}\n",
+			 shows ? ", certificate: " : "", shows ? pem : "");
+		assert_int_equal(config_load_text(&source, slice_of_str(text), &config, &errors), 0);
+		policy = tls_policy_new(config, &err);
+		assert_non_null(policy);
+		situation_init(&s, NO_RECORDS, TLS_STS_NONE, false, false);
+		tls_policy_decide(policy, CONFIG_TLS_UNSET, &config->relayhosts[0], &s.facts, &need);
+		ends.credentials = tls_credentials_new_server(&asking, NULL);
+		ends.server = tls_session_new_server(ends.credentials);
+		ends.client = tls_session_new_client(need.credentials, &need.session);
+		handshake(ends.client, ends.server, &ends.err);
+		assert_int_equal(tls_session_peer_chain_count(ends.server), shows);
+		ends_free(&ends);
+		tls_policy_free(&policy);
+		config_free(&config);
+	}
+	snprintf(text, sizeof(text), "relayhosts: {a: {address: mx.test, certificate: %s/missing.pem}}\n", folder);
+	assert_int_equal(config_load_text(&source, slice_of_str(text), &config, &errors), 0);
+	assert_null(tls_policy_new(config, &err));
+	assert_non_null(strstr(err.text, "missing.pem"));
+	config_free(&config);
+}
+
 static void a_policy_lives_as_long_as_its_connections(void **state)
 {
 	struct tls_policy *policy = tls_policy_ref(*state), *second = policy;
@@ -483,6 +523,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(a_certificate_is_worth_what_its_name_is_worth, setup, teardown),
 	    cmocka_unit_test_setup_teardown(a_wrong_name_counts_where_somebody_asks, setup, teardown),
 	    cmocka_unit_test_setup_teardown(dane_is_by_record_alone, setup, teardown),
+	    cmocka_unit_test(a_relayhost_is_shown_our_certificate),
 	    cmocka_unit_test_setup_teardown(a_policy_lives_as_long_as_its_connections, setup, teardown),
 	};
 

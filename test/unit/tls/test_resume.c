@@ -82,6 +82,28 @@ static void the_second_session_resumes_the_first(void **state)
 	assert_int_equal(tls_resume_cache_count(cache), 2);
 }
 
+/* GnuTLS keeps the chain with the session, so it can be verified again: the peer has proven then that it is its own. */
+static void a_resumed_session_is_worth_what_the_first_was(void **state)
+{
+	struct tls_client_options options = options_for("k"), other = options_for("o");
+
+	(void)state;
+	other.server_name = "other.example.org";
+	for (int i = 0; i < 4; i++) {
+		struct tls_session *client = tls_session_new_client(client_side, i % 2 ? &other : &options);
+		struct tls_session *server = tls_session_new_server(server_side);
+		struct err why = {0};
+
+		wire_handshake_ok(client, server);
+		wire_say(client, server, "EHLO a\r\n");
+		wire_say(server, client, "250 b\r\n");
+		assert_int_equal(tls_session_was_resumed(client), i >= 2);
+		assert_int_equal(tls_session_verify(client, &why), i % 2 == 0);
+		tls_session_free(&client);
+		tls_session_free(&server);
+	}
+}
+
 static void a_ticket_is_used_once(void **state)
 {
 	struct tls_client_options options = options_for("k");
@@ -173,6 +195,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(the_second_session_resumes_the_first, cache_setup, cache_teardown),
+	    cmocka_unit_test_setup_teardown(a_resumed_session_is_worth_what_the_first_was, cache_setup, cache_teardown),
 	    cmocka_unit_test_setup_teardown(a_ticket_is_used_once, cache_setup, cache_teardown),
 	    cmocka_unit_test_setup_teardown(an_hour_later_nothing_is_left, cache_setup, cache_teardown),
 	    cmocka_unit_test_setup_teardown(strict_levels_never_resume, cache_setup, cache_teardown),
