@@ -1,4 +1,4 @@
-/* relayctl flush, hold, release, delete, bounce, reload - what changes a running daemon. */
+/* relayctl flush, hold, release, delete, bounce - what is done to messages. */
 #include "base/base.h"
 #include "relayctl/commands.h"
 #include "relayctl/screen.h"
@@ -206,25 +206,4 @@ int cmd_delete(struct ctl *ctl, int argc, char **argv)
 int cmd_bounce(struct ctl *ctl, int argc, char **argv)
 {
 	return run(ctl, argc, argv, "bounced", false);
-}
-
-int cmd_reload(struct ctl *ctl, int argc, char **argv)
-{
-	json_t *body, *answer;
-	int rc;
-
-	(void)argv;
-	if (argc > 1)
-		return ctl_wrong_usage("reload");
-	body = json_object(); /* makes it a POST */
-	rc = ctl_request(ctl, "reload", body, &answer);
-	json_decref(body);
-	if (rc != CTL_OK)
-		return rc;
-	if (ctl->json)
-		ctl_print_json(answer);
-	else
-		puts("reloaded");
-	json_decref(answer);
-	return CTL_OK;
 }

@@ -10,6 +10,7 @@ const char *const ctl_filter_names[] = {"state", "domain", "recipient", "sender"
 static const struct command commands[] = {
     {"status", cmd_status, "", "health, queue, relayhosts, worst destinations on one screen"},
     {"health", cmd_health, "[--mail]", "exit 0: relayd takes mail; with --mail: and mail flows"},
+    {"top", cmd_top, "", "the status again and again, in place of the screen; q ends it"},
     {"queue", cmd_queue, "[FILTER] [--sort age|next|attempts|size] [--limit N] [--after CURSOR] [--all]",
      "what waits, and why"},
     {"show", cmd_show, "ID", "one message: recipients, last replies, next attempts"},
@@ -22,6 +23,9 @@ static const struct command commands[] = {
      "[--event E,...] [--level L] [--id ID] [--user U] [--sender A] [--recipient A] [--domain D] [--relayhost R] "
      "[--outcome O] [--count N]",
      "what happens, as it happens"},
+    {"route", cmd_route, "ADDRESS [--from A] [--user U]", "where would it go, and why"},
+    {"pause", cmd_pause, "RELAYHOST", "give it no new message until it is resumed, over restarts"},
+    {"resume", cmd_resume, "RELAYHOST", "use it again"},
     {"send", cmd_send, "--from A --to B [FILE]", "submit a message and follow it"},
     {"sendmail", cmd_sendmail, "[-t] [-i] [-f FROM] [TO ...] | -bs | -bp",
      "as sendmail(8), for cron and scripts; also by that name"},
@@ -30,6 +34,7 @@ static const struct command commands[] = {
     {"dkim", cmd_dkim, "keygen|show [DOMAIN SELECTOR] [--type rsa|ed25519] [--out FILE]",
      "signing keys and their DNS records"},
     {"reload", cmd_reload, "", "read configuration, users, keys and certificates again"},
+    {"drain", cmd_drain, "[--timeout T]", "stop accepting, deliver, stop"},
     {"verify", cmd_verify, "[SPOOL]", "check the spool, running or not"},
     {"journal", cmd_journal, "dump [SPOOL]", "print every record of the journal"},
     {"version", cmd_version, "", "the version"},

@@ -239,17 +239,22 @@ int ctl_stream(struct ctl *ctl, const char *path, json_t *body, ctl_line *on_lin
 	return perform(ctl, path, body, &transfer, NULL);
 }
 
-void ctl_add_query(struct buf *path, const char *name, const char *value)
+void ctl_append_encoded(struct buf *path, const char *value)
 {
 	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.@";
 
-	buf_printf(path, "%c%s=", slice_find(buf_slice(path), '?') < 0 ? '?' : '&', name);
 	for (; *value; value++) {
 		if (strchr(plain, *value))
 			buf_append_byte(path, *value);
 		else
 			buf_printf(path, "%%%02X", (unsigned char)*value);
 	}
+}
+
+void ctl_add_query(struct buf *path, const char *name, const char *value)
+{
+	buf_printf(path, "%c%s=", slice_find(buf_slice(path), '?') < 0 ? '?' : '&', name);
+	ctl_append_encoded(path, value);
 }
 
 void ctl_print_json(json_t *document)

@@ -57,6 +57,8 @@ int ctl_request(struct ctl *ctl, const char *path, json_t *body, json_t **answer
  */
 typedef bool ctl_line(void *ctx, json_t *line);
 int ctl_stream(struct ctl *ctl, const char *path, json_t *body, ctl_line *on_line, void *ctx);
+/* Appends the value, percent-encoded. */
+void ctl_append_encoded(struct buf *path, const char *value);
 /* Appends `name=value` to a path that has or has no query yet, percent-encoded. */
 void ctl_add_query(struct buf *path, const char *name, const char *value);
 
@@ -69,7 +71,7 @@ const char *ctl_format_bytes(int64_t bytes, char *out, size_t size);
 
 /* The commands. */
 ctl_command cmd_status, cmd_health, cmd_queue, cmd_show, cmd_flush, cmd_config, cmd_version, cmd_user, cmd_dkim,
-    cmd_send, cmd_reload, cmd_verify, cmd_journal, cmd_hold, cmd_release, cmd_delete, cmd_bounce, cmd_tail,
-    cmd_sendmail;
+    cmd_send, cmd_reload, cmd_verify, cmd_journal, cmd_hold, cmd_release, cmd_delete, cmd_bounce, cmd_tail, cmd_top,
+    cmd_pause, cmd_resume, cmd_drain, cmd_route, cmd_sendmail;
 
 #endif

@@ -47,7 +47,7 @@ static size_t char_length(const char *text)
 
 static bool is_full(const struct screen *screen)
 {
-	return screen->width > 0 && screen->column >= screen->width;
+	return screen->width > 0 && !screen->wraps && screen->column >= screen->width;
 }
 
 void screen_print(struct screen *screen, enum colour colour, const char *format, ...)

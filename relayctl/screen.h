@@ -18,6 +18,7 @@ struct screen {
 	int width; /* columns; 0: no limit */
 	int height;
 	bool has_colour;
+	bool wraps;	 /* nothing is cut: the terminal breaks long lines */
 	int column;	 /* of the line under way */
 	int line_count;	 /* finished */
 	const char *end; /* of each line: "" or, in a full-screen view, what clears the rest */

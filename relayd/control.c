@@ -23,7 +23,9 @@ static const struct {
     {"POST", "/v1/release", control_post_release},
     {"POST", "/v1/delete", control_post_delete},
     {"POST", "/v1/bounce", control_post_bounce},
+    {"GET", "/v1/route", control_get_route},
     {"POST", "/v1/reload", control_post_reload},
+    {"POST", "/v1/drain", control_post_drain},
     {"POST", "/v1/relayhosts/*/pause", control_post_relayhost},
     {"POST", "/v1/relayhosts/*/resume", control_post_relayhost},
 };
@@ -34,11 +36,13 @@ struct control *control_new(const struct control_options *options)
 
 	control->options = *options;
 	list_init(&control->tails);
+	control->activity = activity_new(options->loop, options->metrics);
 	return control;
 }
 
 void control_free(struct control **control)
 {
+	activity_free(&(*control)->activity);
 	free(*control);
 	*control = NULL;
 }

@@ -19,7 +19,10 @@
  *   POST /v1/relayhosts/NAME/pause, /resume
  *                                        {name, paused, changed}: a paused one gets no new message until it is resumed,
  *                                        restarts included; 404: no such relayhost
- *   POST /v1/reload                      {ok}, or 400 with what is wrong with the configuration
+ *   GET  /v1/route?to=&from=&user=       where mail would go, and why: {to, sender, refused, recipients: [{address,
+ * why, failure, next_hops}]}, from real lookups POST /v1/drain {} | {timeout}        stop accepting, deliver, stop:
+ * lines {left, held}, at last {drained, left, held}; the daemon stops then POST /v1/reload                      {ok},
+ * or 400 with what is wrong with the configuration
  *
  * Refusals are {error: words}: 400 for a request that makes no sense, 404 when nothing is known by that id or path,
  * 405, 409 when the message's state forbids it. Numbers are integers; times are seconds from now (_sec) or "age". Texts
@@ -34,14 +37,17 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "config/config.h"
+#include "dns/mx.h"
 #include "queue/queue.h"
 #include "relayd/destination.h"
+#include "relayd/drain.h"
 #include "relayd/health.h"
 #include "relayd/http.h"
 #include "relayd/loop.h"
 #include "relayd/metrics.h"
 #include "relayd/recent.h"
 #include "relayd/scheduler.h"
+#include "relayd/tls_lookup.h"
 
 struct control;
 
@@ -55,6 +61,10 @@ struct control_options {
 	struct destinations *destinations;
 	struct pauses *pauses;
 	struct oauth2 *oauth2; /* NULL: no relayhost has one */
+	struct rates *rates; /* NULL: nothing is limited */
+	struct drain *drain;
+	struct mx *mx;
+	struct tls_sources tls;
 	struct scheduler *scheduler;
 	struct greylist *greylist; /* NULL: nothing is learnt */
 	struct health *health;
@@ -62,6 +72,7 @@ struct control_options {
 	void *ctx; /* of the two below */
 	/* What is in force; looked at during a request only. */
 	const struct config *(*config)(void *ctx);
+	const struct tls_policy *(*tls_policy)(void *ctx);
 	/* 0, or what is wrong, in words. */
 	int (*reload)(void *ctx, struct err *err);
 	int64_t started_wall;

@@ -6,21 +6,23 @@
 
 #include "base/list.h"
 #include "relayd/control.h"
+#include "relayd/control_activity.h"
 
 #include <jansson.h>
 
 struct control {
 	struct control_options options;
 	struct list tails; /* clients of /v1/events */
+	struct activity *activity;
 };
 
 /* One endpoint. `body`: the object that was posted, borrowed; NULL with GET. */
 typedef void control_endpoint(struct control *control, const struct http_request *request, json_t *body,
 			      struct http_response *response);
 
-control_endpoint control_get_events, control_get_status, control_get_health, control_get_queue, control_get_message,
-    control_post_flush, control_post_hold, control_post_release, control_post_delete, control_post_bounce,
-    control_post_reload, control_post_relayhost;
+control_endpoint control_post_drain, control_get_route, control_get_events, control_get_status, control_get_health,
+    control_get_queue, control_get_message, control_post_flush, control_post_hold, control_post_release,
+    control_post_delete, control_post_bounce, control_post_reload, control_post_relayhost;
 
 int64_t control_now_wall(const struct control *control);
 const struct config *control_config(const struct control *control);

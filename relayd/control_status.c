@@ -23,41 +23,71 @@ static json_t *alerts_of(struct control *control)
 	return list;
 }
 
-/* The label `result` of submissions and `outcome` of attempts are the third. */
-static json_t *total(struct control *control, enum metric metric, const char *word)
+/* ---- the queue ---- */
+
+enum { STEP_WORK = 40000, AGES = 5 }; /* one step: about two milliseconds, in places of the index */
+
+/* A walk over the index: how old is what waits, and why. Done in steps, while the client waits for the answer. */
+struct status {
+	struct control *control;
+	uint64_t cursor;
+	int64_t now_wall;
+	uint64_t ages[STATE_COUNT][AGES];
+	uint64_t reasons[CLASS_COUNT];
+};
+
+static const struct {
+	const char *name;
+	int64_t below_ms;
+} ages[AGES] = {{"5m", 5 * 60000}, {"1h", 3600000}, {"4h", 4 * 3600000}, {"1d", 86400000}, {"older", INT64_MAX}};
+
+static void count_message(void *ctx, const struct queue_brief *brief)
 {
-	return json_integer((json_int_t)metrics_sum(control->options.metrics, metric, 2, word));
+	struct status *status = ctx;
+	int64_t age = status->now_wall - brief->arrived_wall;
+	int at = 0;
+
+	while (age >= ages[at].below_ms && at + 1 < AGES)
+		at++;
+	status->ages[brief->state][at]++;
+	if (brief->state != STATE_HELD && brief->reason < CLASS_COUNT)
+		status->reasons[brief->reason]++;
 }
 
-static json_t *totals_of(struct control *control)
+static json_t *ages_of(const struct status *status, enum message_state state)
 {
-	json_t *totals = json_object();
-	json_int_t failed = (json_int_t)(metrics_sum(control->options.metrics, METRIC_DELIVERY_ATTEMPTS, 2,
-						     outcome_kind_name(OUTCOME_FAILED)) +
-					 metrics_sum(control->options.metrics, METRIC_DELIVERY_ATTEMPTS, 2,
-						     outcome_kind_name(OUTCOME_EXPIRED)));
+	json_t *object = json_object();
 
-	json_object_set_new(totals, "accepted", total(control, METRIC_SUBMISSIONS, "accepted"));
-	json_object_set_new(totals, "delivered",
-			    total(control, METRIC_DELIVERY_ATTEMPTS, outcome_kind_name(OUTCOME_DELIVERED)));
-	json_object_set_new(totals, "deferred",
-			    total(control, METRIC_DELIVERY_ATTEMPTS, outcome_kind_name(OUTCOME_DEFERRED)));
-	json_object_set_new(totals, "failed", json_integer(failed));
-	return totals;
+	for (int at = 0; at < AGES; at++)
+		json_object_set_new(object, ages[at].name, json_integer((json_int_t)status->ages[state][at]));
+	return object;
 }
 
-static json_t *queue_of(struct control *control, const struct queue_stats *stats)
+static json_t *reasons_of(const struct status *status)
 {
+	json_t *object = json_object();
+
+	for (int class = CLASS_GREYLIST; class < CLASS_COUNT; class ++)
+		if (status->reasons[class] > 0)
+			json_object_set_new(object, failure_class_name((enum failure_class) class),
+					    json_integer((json_int_t)status->reasons[class]));
+	return object;
+}
+
+static json_t *queue_of(const struct status *status, const struct queue_stats *stats)
+{
+	struct control *control = status->control;
 	json_t *queue = json_object();
 
 	for (int state = 0; state < STATE_COUNT; state++) {
 		int64_t oldest = stats->oldest_arrived_wall[state];
 		json_object_set_new(
 		    queue, message_state_name(state),
-		    json_pack("{s:I, s:I, s:I, s:o}", "messages", (json_int_t)stats->messages[state], "recipients",
+		    json_pack("{s:I, s:I, s:I, s:o, s:o}", "messages", (json_int_t)stats->messages[state], "recipients",
 			      (json_int_t)stats->recipients[state], "bytes", (json_int_t)stats->bytes[state],
 			      "oldest_age_sec",
-			      oldest ? control_seconds(oldest, control_now_wall(control)) : json_integer(0)));
+			      oldest ? control_seconds(oldest, control_now_wall(control)) : json_integer(0), "ages",
+			      ages_of(status, (enum message_state)state)));
 	}
 	return queue;
 }
@@ -107,6 +137,24 @@ static json_t *token_of(struct control *control, const char *relayhost)
 			 control_str(status.trouble));
 }
 
+/* {limit, used, wait_sec}: of the window that the rate speaks of; null: no rate. */
+static json_t *quota_of(struct control *control, const struct config_relayhost *relayhost)
+{
+	struct rate *rate;
+	struct buf limit;
+	json_t *quota;
+
+	if (!control->options.rates || relayhost->rate.count == 0)
+		return json_null();
+	rate = rates_get(control->options.rates, RATE_OF_RELAYHOST, relayhost->name);
+	buf_init(&limit, 64);
+	config_rate_format(&relayhost->rate, &limit);
+	quota = json_pack("{s:o, s:I, s:I}", "limit", control_text(buf_slice(&limit)), "used",
+			  (json_int_t)rate_used(rate), "wait_sec", (json_int_t)((rate_wait_ms(rate) + 999) / 1000));
+	buf_fini(&limit);
+	return quota;
+}
+
 /* A relayhost is one destination for each TLS level that routes ask of it. */
 static json_t *relayhost_of(struct control *control, const struct config_relayhost *relayhost)
 {
@@ -131,6 +179,7 @@ static json_t *relayhost_of(struct control *control, const struct config_relayho
 			   control_text(buf_slice(&address)), "up", trouble == NULL, "last_success_sec",
 			   last_success_of(control, relayhost->name, last_success), "waiting", waiting);
 	buf_fini(&address);
+	json_object_set_new(answer, "quota", quota_of(control, relayhost));
 	json_object_set_new(answer, "paused", json_boolean(since != 0));
 	json_object_set_new(answer, "paused_sec",
 			    since ? control_seconds(since, control_now_wall(control)) : json_null());
@@ -208,35 +257,78 @@ static const char *promise_of(const struct config *config)
 		     "(ephemeral_spool accepts that)";
 }
 
-void control_get_status(struct control *control, const struct http_request *request, json_t *body,
-			struct http_response *response)
+static json_t *certificate_of(struct control *control)
 {
+	double expires = metrics_least(control->options.metrics, METRIC_CERTIFICATE_EXPIRY);
+
+	return expires > 0 ? json_pack("{s:o}", "expires_sec",
+				       control_seconds(control_now_wall(control), (int64_t)expires * 1000))
+			   : json_null();
+}
+
+static json_t *status_document(const struct status *status)
+{
+	struct control *control = status->control;
 	const struct control_options *o = &control->options;
 	const struct config *config = control_config(control);
 	char reason[512] = "ok";
 	struct queue_stats stats;
-	json_t *status;
+	json_t *document;
 
-	(void)request;
-	(void)body;
 	queue_stats(o->queue, &stats);
 	health_mail_flows(o->health, reason, sizeof(reason));
-	status = json_pack("{s:s, s:o, s:o, s:o}", "version", RELAYD_VERSION, "hostname", control_str(config->hostname),
-			   "uptime_sec", control_seconds(o->started_wall, control_now_wall(control)), "health",
-			   control_str(reason));
-	json_object_set_new(status, "alerts", alerts_of(control));
-	json_object_set_new(status, "totals", totals_of(control));
-	json_object_set_new(status, "queue", queue_of(control, &stats));
-	json_object_set_new(status, "journal", journal_of(&stats));
-	json_object_set_new(status, "relayhosts", relayhosts_of(control));
-	json_object_set_new(status, "troubles", troubles_of(control));
-	json_object_set_new(status, "promise", json_string(promise_of(config)));
-	json_object_set_new(status, "jobs", json_integer(scheduler_job_count(o->scheduler)));
-	json_object_set_new(status, "connections",
+	document = json_pack(
+	    "{s:s, s:o, s:o, s:o}", "version", RELAYD_VERSION, "hostname", control_str(config->hostname), "uptime_sec",
+	    control_seconds(o->started_wall, control_now_wall(control)), "health", control_str(reason));
+	json_object_set_new(document, "alerts", alerts_of(control));
+	json_object_set_new(document, "totals", activity_totals(control->activity));
+	json_object_set_new(document, "rates", activity_rates(control->activity));
+	json_object_set_new(document, "queue", queue_of(status, &stats));
+	json_object_set_new(document, "reasons", reasons_of(status));
+	json_object_set_new(document, "journal", journal_of(&stats));
+	json_object_set_new(document, "relayhosts", relayhosts_of(control));
+	json_object_set_new(document, "troubles", troubles_of(control));
+	json_object_set_new(document, "users", activity_users(control->activity));
+	json_object_set_new(document, "certificate", certificate_of(control));
+	json_object_set_new(document, "promise", json_string(promise_of(config)));
+	json_object_set_new(document, "jobs", json_integer(scheduler_job_count(o->scheduler)));
+	json_object_set_new(document, "connections",
 			    json_pack("{s:I, s:I}", "inbound",
 				      (json_int_t)metrics_sum(o->metrics, METRIC_CONNECTIONS, 0, "in"), "outbound",
 				      (json_int_t)destinations_connection_count(o->destinations)));
-	control_answer(response, status);
+	return document;
+}
+
+static enum http_more status_next(void *ctx, struct buf *out)
+{
+	struct status *status = ctx;
+	json_t *document;
+
+	queue_iterate(status->control->options.queue, &status->cursor, STEP_WORK, count_message, status);
+	if (status->cursor != 0) {
+		buf_append_byte(out, '\n');
+		return HTTP_MORE;
+	}
+	document = status_document(status);
+	if (control_dump(out, document) != 0) /* with thousands of relayhosts */
+		buf_append_str(out, "{\"error\":\"the answer is too long\"}");
+	buf_append_byte(out, '\n');
+	json_decref(document);
+	return HTTP_END;
+}
+
+void control_get_status(struct control *control, const struct http_request *request, json_t *body,
+			struct http_response *response)
+{
+	struct status *status = xcalloc(1, sizeof(*status));
+
+	(void)request;
+	(void)body;
+	status->control = control;
+	status->now_wall = control_now_wall(control);
+	response->stream_next = status_next;
+	response->stream_free = free;
+	response->stream_ctx = status;
 }
 
 void control_get_health(struct control *control, const struct http_request *request, json_t *body,

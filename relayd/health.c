@@ -30,6 +30,7 @@ struct health {
 	int spool_fd; /* -1: nobody looks */
 	void (*on_change)(void *ctx, const struct health_alert *alert, bool is_active);
 	void *change_ctx;
+	bool has_stopped_accepting;
 };
 
 const char *alert_name(enum alert alert)
@@ -44,8 +45,8 @@ struct health *health_new(struct log *log, struct metrics *metrics, const struct
 {
 	struct health *health = xcalloc(1, sizeof(*health));
 
-	*health =
-	    (struct health){log, metrics, clock, queue, destinations, {{0}}, 0, clock_wall_ms(clock), -1, NULL, NULL};
+	*health = (struct health){log, metrics, clock, queue, destinations, {{0}}, 0, clock_wall_ms(clock),
+				  -1,  NULL,	NULL,  false};
 	for (int alert = 0; alert < ALERT_COUNT; alert++)
 		metrics_series(metrics, METRIC_ALERT_ACTIVE, alert_name(alert), NULL, NULL);
 	return health;
@@ -204,10 +205,19 @@ void health_look(struct health *health)
 	look_at_certificates(health);
 }
 
+void health_stop_accepting(struct health *health)
+{
+	health->has_stopped_accepting = true;
+}
+
 bool health_is_ready(const struct health *health, char *reason, size_t size)
 {
 	int rc = queue_may_accept(health->queue);
 
+	if (health->has_stopped_accepting) {
+		snprintf(reason, size, "no new mail is taken: relayd is being drained");
+		return false;
+	}
 	if (rc == 0 || rc == ERR_LIMIT)
 		return true;
 	snprintf(reason, size, "the journal takes no mail: %s", rc == ERR_CLOSED ? "stopping" : err_code_name(rc));

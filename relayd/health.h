@@ -46,6 +46,9 @@ void health_end(struct health *health, enum alert alert);
 void health_look(struct health *health);
 void health_note_delivery(struct health *health);
 
+/* Not ready any more, for good: the daemon is drained. */
+void health_stop_accepting(struct health *health);
+
 /* Whether; when not, words into `reason`. */
 bool health_is_ready(const struct health *health, char *reason, size_t size);
 bool health_mail_flows(const struct health *health, char *reason, size_t size);

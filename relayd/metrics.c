@@ -289,6 +289,13 @@ double metrics_sum(const struct metrics *metrics, enum metric metric, int label,
 	return sum;
 }
 
+void metrics_each(const struct metrics *metrics, enum metric metric,
+		  void (*visit)(void *ctx, const char *const labels[], double value), void *ctx)
+{
+	for (const struct series *series = metrics->first[metric]; series; series = series->next)
+		visit(ctx, (const char *const *)series->values, series_value(series));
+}
+
 double metrics_least(const struct metrics *metrics, enum metric metric)
 {
 	double least = 0;

@@ -82,6 +82,10 @@ double series_value(const struct series *series);
 /* The sum of all series whose label number `label` (from 0) has this value; 0: there is none. Counters and gauges. */
 double metrics_sum(const struct metrics *metrics, enum metric metric, int label, const char *value);
 
+/* Calls back for each series of the family with its label values. Counters and gauges. */
+void metrics_each(const struct metrics *metrics, enum metric metric,
+		  void (*visit)(void *ctx, const char *const labels[], double value), void *ctx);
+
 /* The least value above 0 of all its series; 0: there is none. Counters and gauges. */
 double metrics_least(const struct metrics *metrics, enum metric metric);
 

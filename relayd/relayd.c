@@ -6,6 +6,7 @@
 #include "relayd/control.h"
 #include "relayd/delivery.h"
 #include "relayd/dns_loop.h"
+#include "relayd/drain.h"
 #include "relayd/drop.h"
 #include "relayd/gauges.h"
 #include "relayd/helper.h"
@@ -75,6 +76,7 @@ struct relayd {
 	struct submissions *submissions;
 	struct drop *drop;
 	struct control *control;
+	struct drain *drain;
 	struct web web;
 	struct gauges gauges;
 	struct changes *changes;
@@ -242,6 +244,11 @@ static int reload(void *ctx, struct err *err)
 static const struct config *current_config(void *ctx)
 {
 	return ((struct relayd *)ctx)->config;
+}
+
+static const struct tls_policy *current_tls_policy(void *ctx)
+{
+	return ((struct relayd *)ctx)->tls_policy;
 }
 
 /* ---- what the parts tell each other ---- */
@@ -554,6 +561,47 @@ static void make_submissions(struct relayd *r)
 	r->submissions = submissions_new(&options);
 }
 
+/* ---- drain ---- */
+
+static void begin_stop(struct relayd *r);
+
+static void stop_intake(void *ctx)
+{
+	struct relayd *r = ctx;
+
+	listeners_stop(r->listeners);
+	if (r->drop)
+		drop_stop(r->drop);
+	submissions_stop(r->submissions);
+	health_stop_accepting(r->health);
+}
+
+static bool is_intake_quiet(void *ctx)
+{
+	return submissions_count(((struct relayd *)ctx)->submissions) == 0;
+}
+
+static void stop_drained(void *ctx)
+{
+	struct relayd *r = ctx;
+
+	if (!r->stopping)
+		begin_stop(r);
+}
+
+static void make_drain(struct relayd *r)
+{
+	struct drain_options options = {.loop = r->loop,
+					.queue = r->queue,
+					.log = r->log,
+					.ctx = r,
+					.stop_intake = stop_intake,
+					.is_intake_quiet = is_intake_quiet,
+					.stop = stop_drained};
+
+	r->drain = drain_new(&options);
+}
+
 static void make_control(struct relayd *r)
 {
 	struct control_options options = {.loop = r->loop,
@@ -564,6 +612,12 @@ static void make_control(struct relayd *r)
 					  .destinations = r->destinations,
 					  .pauses = r->pauses,
 					  .oauth2 = r->oauth2,
+					  .rates = r->rates,
+					  .drain = r->drain,
+					  .mx = r->mx,
+					  .tls = {dns_loop_dns(r->dns), loop_timers(r->loop), r->clock, r->mta_sts,
+						  r->tls_memory},
+					  .tls_policy = current_tls_policy,
 					  .scheduler = r->scheduler,
 					  .greylist = r->greylist,
 					  .health = r->health,
@@ -653,6 +707,7 @@ static int start_parts(struct relayd *r, struct err *err)
 	health_watch_disk(r->health, r->spool_fd);
 	health_on_change(r->health, on_alert, r);
 	make_submissions(r);
+	make_drain(r);
 	make_control(r);
 	apply_config(r);
 	return listeners_configure(r->listeners, r->config, helpers_user_count(r->helpers) > 0, err) == 0 ? EX_OK
@@ -878,6 +933,7 @@ void relayd_free(struct relayd **relayd)
 		return;
 	listeners_free(&r->listeners);
 	control_free(&r->control);
+	drain_free(&r->drain);
 	drop_free(&r->drop);
 	submissions_free(&r->submissions);
 	deliveries_free(&r->deliveries);

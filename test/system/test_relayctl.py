@@ -265,3 +265,37 @@ def test_flush(big):
     assert big.json("flush")["count"] == queued(big)
     row = big.json("queue", "--domain", "d6.example", "--limit", "1")[0]
     assert big.ctl("flush", row["id"]).returncode == 0
+
+
+def test_status_is_one_screen(big):
+    status = big.json("status")
+    assert sum(sum(state["ages"].values()) for state in status["queue"].values()) == queued(big)
+    assert {user["user"] for user in status["users"]} == set(USERS)
+    assert status["rates"]["last_15_minutes"]["accepted"] == status["totals"]["accepted"] >= MESSAGES
+    (main,) = status["relayhosts"]
+    assert main["up"] is False and main["waiting"] > 0
+    assert status["troubles"][0]["destination"] == "relayhost:main"
+    assert "refused" in status["troubles"][0]["reason"].lower()
+    text = big.ctl("status").stdout
+    assert "\033" not in text and len(text.splitlines()) < 40
+    for part in ("relayhost  main", "DOWN", "in trouble", "by age", "users", "disk", "250 means"):
+        assert part in text, part
+    code, shown = on_terminal(big, ["status"], "")
+    assert code == 0 and "\033[31mDOWN\033[0m" in shown
+    code, shown = on_terminal(big, ["status"], "", {"NO_COLOR": "1"})
+    assert code == 0 and "\033" not in shown and "DOWN" in shown
+
+
+def test_top(big):
+    code, shown = on_terminal(big, ["top"], " q")
+    assert code == 0 and "\033[?1049h" in shown and shown.endswith("\033[?1049l")
+    assert shown.count("\033[H") == 2 and "relayhost" in shown
+    done = big.ctl("top", check=False)
+    assert done.returncode == 2 and "terminal" in done.stderr
+
+
+def test_show(big):
+    row = big.json("queue", "--domain", "d7.example", "--limit", "1")[0]
+    shown = big.json("show", row["id"].lower())
+    assert shown["id"] == row["id"] and shown["recipients"][0]["address"] == row["recipients"][0]
+    assert big.ctl("show", check=False).returncode == 2
