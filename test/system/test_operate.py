@@ -54,7 +54,7 @@ def control(daemon, method, path):
     """An answer of the control socket: (status, JSON)."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(str(daemon.spool / "control.sock"))
-        sock.sendall(f"{method} {path} HTTP/1.1\r\nHost: relayd\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        sock.sendall(f"{method} {path} HTTP/1.0\r\nHost: relayd\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
         answer = b"".join(iter(lambda: sock.recv(65536), b""))
     head, body = answer.split(b"\r\n\r\n", 1)
     return int(head.split()[1]), json.loads(body)
