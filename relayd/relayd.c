@@ -82,6 +82,7 @@ struct relayd {
 	struct changes *changes;
 	timer_id health_timer, changes_timer, stop_timer;
 	int64_t started_wall;
+	char early_damage[256]; /* what recovery found, before there was anybody to tell */
 	bool stopping;
 	int exit_code;
 };
@@ -230,6 +231,7 @@ static int reload(void *ctx, struct err *err)
 	r->config = fresh;
 	r->tls_policy = policy;
 	apply_config(r);
+	health_end(r->health, ALERT_SIGNING); /* the next message tells */
 	changes_free(&r->changes);
 	r->changes = changes_new(r->config);
 	config_free(&old);
@@ -295,7 +297,9 @@ static void on_corruption(void *ctx, uint64_t id, const char *text)
 
 	log_event(r->log, LOG_ERROR, "corruption", LOG_ID(id), LOG_STR("text", text));
 	if (r->health)
-		health_raise(r->health, ALERT_CORRUPTION, text);
+		health_note_corruption(r->health, text);
+	else
+		snprintf(r->early_damage, sizeof(r->early_damage), "%s", text);
 }
 
 static void on_note(void *ctx, const char *text)
@@ -341,6 +345,8 @@ static void report(void *ctx, const struct queue_message *message, uint32_t reci
 		recent_add(r->recent, message, recipient, outcome, attempts, clock_wall_ms(r->clock));
 	if (outcome->kind == OUTCOME_DELIVERED)
 		health_note_delivery(r->health);
+	if (destination && destination->id.kind == DESTINATION_RELAYHOST)
+		health_note_outcome(r->health, destination->id.name, outcome);
 	tell_webhook(r, message, recipient, destination, outcome, attempts, next_wall);
 }
 
@@ -710,6 +716,8 @@ static int start_parts(struct relayd *r, struct err *err)
 	make_drain(r);
 	make_control(r);
 	apply_config(r);
+	if (r->early_damage[0])
+		health_note_corruption(r->health, r->early_damage);
 	return listeners_configure(r->listeners, r->config, helpers_user_count(r->helpers) > 0, err) == 0 ? EX_OK
 													  : EX_CONFIG;
 }

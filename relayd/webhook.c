@@ -134,6 +134,11 @@ int webhook_stage(struct webhook *webhook, const struct config *config, struct e
 	return rc;
 }
 
+static bool is_on(const struct webhook *webhook)
+{
+	return webhook->config && webhook->config->webhook.url && webhook->fifo;
+}
+
 /* The POST under way goes to the old server; what it does not take goes to the new one. */
 void webhook_commit(struct webhook *webhook, struct config *config)
 {
@@ -146,11 +151,10 @@ void webhook_commit(struct webhook *webhook, struct config *config)
 	webhook->staged_secret = NULL;
 	webhook->failures = 0; /* a change is worth a try */
 	timers_cancel(loop_timers(webhook->options.loop), &webhook->timer);
-}
-
-static bool is_on(const struct webhook *webhook)
-{
-	return webhook->config && webhook->config->webhook.url && webhook->fifo;
+	if (!is_on(webhook) && webhook->was_told) {
+		webhook->was_told = webhook->is_full = false;
+		webhook->options.on_trouble(webhook->options.ctx, NULL);
+	}
 }
 
 bool webhook_wants(const struct webhook *webhook, enum config_event event)

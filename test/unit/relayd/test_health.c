@@ -197,7 +197,7 @@ static void a_certificate_that_runs_out(void **state)
 	relay_pass(relay, 14ll * 24 * 60 * minute_ms);
 	health_look(relay->health);
 	assert_string_equal(alert_text(relay, ALERT_CERTIFICATE), "a listener's certificate has expired");
-	assert_true(mail_flows(relay)); /* a person must act; mail goes on */
+	assert_false(mail_flows(relay)); /* a person must act */
 	series_set(first, RELAY_WALL_MS / 1000.0 + 90 * 86400);
 	health_look(relay->health);
 	assert_null(alert_text(relay, ALERT_CERTIFICATE));
@@ -248,6 +248,208 @@ static void a_queue_that_takes_no_mail_is_not_ready(void **state)
 	assert_false(mail_flows(relay));
 }
 
+/* ---- each alert begins and ends ---- */
+
+struct change {
+	unsigned begun, ended;
+	char text[256];
+};
+static struct change changes[ALERT_COUNT];
+
+static void on_change(void *ctx, const struct health_alert *alert, bool is_active)
+{
+	struct change *change = &changes[alert->alert];
+
+	(void)ctx;
+	if (is_active)
+		change->begun++;
+	else
+		change->ended++;
+	snprintf(change->text, sizeof(change->text), "%s", alert->text);
+}
+
+static void put_file(struct relay *relay, const char *name, bool is_there)
+{
+	int fd;
+
+	mkdirat(relay->fd, "quarantine", 0700);
+	if (!is_there) {
+		assert_int_equal(unlinkat(relay->fd, name, 0), 0);
+		return;
+	}
+	fd = openat(relay->fd, name, O_WRONLY | O_CREAT, 0600);
+	assert_true(fd >= 0);
+	close(fd);
+}
+
+static void refuse(struct relay *relay, unsigned count, enum outcome_kind kind, enum failure_class class, int code)
+{
+	struct outcome outcome = outcome_like(kind, class, STAGE_RCPT, code, "", "you again");
+
+	while (count-- > 0)
+		health_note_outcome(relay->health, "main", &outcome);
+}
+
+static void begin_relayhost(struct relay *relay)
+{
+	relay_configure(relay, "relayhosts:\n  main: {address: 'a.example:587'}\n");
+	relay_submit(relay, "app@example.org", "one@example.net");
+	relay_turn(relay);
+	fake_fail(relay_connection(relay, 0), CLASS_AUTH, STAGE_AUTH, "535 wrong password");
+}
+
+static void end_relayhost(struct relay *relay)
+{
+	relay_pass(relay, 10 * minute_ms);
+	fake_session(relay_connection(relay, 0));
+	fake_deliver(relay_connection(relay, 0));
+}
+
+static void begin_waiting(struct relay *relay)
+{
+	relay_submit(relay, "app@example.org", "one@example.net");
+	relay_pass(relay, 31 * minute_ms);
+}
+
+static void end_waiting(struct relay *relay)
+{
+	uint64_t due;
+
+	while (relay_connection(relay, 0)) {
+		fake_session(relay_connection(relay, 0));
+		if (relay_connection(relay, 0)->job)
+			fake_deliver(relay_connection(relay, 0));
+		fake_close(relay_connection(relay, 0));
+	}
+	relay_turn(relay);
+	assert_false(queue_pop_due(relay->queue, INT64_MAX, &due));
+	health_note_delivery(relay->health);
+}
+
+static void begin_certificate(struct relay *relay)
+{
+	series_set(metrics_series(relay->metrics, METRIC_CERTIFICATE_EXPIRY, "a:587", NULL, NULL),
+		   (double)clock_wall_ms(&relay->clock.clock) / 1000 + 86400);
+}
+
+static void end_certificate(struct relay *relay)
+{
+	series_set(metrics_series(relay->metrics, METRIC_CERTIFICATE_EXPIRY, "a:587", NULL, NULL),
+		   (double)clock_wall_ms(&relay->clock.clock) / 1000 + 90 * 86400);
+}
+
+static void begin_corruption(struct relay *relay)
+{
+	health_watch_disk(relay->health, relay->fd);
+	put_file(relay, "quarantine/drop-strange", true); /* no damage */
+	relay_pass(relay, minute_ms);
+	health_look(relay->health);
+	assert_null(alert_text(relay, ALERT_CORRUPTION));
+	put_file(relay, "quarantine/journal-1.bin", true);
+	relay_pass(relay, minute_ms);
+}
+
+static void end_corruption(struct relay *relay)
+{
+	health_note_corruption(relay->health, "more of it");
+	put_file(relay, "quarantine/journal-1.bin", false);
+	relay_pass(relay, 59 * minute_ms);
+	health_look(relay->health);
+	assert_string_equal(alert_text(relay, ALERT_CORRUPTION), "more of it");
+	relay_pass(relay, minute_ms);
+}
+
+static void begin_refused(struct relay *relay)
+{
+	refuse(relay, 30, OUTCOME_FAILED, CLASS_MAILBOX, 550); /* says nothing about us */
+	refuse(relay, 30, OUTCOME_DEFERRED, CLASS_GREYLIST, 450);
+	refuse(relay, 30, OUTCOME_DEFERRED, CLASS_CONNECT, 0);
+	refuse(relay, 3, OUTCOME_DELIVERED, CLASS_NONE, 250);
+	refuse(relay, 17, OUTCOME_FAILED, CLASS_POLICY, 554);
+	assert_null(alert_text(relay, ALERT_REFUSED));
+	refuse(relay, 1, OUTCOME_DEFERRED, CLASS_THROTTLE, 452);
+	assert_string_equal(alert_text(relay, ALERT_REFUSED),
+			    "relayhost main refused 18 of the last 20 recipients: 452 you again");
+}
+
+static void end_refused(struct relay *relay)
+{
+	refuse(relay, 9, OUTCOME_DELIVERED, CLASS_NONE, 250);
+	assert_non_null(alert_text(relay, ALERT_REFUSED));
+	refuse(relay, 1, OUTCOME_DELIVERED, CLASS_NONE, 250);
+}
+
+static void end_refused_by_silence(struct relay *relay)
+{
+	relay_pass(relay, 60 * minute_ms);
+}
+
+/* Those that others raise and end, with the facts that only they know. */
+static void begin_told(struct relay *relay)
+{
+	(void)relay;
+}
+
+static void every_alert_begins_and_ends(void **state)
+{
+	static const struct {
+		enum alert alert;
+		void (*begin)(struct relay *relay), (*end)(struct relay *relay);
+	} rows[] = {
+	    {ALERT_JOURNAL, begin_told, begin_told},
+	    {ALERT_CORRUPTION, begin_corruption, end_corruption},
+	    {ALERT_RELAYHOST, begin_relayhost, end_relayhost},
+	    {ALERT_NO_DELIVERY, begin_waiting, end_waiting},
+	    {ALERT_OLDEST, begin_waiting, end_waiting},
+	    {ALERT_CERTIFICATE, begin_certificate, end_certificate},
+	    {ALERT_SIGNING, begin_told, begin_told},
+	    {ALERT_TLS, begin_told, begin_told},
+	    {ALERT_WEBHOOK, begin_told, begin_told},
+	    {ALERT_REFUSED, begin_refused, end_refused},
+	    {ALERT_REFUSED, begin_refused, end_refused_by_silence},
+	};
+	bool is_tried[ALERT_COUNT] = {[ALERT_DISK] = true}; /* a_disk_that_fills_up */
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		enum alert alert = rows[i].alert;
+		struct relay *relay;
+		char line[128], reason[512];
+		setup(state);
+		relay = *state;
+		memset(changes, 0, sizeof(changes));
+		health_on_change(relay->health, on_change, NULL);
+		assert_true(mail_flows(relay));
+		rows[i].begin(relay);
+		if (rows[i].begin == begin_told)
+			health_raise(relay->health, alert, "told");
+		else
+			health_look(relay->health);
+		assert_non_null(alert_text(relay, alert));
+		assert_true(gauge(relay, alert_name(alert)) == 1);
+		assert_false(health_mail_flows(relay->health, reason, sizeof(reason)));
+		assert_non_null(strstr(reason, alert_text(relay, alert)));
+		assert_int_equal(changes[alert].begun, 1);
+		assert_string_equal(changes[alert].text, alert_text(relay, alert));
+		rows[i].end(relay);
+		if (rows[i].begin == begin_told)
+			health_end(relay->health, alert);
+		health_look(relay->health);
+		assert_null(alert_text(relay, alert));
+		assert_true(gauge(relay, alert_name(alert)) == 0);
+		assert_int_equal(changes[alert].ended, 1);
+		assert_int_equal(changes[alert].begun, 1);
+		snprintf(line, sizeof(line), "event=alert alert=%s state=active", alert_name(alert));
+		assert_int_equal(times_logged(relay, line), 1);
+		snprintf(line, sizeof(line), "event=alert alert=%s state=over", alert_name(alert));
+		assert_int_equal(times_logged(relay, line), 1);
+		assert_true(mail_flows(relay));
+		is_tried[alert] = true;
+		teardown(state);
+	}
+	for (int alert = 0; alert < ALERT_COUNT; alert++)
+		assert_true(is_tried[alert]);
+}
+
 static void alerts_have_names(void **state)
 {
 	(void)state;
@@ -272,6 +474,7 @@ int main(void)
 	    TEST(a_certificate_that_runs_out),
 	    TEST(a_disk_that_fills_up),
 	    TEST(a_queue_that_takes_no_mail_is_not_ready),
+	    cmocka_unit_test(every_alert_begins_and_ends),
 	    TEST(alerts_have_names),
 	};
 	return cmocka_run_group_tests_name("health", tests, NULL, NULL);
