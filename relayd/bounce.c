@@ -232,22 +232,29 @@ static void take_gathered(struct gathering *gathering, struct list *tellings)
 	gathering->recipient_count = 0;
 }
 
-static void on_gathered(void *ctx)
+static void on_gathered(void *ctx);
+
+static void send_gathered(struct gathering *gathering)
 {
-	struct gathering *gathering = ctx;
 	struct bounce *bounce = gathering->bounce;
 	struct list tellings;
 
-	gathering->timer = 0;
-	if (list_is_empty(&gathering->tellings)) {
-		gathering_free(gathering);
-		return;
-	}
 	list_init(&tellings);
 	take_gathered(gathering, &tellings);
 	timers_set(loop_timers(bounce->options.loop), &gathering->timer, loop_now_ms(bounce->options.loop) + GATHER_MS,
 		   on_gathered, gathering);
 	send_all(bounce, &tellings);
+}
+
+static void on_gathered(void *ctx)
+{
+	struct gathering *gathering = ctx;
+
+	gathering->timer = 0;
+	if (list_is_empty(&gathering->tellings))
+		gathering_free(gathering);
+	else
+		send_gathered(gathering);
 }
 
 /* Recipients of the message that may still fail, beside `known` of them. */
@@ -309,7 +316,7 @@ void bounce_hurry(struct bounce *bounce)
 	bounce->is_hurried = true;
 	HASH_ITER(hh, bounce->gatherings, gathering, next)
 	if (!list_is_empty(&gathering->tellings))
-		on_gathered(gathering);
+		send_gathered(gathering);
 }
 
 /* ---- the webhook ---- */

@@ -407,6 +407,7 @@ void rig_stop(struct rig *rig)
 	rig->stop_until_ms = rig->clock->mono + rig->config->stop_timeout_ms;
 	scheduler_stop(rig->scheduler);
 	destinations_stop(rig->destinations);
+	bounce_hurry(rig->bounce);
 }
 
 bool rig_is_stopping(const struct rig *rig)
