@@ -6,10 +6,12 @@
 #include <microhttpd.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum {
-	CONNECTIONS_MAX = 64,
+	CONNECTIONS_MAX = 128,
+	PATIENCE_MS = 15 * 1000,
 	CONNECTION_MEMORY_BYTES = 32 * 1024,
 	REQUEST_BODY_MAX_BYTES = 256 * 1024,
 	RESPONSE_MAX_BYTES = 16 << 20,
@@ -26,7 +28,18 @@ struct http_server {
 	http_handler *handler;
 	void *ctx;
 	struct list streams;
+	struct list peers; /* who let us wait, the longest first */
+	unsigned peer_count;
+	timer_id patience;
+	bool has_closed; /* a connection, since the last run */
 	bool stopping;
+};
+
+/* A connection, from accept() to its end. It waits for the client except while it streams. */
+struct peer {
+	struct list node; /* in server->peers */
+	int fd;
+	int64_t since_ms; /* when the request, or its answer, began */
 };
 
 /* What libmicrohttpd keeps for us while a request comes in. */
@@ -103,6 +116,90 @@ void http_stream_wake(struct http_stream *stream)
 	timers_set(loop_timers(stream->server->loop), &stream->server->timer, 0, run, stream->server);
 }
 
+/* ---- those who come and say nothing, or a little each second ---- */
+
+static void on_patience_over(void *ctx);
+
+static struct peer *first_peer(const struct http_server *server)
+{
+	return list_is_empty(&server->peers) ? NULL : CONTAINER_OF(server->peers.next, struct peer, node);
+}
+
+/* The more come, the sooner those who take their time make room. */
+static int64_t patience_ends_at(const struct http_server *server, const struct peer *peer)
+{
+	if (server->peer_count <= CONNECTIONS_MAX / 4)
+		return peer->since_ms + PATIENCE_MS;
+	return peer->since_ms + (server->peer_count <= CONNECTIONS_MAX / 4 * 3 ? 1000 : 250);
+}
+
+static void arm_patience(struct http_server *server)
+{
+	struct peer *first = first_peer(server);
+
+	if (first)
+		timers_set(loop_timers(server->loop), &server->patience, patience_ends_at(server, first),
+			   on_patience_over, server);
+	else
+		timers_cancel(loop_timers(server->loop), &server->patience);
+}
+
+static void stop_waiting(struct http_server *server, struct peer *peer)
+{
+	if (!list_is_linked(&peer->node))
+		return;
+	list_remove(&peer->node);
+	server->peer_count--;
+}
+
+static void wait_from_now(struct http_server *server, struct peer *peer)
+{
+	stop_waiting(server, peer);
+	peer->since_ms = loop_now_ms(server->loop);
+	list_append(&server->peers, &peer->node);
+	server->peer_count++;
+	arm_patience(server);
+}
+
+/* libmicrohttpd's own time-out starts again with each octet. It sees an end now, and closes. */
+static void on_patience_over(void *ctx)
+{
+	struct http_server *server = ctx;
+	struct peer *first;
+
+	while ((first = first_peer(server)) && patience_ends_at(server, first) <= loop_now_ms(server->loop)) {
+		shutdown(first->fd, SHUT_RDWR);
+		stop_waiting(server, first);
+	}
+	arm_patience(server);
+}
+
+static struct peer *peer_of(struct MHD_Connection *connection)
+{
+	return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+}
+
+static void on_connection(void *cls, struct MHD_Connection *connection, void **context,
+			  enum MHD_ConnectionNotificationCode what)
+{
+	struct http_server *server = cls;
+	struct peer *peer = *context;
+
+	if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+		*context = peer = xcalloc(1, sizeof(*peer));
+		list_node_init(&peer->node);
+		peer->fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+		wait_from_now(server, peer);
+	} else {
+		stop_waiting(server, peer);
+		free(peer);
+		*context = NULL;
+		server->has_closed = true;
+	}
+}
+
+/* ---- requests and answers ---- */
+
 static struct MHD_Response *make_stream(struct http_server *server, struct MHD_Connection *connection,
 					struct http_response *response)
 {
@@ -143,6 +240,10 @@ static enum MHD_Result answer(struct http_server *server, struct MHD_Connection 
 	} else {
 		server->handler(server->ctx, &request, &response);
 	}
+	if (response.stream_next)
+		stop_waiting(server, peer_of(connection));
+	else
+		wait_from_now(server, peer_of(connection));
 	built = response.stream_next ? make_stream(server, connection, &response) : make_body(&response);
 	buf_fini(&response.body);
 	if (!built)
@@ -181,9 +282,8 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **st
 {
 	struct incoming *incoming = *state;
 
-	(void)cls;
-	(void)connection;
 	(void)code;
+	wait_from_now(cls, peer_of(connection));
 	if (!incoming)
 		return;
 	buf_fini(&incoming->body);
@@ -208,6 +308,10 @@ static void run(void *ctx)
 	struct http_server *server = ctx;
 
 	MHD_run(server->daemon);
+	/* At its limit libmicrohttpd does not listen; that it may again it sees in the next run. */
+	if (server->has_closed)
+		MHD_run(server->daemon);
+	server->has_closed = false;
 	arm_timer(server);
 }
 
@@ -233,12 +337,14 @@ struct http_server *http_server_new(struct loop *loop, int listen_fd, http_handl
 	server->handler = handler;
 	server->ctx = ctx;
 	list_init(&server->streams);
-	server->daemon = MHD_start_daemon(
-	    MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, server,
-	    MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
-	    MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SEC, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-	    (size_t)CONNECTION_MEMORY_BYTES, MHD_OPTION_EXTERNAL_LOGGER, on_library_log, NULL,
-	    MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_END);
+	list_init(&server->peers);
+	server->daemon =
+	    MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request,
+			     server, MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_CONNECTION_LIMIT,
+			     (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SEC,
+			     MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY_BYTES,
+			     MHD_OPTION_EXTERNAL_LOGGER, on_library_log, NULL, MHD_OPTION_NOTIFY_COMPLETED,
+			     on_completed, server, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server, MHD_OPTION_END);
 	info = server->daemon ? MHD_get_daemon_info(server->daemon, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
 	if (!info) {
 		err_set(err, ERR_SYSTEM, "cannot start the HTTP server");
@@ -278,6 +384,7 @@ void http_server_free(struct http_server **server)
 		end_streams(s);
 		MHD_stop_daemon(s->daemon);
 	}
+	timers_cancel(loop_timers(s->loop), &s->patience);
 	free(s);
 	*server = NULL;
 }

@@ -24,7 +24,7 @@ void web_server_init(struct web_server *web, struct relay *relay, http_handler *
 	address = address_of(web);
 	assert_true(fd >= 0);
 	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-	assert_int_equal(listen(fd, 16), 0);
+	assert_int_equal(listen(fd, 512), 0);
 	web->server = http_server_new(relay->loop, fd, handler, ctx, &err);
 	assert_non_null(web->server);
 }
@@ -35,14 +35,21 @@ void web_server_fini(struct web_server *web)
 	unlink(web->path);
 }
 
-int web_begin(struct web_server *web, const char *method, const char *path, const char *body)
+int web_connect(struct web_server *web)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	struct sockaddr_un address = address_of(web);
-	struct buf request;
 
 	assert_true(fd >= 0);
 	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	return fd;
+}
+
+int web_begin(struct web_server *web, const char *method, const char *path, const char *body)
+{
+	int fd = web_connect(web);
+	struct buf request;
+
 	buf_init(&request, 1 << 20);
 	/* HTTP/1.0: the body ends with the connection. */
 	buf_printf(&request, "%s %s HTTP/1.0\r\nHost: relayd\r\n", method, path);

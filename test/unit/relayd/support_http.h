@@ -22,7 +22,9 @@ struct web_answer {
 
 void web_server_init(struct web_server *web, struct relay *relay, http_handler *handler, void *ctx);
 void web_server_fini(struct web_server *web);
-/* A connected socket that has sent the request; non-blocking. */
+/* A connected socket, non-blocking. */
+int web_connect(struct web_server *web);
+/* One that has sent the request. */
 int web_begin(struct web_server *web, const char *method, const char *path, const char *body);
 /* Turns, and lets time pass by milliseconds, until the server has answered and closed. */
 void web_finish(struct web_server *web, int fd, struct web_answer *answer);

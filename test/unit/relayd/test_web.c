@@ -3,6 +3,8 @@
 
 #include "relayd/web.h"
 
+#include <unistd.h>
+
 struct fixture {
 	struct relay relay;
 	struct web web;
@@ -95,6 +97,50 @@ static void nothing_else_is_shown(void **state)
 	ask(f, 405, "DELETE", "/livez");
 }
 
+/* K9: a request that never ends keeps its place for a while, and in a crowd only for a moment. */
+static void slow_requests_make_room(void **state)
+{
+	enum { CROWD = 300 };
+	struct fixture *f = *state;
+	int fds[CROWD];
+	unsigned closed = 0;
+	char octet;
+
+	for (int i = 0; i < CROWD; i++) {
+		fds[i] = web_connect(&f->server);
+		assert_int_equal(write(fds[i], "GET /li", 7), 7);
+		relay_turn(&f->relay);
+	}
+	for (int i = 0; i < 5; i++) {
+		relay_pass(&f->relay, 1000);
+		relay_turn(&f->relay);
+	}
+	assert_non_null(strstr(ask(f, 200, "GET", "/livez"), "ok"));
+	for (int i = 0; i < CROWD; i++) {
+		closed += read(fds[i], &octet, 1) == 0;
+		close(fds[i]);
+	}
+	assert_true(closed >= CROWD - 32);
+}
+
+static void a_slow_request_alone_has_its_time(void **state)
+{
+	struct fixture *f = *state;
+	int fd = web_connect(&f->server);
+	char octet;
+
+	assert_int_equal(write(fd, "GET /li", 7), 7);
+	relay_pass(&f->relay, 14 * 1000);
+	assert_int_equal(write(fd, "v", 1), 1);
+	relay_turn(&f->relay);
+	assert_int_equal(read(fd, &octet, 1), -1);
+	relay_pass(&f->relay, 1000);
+	relay_turn(&f->relay);
+	relay_turn(&f->relay);
+	assert_int_equal(read(fd, &octet, 1), 0); /* each octet bought no time */
+	close(fd);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -105,6 +151,8 @@ int main(void)
 	    TEST(a_dead_upstream_concerns_mail_alone),
 	    TEST(a_queue_that_takes_no_mail_is_not_ready_but_alive),
 	    TEST(nothing_else_is_shown),
+	    TEST(slow_requests_make_room),
+	    TEST(a_slow_request_alone_has_its_time),
 	};
 	return cmocka_run_group_tests_name("web", tests, NULL, NULL);
 }
