@@ -6,6 +6,8 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { PATIENCE_MS = 30 * 1000 }; /* until an awaited event counts as missing */
+
 void owner_init(struct owner *owner, struct loop *loop)
 {
 	*owner = (struct owner){.appetite = SIZE_MAX, .loop = loop};
@@ -112,7 +114,7 @@ static int64_t now_ms(void)
 
 void turn_until(struct loop *loop, const unsigned *counter, unsigned wanted)
 {
-	int64_t until = now_ms() + 10 * 1000;
+	int64_t until = now_ms() + PATIENCE_MS;
 
 	while (*counter < wanted) {
 		assert_true(now_ms() < until);
@@ -122,7 +124,7 @@ void turn_until(struct loop *loop, const unsigned *counter, unsigned wanted)
 
 void turn_until_input(struct loop *loop, const struct owner *owner, size_t len)
 {
-	int64_t until = now_ms() + 10 * 1000;
+	int64_t until = now_ms() + PATIENCE_MS;
 
 	while (buf_len(&owner->input) < len) {
 		assert_true(now_ms() < until);
@@ -132,7 +134,7 @@ void turn_until_input(struct loop *loop, const struct owner *owner, size_t len)
 
 void turn_until_quiet(struct loop *loop)
 {
-	int64_t until = now_ms() + 10 * 1000;
+	int64_t until = now_ms() + PATIENCE_MS;
 
 	while (loop_turn(loop, 0) > 0)
 		assert_true(now_ms() < until);
@@ -149,7 +151,7 @@ ssize_t peer_read(int fd, void *out, size_t size)
 
 size_t peer_read_all(struct loop *loop, int fd, char *out, size_t len)
 {
-	int64_t until = now_ms() + 10 * 1000;
+	int64_t until = now_ms() + PATIENCE_MS;
 	size_t got = 0;
 
 	while (got < len) {

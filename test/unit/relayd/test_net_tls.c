@@ -275,7 +275,7 @@ static void plain_text_behind_close_notify_is_dropped(void **state)
 
 	start_tls_by_command(f);
 	fd = fcntl(stream_fd(f->client.stream), F_DUPFD_CLOEXEC, 3);
-	stream_close_gently(&f->client.stream, 1);
+	stream_close_gently(&f->client.stream, 10 * 1000);
 	turn_until(f->loop, &f->server.ends, 1);
 	(void)send(fd, "MAIL FROM:<evil@example.org>\r\n", 30, MSG_NOSIGNAL);
 	close(fd);
