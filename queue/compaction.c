@@ -123,6 +123,8 @@ static struct payload_result state_now(const struct queue *queue, struct slot *s
 	state.enhanced = texts.enhanced;
 	state.host = texts.host;
 	state.text = texts.text;
+	state.at_wall = texts.at_wall;
+	state.before = texts.before;
 	return state;
 }
 

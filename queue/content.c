@@ -53,23 +53,30 @@ static int read_message(struct queue *queue, uint64_t id, char **memory, struct 
 
 /* ---- Envelopes ---- */
 
+/* The RESULT that stands there, whosever it is. */
+static int read_result_at(const struct queue *queue, struct record_place place, char *room,
+			  struct record_header *header, struct payload_result *result)
+{
+	const struct segment *segment = place.segment ? segments_find(&queue->segments, place.segment) : NULL;
+	uint64_t offset = (uint64_t)place.at8 * RECORD_ALIGN;
+	ssize_t n;
+
+	if (!segment)
+		return ERR_NOT_FOUND;
+	n = queue->disk->read(queue->disk, segment->fd, room, RESULT_ROOM, offset);
+	if (n < RECORD_HEADER_BYTES || !record_open(room, segment->header.nonce, offset, header) ||
+	    header->type != RECORD_RESULT || (ssize_t)(header->length + RECORD_HEADER_BYTES) > n ||
+	    !record_payload_ok(header, room + RECORD_HEADER_BYTES, segment->header.nonce, offset))
+		return ERR_NOT_FOUND;
+	return payload_get_result(slice_of(room + RECORD_HEADER_BYTES, header->length), result);
+}
+
 int content_read_result(const struct queue *queue, const struct index_rcpt *rcpt, char *room,
 			struct payload_result *result)
 {
 	struct record_header header;
-	const struct segment *segment;
-	uint64_t offset = (uint64_t)rcpt->result.at8 * RECORD_ALIGN;
-	ssize_t n;
 
-	segment = rcpt->result.segment ? segments_find(&queue->segments, rcpt->result.segment) : NULL;
-	if (!segment)
-		return ERR_NOT_FOUND;
-	n = queue->disk->read(queue->disk, segment->fd, room, RESULT_ROOM, offset);
-	if (n < RECORD_HEADER_BYTES || !record_open(room, segment->header.nonce, offset, &header) ||
-	    header.type != RECORD_RESULT || (ssize_t)(header.length + RECORD_HEADER_BYTES) > n ||
-	    !record_payload_ok(&header, room + RECORD_HEADER_BYTES, segment->header.nonce, offset))
-		return ERR_NOT_FOUND;
-	return payload_get_result(slice_of(room + RECORD_HEADER_BYTES, header.length), result);
+	return read_result_at(queue, rcpt->result, room, &header, result);
 }
 
 struct outcomes {
@@ -168,6 +175,71 @@ int queue_read_envelope(struct queue *queue, uint64_t id, uint32_t flags, struct
 	if (flags & QUEUE_READ_OUTCOMES)
 		read_outcomes(queue, slot, payload, out);
 	return 0;
+}
+
+/* ---- What happened ---- */
+
+struct folded_attempt {
+	uint32_t recipient;
+	bool is_there;
+	struct payload_result result;
+};
+
+static int keep_folded(void *ctx, uint32_t recipient, const struct payload_result *result)
+{
+	struct folded_attempt *folded = ctx;
+
+	if (recipient == folded->recipient) {
+		folded->is_there = true;
+		folded->result = *result;
+	}
+	return 0;
+}
+
+static void put_attempt(struct queue_attempt *out, const struct payload_result *result)
+{
+	out->at_wall = result->at_wall;
+	out->attempts = result->attempts;
+	payload_outcome_of(result, &out->outcome);
+}
+
+/* From RESULT to RESULT; what stands there by now may be anybody's. */
+static size_t follow_attempts(const struct queue *queue, uint64_t id, uint32_t recipient, struct record_place place,
+			      struct queue_attempt *out, size_t max)
+{
+	struct payload_result result;
+	struct record_header header;
+	char room[RESULT_ROOM];
+	size_t count = 0;
+
+	while (count < max && read_result_at(queue, place, room, &header, &result) == 0 && header.id == id &&
+	       header.index == recipient) {
+		put_attempt(&out[count++], &result);
+		place = result.before;
+	}
+	return count;
+}
+
+size_t queue_read_attempts(struct queue *queue, uint64_t id, uint32_t recipient, struct queue_attempt *out, size_t max)
+{
+	struct folded_attempt folded = {.recipient = recipient};
+	struct slot *slot = queue_find(queue, id);
+	struct slice payload;
+	size_t count = 0;
+	char *memory;
+
+	if (!slot || recipient >= slot->rcpt_count || max == 0)
+		return 0;
+	if (slot_rcpt(slot, recipient)->result.segment != 0)
+		return follow_attempts(queue, id, recipient, slot_rcpt(slot, recipient)->result, out, max);
+	if (read_message(queue, id, &memory, &payload) != 0)
+		return 0;
+	if (payload_get_states(payload, keep_folded, &folded) == 0 && folded.is_there) {
+		put_attempt(&out[count++], &folded.result);
+		count += follow_attempts(queue, id, recipient, folded.result.before, out + count, max - count);
+	}
+	free(memory);
+	return count;
 }
 
 void queue_message_free(struct queue_message *message)

@@ -62,6 +62,8 @@
  *          MOVE     the same, and 8f: recipient number (2), then the fields of RESULT; 90 bits: 1 held, 2 warned
  *          RESULT   81 core: next attempt (8), attempts (4), reply code (2), kind, class, stage, bits (1 each; bit 1:
  *                      a hint was used), zero (2)   02 enhanced code  03 host  04 text
+ *                   05 when it was recorded (8)  06 place of the RESULT before it (segment, offset / 8; 4 each), which
+ *                      may be gone: only for people who ask what happened
  *          Kinds, classes and stages are the numbers of base/vocabulary.h and base/outcome.h; flags and the rest are
  *          those of queue/queue.h.
  *

@@ -28,7 +28,14 @@ enum message_tag {
 enum recipient_tag { TAG_ADDRESS = 0x01 | TLV_MUST_KNOW, TAG_ORIGINAL = 0x02, TAG_ORCPT = 0x03, TAG_NOTIFY = 0x04 };
 
 /* Of RESULT, and of TAG_STATE behind its two octets of recipient index. */
-enum result_tag { TAG_RESULT_CORE = 0x01 | TLV_MUST_KNOW, TAG_ENHANCED = 0x02, TAG_HOST = 0x03, TAG_TEXT = 0x04 };
+enum result_tag {
+	TAG_RESULT_CORE = 0x01 | TLV_MUST_KNOW,
+	TAG_ENHANCED = 0x02,
+	TAG_HOST = 0x03,
+	TAG_TEXT = 0x04,
+	TAG_RESULT_AT = 0x05,
+	TAG_BEFORE = 0x06,
+};
 
 #define CORE_BYTES 48
 #define RESULT_CORE_BYTES 20
@@ -129,6 +136,22 @@ int payload_put_message(struct buf *out, const struct queue_envelope *envelope, 
 	return rc;
 }
 
+/* When, and where the one before it stands; left out where they are not known. */
+static int put_history(struct buf *out, const struct payload_result *result)
+{
+	char at[8], before[8];
+	int rc = 0;
+
+	put_u64(at, (uint64_t)result->at_wall);
+	put_u32(before, result->before.segment);
+	put_u32(before + 4, result->before.at8);
+	if (result->at_wall != 0)
+		rc = tlv_put(out, TAG_RESULT_AT, slice_of(at, sizeof(at)));
+	if (rc == 0 && result->before.segment != 0)
+		rc = tlv_put(out, TAG_BEFORE, slice_of(before, sizeof(before)));
+	return rc;
+}
+
 int payload_put_result(struct buf *out, const struct payload_result *result)
 {
 	char core[RESULT_CORE_BYTES] = {0};
@@ -149,6 +172,8 @@ int payload_put_result(struct buf *out, const struct payload_result *result)
 		rc = tlv_put_text(out, TAG_HOST, result->host);
 	if (rc == 0)
 		rc = tlv_put_text(out, TAG_TEXT, result->text);
+	if (rc == 0)
+		rc = put_history(out, result);
 	if (rc < 0)
 		buf_truncate(out, before);
 	return rc;
@@ -415,6 +440,22 @@ static int get_result_core(struct slice value, struct payload_result *result)
 	return 0;
 }
 
+static int get_result_at(struct slice value, struct payload_result *result)
+{
+	if (value.len < 8)
+		return ERR_CORRUPT;
+	result->at_wall = get_wall(value.ptr);
+	return 0;
+}
+
+static int get_before(struct slice value, struct payload_result *result)
+{
+	if (value.len < 8)
+		return ERR_CORRUPT;
+	result->before = (struct record_place){get_u32(value.ptr), get_u32(value.ptr + 4)};
+	return 0;
+}
+
 int payload_get_result(struct slice payload, struct payload_result *result)
 {
 	struct payload_result found = {0};
@@ -432,6 +473,8 @@ int payload_get_result(struct slice payload, struct payload_result *result)
 		case TAG_ENHANCED: found.enhanced = value; break;
 		case TAG_HOST: found.host = value; break;
 		case TAG_TEXT: found.text = value; break;
+		case TAG_RESULT_AT: rc = get_result_at(value, &found); break;
+		case TAG_BEFORE: rc = get_before(value, &found); break;
 		default: rc = unknown(tag);
 		}
 		if (rc < 0)

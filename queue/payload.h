@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "queue/queue.h"
+#include "queue/record.h"
 
 /* What a MESSAGE says about its content. */
 struct payload_content {
@@ -28,6 +29,8 @@ struct payload_result {
 	uint32_t code;
 	bool hint_used;
 	struct slice enhanced, host, text;
+	int64_t at_wall;	    /* when it was recorded; 0: not known */
+	struct record_place before; /* the RESULT before it, which may be gone; segment 0: none is known */
 };
 
 /* The head of a MESSAGE or MOVE, without its texts: what the index needs. */

@@ -302,6 +302,16 @@ enum queue_read_flag { QUEUE_READ_OUTCOMES = 1 };
 int queue_read_envelope(struct queue *queue, uint64_t id, uint32_t flags, struct queue_message *out);
 void queue_message_free(struct queue_message *message);
 
+/* One attempt for a recipient, as it was recorded. */
+struct queue_attempt {
+	int64_t at_wall;   /* 0: not known */
+	uint32_t attempts; /* made by then */
+	struct outcome outcome;
+};
+/* The attempts of one recipient as far as the journal still has them, the latest first: a pread for each. The older
+ * ones go with their segments, and when the message is copied forward. Returns how many were filled in. */
+size_t queue_read_attempts(struct queue *queue, uint64_t id, uint32_t recipient, struct queue_attempt *out, size_t max);
+
 /* The content without the prefix, in order, from the start. Up to 64 KiB of memory. NULL as queue_read_envelope(). */
 struct queue_content *queue_content_open(struct queue *queue, uint64_t id, struct err *err);
 /* How many octets were put into `out`, 0 at the end; ERR_CORRUPT (told, put aside; the attempt must be broken off

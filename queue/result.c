@@ -54,6 +54,8 @@ int queue_record_result(struct queue *queue, uint64_t id, uint32_t index, const 
 		return ERR_EXISTS;
 	if (!is_final(result.kind))
 		result.kind = slot->flags & SLOT_DELETING ? OUTCOME_DELETED : OUTCOME_DEFERRED;
+	result.at_wall = clock_wall_ms(queue->options.clock);
+	result.before = slot_rcpt(slot, index)->result;
 	result.hint_used |= (slot_rcpt(slot, index)->bits & RCPT_HINT_USED) != 0;
 	rc = append_result(queue, id, index, &result);
 	if (rc < 0)

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 static const struct {
 	const char *method, *path;
@@ -131,6 +132,17 @@ json_t *control_id(uint64_t id)
 	char text[MSGID_CHARS + 1];
 
 	msgid_format(id, text);
+	return json_string(text);
+}
+
+json_t *control_iso_time(int64_t wall_ms)
+{
+	time_t seconds = (time_t)(wall_ms / 1000);
+	struct tm tm;
+	char text[40];
+
+	if (!gmtime_r(&seconds, &tm) || strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
+		return json_null();
 	return json_string(text);
 }
 

@@ -33,6 +33,8 @@ const struct config *control_config(const struct control *control);
 json_t *control_text(struct slice text);
 json_t *control_str(const char *text);
 json_t *control_id(uint64_t id);
+/* "2026-11-30T09:23:00Z" */
+json_t *control_iso_time(int64_t wall_ms);
 /* Whole seconds from `from_wall` to `to_wall`, never below 0. */
 json_t *control_seconds(int64_t from_wall, int64_t to_wall);
 /* ERR_LIMIT: no room; then nothing was appended. */

@@ -6,9 +6,17 @@
 #include "relayd/outcome.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 /* So that the answer always fits; those that are done come last. */
-enum { RECIPIENTS_MAX = 1000 };
+enum {
+	RECIPIENTS_MAX = 1000,
+	/* What happened is told of so many recipients, and so much. */
+	HISTORIES_MAX = 20,
+	HISTORY_MAX = 50,
+	HEADER_MAX_BYTES = 64 * 1024,
+	HEADER_LINES_MAX = 500,
+};
 
 /* Why the next attempt is when it is. */
 static const char *const why_texts[CLASS_COUNT] = {
@@ -68,8 +76,8 @@ static int why_greylist(struct control *control, const struct queue_recipient_st
 	greylist_look_up(control->options.greylist, status->last->host, &lesson);
 	if (lesson.accepted_ms == 0)
 		return 0;
-	return snprintf(out, size, "; %s has let others through after %lld s",
-			lesson.name, (long long)(lesson.accepted_ms + 999) / 1000);
+	return snprintf(out, size, "; %s has let others through after %lld s", lesson.name,
+			(long long)(lesson.accepted_ms + 999) / 1000);
 }
 
 /* Also that its destination is not tried before, which may be the whole reason of one that was never tried. */
@@ -155,6 +163,60 @@ static const struct recent_entry *find_ended(struct control *control, uint64_t i
 
 /* ---- from the queue ---- */
 
+static json_t *attempt_of(struct control *control, const struct queue_attempt *attempt)
+{
+	int64_t now = control_now_wall(control);
+	json_t *object =
+	    json_pack("{s:o}", "ago_sec", attempt->at_wall ? control_seconds(attempt->at_wall, now) : json_null());
+
+	json_object_set_new(object, "at", attempt->at_wall ? control_iso_time(attempt->at_wall) : json_null());
+	return outcome_of(object, attempt->outcome.kind, attempt->outcome.class, attempt->attempts, &attempt->outcome);
+}
+
+/* The latest first. */
+static json_t *history_of(struct control *control, uint64_t id, uint32_t r)
+{
+	struct queue_attempt *attempts = xcalloc(HISTORY_MAX, sizeof(*attempts));
+	size_t count = queue_read_attempts(control->options.queue, id, r, attempts, HISTORY_MAX);
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < count; i++)
+		json_array_append_new(list, attempt_of(control, &attempts[i]));
+	free(attempts);
+	return list;
+}
+
+static struct slice without_line_end(struct slice line)
+{
+	return line.len > 0 && line.ptr[line.len - 1] == '\r' ? slice_to(line, line.len - 1) : line;
+}
+
+/* As it will be sent, up to the empty line; lines of folded fields stand by themselves. */
+static json_t *header_of(struct control *control, const struct queue_message *message)
+{
+	struct queue_content *content = queue_content_open(control->options.queue, message->id, NULL);
+	json_t *lines = json_array();
+	struct slice text;
+	struct buf header;
+
+	buf_init(&header, HEADER_MAX_BYTES + QUEUE_PREFIX_MAX);
+	buf_append(&header, message->envelope.prefix);
+	while (content && buf_len(&header) < HEADER_MAX_BYTES) {
+		char *at = buf_reserve(&header, 4096);
+		ssize_t n = at ? queue_content_read(content, at, 4096) : 0;
+		if (n <= 0)
+			break;
+		buf_commit(&header, (size_t)n);
+	}
+	queue_content_close(&content);
+	text = buf_slice(&header);
+	for (ptrdiff_t end; (end = slice_find(text, '\n')) > 1 && json_array_size(lines) < HEADER_LINES_MAX;
+	     text = slice_from(text, (size_t)end + 1))
+		json_array_append_new(lines, control_text(without_line_end(slice_to(text, (size_t)end))));
+	buf_fini(&header);
+	return lines;
+}
+
 static json_t *queued_recipient(struct control *control, const struct queue_message *message, uint32_t r)
 {
 	const struct queue_recipient_status *status = &message->status[r];
@@ -172,6 +234,8 @@ static json_t *queued_recipient(struct control *control, const struct queue_mess
 	json_object_set_new(answer, "next_attempt_sec",
 			    is_planned ? control_seconds(control_now_wall(control), status->next_attempt_wall)
 				       : json_null());
+	if (message->envelope.recipient_count <= HISTORIES_MAX)
+		json_object_set_new(answer, "history", history_of(control, message->id, r));
 	json_object_set_new(answer, "why", is_planned || is_in_line ? why_of(control, message, r) : json_string(""));
 	return answer;
 }
@@ -209,6 +273,7 @@ static json_t *queued_message(struct control *control, const struct queue_messag
 				   control_text(envelope->client), "message_id", control_text(envelope->message_id),
 				   "tag", control_text(envelope->tag));
 
+	json_object_set_new(answer, "header", header_of(control, message));
 	json_object_set_new(answer, "recipients", queued_recipients(control, message));
 	json_object_set_new(answer, "recipient_count", json_integer((json_int_t)envelope->recipient_count));
 	return answer;

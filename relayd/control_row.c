@@ -4,21 +4,9 @@
 #include "base/base.h"
 
 #include <stdio.h>
-#include <time.h>
 
 /* A row stays far below the stream's buffer, however many recipients there are. */
 enum { ROW_RECIPIENTS_MAX = 100, ROW_ADDRESS_BYTES_MAX = 16 * 1024 };
-
-static json_t *iso_time(int64_t wall_ms)
-{
-	time_t seconds = (time_t)(wall_ms / 1000);
-	struct tm tm;
-	char text[40];
-
-	if (!gmtime_r(&seconds, &tm) || strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
-		return json_null();
-	return json_string(text);
-}
 
 /* The word, and what the server said where it is at hand. */
 static json_t *reason_of(const struct queue_brief *brief, const struct queue_message *message)
@@ -62,7 +50,7 @@ static void set_next_attempt(json_t *row, const struct queue_brief *brief, int64
 {
 	bool is_planned = brief->state != STATE_HELD && brief->next_attempt_wall != INT64_MAX;
 
-	json_object_set_new(row, "next_attempt", is_planned ? iso_time(brief->next_attempt_wall) : json_null());
+	json_object_set_new(row, "next_attempt", is_planned ? control_iso_time(brief->next_attempt_wall) : json_null());
 	json_object_set_new(row, "next_attempt_sec",
 			    is_planned ? control_seconds(now, brief->next_attempt_wall) : json_null());
 }

@@ -30,6 +30,31 @@ def test_status_queue_show(relayd, upstream):
     assert daemon.ctl("queue", "--state", "nonsense", check=False).returncode != 0
 
 
+def test_show_tells_each_attempt(relayd, upstream):
+    upstream.replies["rcpt"] = ["450 4.2.0 come back, first", "451 4.3.0 come back, second"]
+    daemon = relayd(relayhost(upstream.port) + "retry: {greylist: [1s, 1s, 1h], default: [1s, 1s, 1h]}\n")
+    upstream.replies["rcpt"].append("452 4.2.2 come back, third")
+    with daemon.smtp() as client:
+        client.send_message(message("tried thrice"), to_addrs=["one@example.net"])
+    daemon.wait_log("event=deferred", count=3)
+    (row,) = daemon.json("queue")
+
+    def check(shown):
+        history = shown["recipients"][0]["history"]
+        assert [(a["attempts"], a["code"], a["text"]) for a in history] == [
+            (3, 452, "come back, third"), (2, 451, "come back, second"), (1, 450, "come back, first")]
+        assert all(a["at"].startswith("20") and a["ago_sec"] >= 0 for a in history)
+        assert "Subject: tried thrice" in shown["header"]
+
+    check(daemon.json("show", row["id"]))
+    daemon.kill()
+    daemon.start()
+    check(daemon.json("show", row["id"]))
+    text = daemon.ctl("show", row["id"]).stdout
+    for part in ("come back, first", "come back, third", "after 3 attempts", "Subject: tried thrice", "next attempt in"):
+        assert part in text, text
+
+
 def test_hold_release_delete(relayd, upstream):
     upstream.stop()
     daemon = relayd(relayhost(upstream.port))

@@ -274,7 +274,9 @@ static void state_is_folded_and_unfolded(void **state)
 					.hint_used = true,
 					.enhanced = SLICE("4.2.0"),
 					.host = SLICE("mx"),
-					.text = SLICE("come back")};
+					.text = SLICE("come back"),
+					.at_wall = 1790000000123,
+					.before = {7, 99}};
 	struct payload_result read[2] = {{0}};
 	struct payload_core core;
 	struct buf first, moved, again;
@@ -299,12 +301,37 @@ static void state_is_folded_and_unfolded(void **state)
 	assert_int_equal(read[1].code, 450);
 	assert_true(read[1].hint_used);
 	assert_true(slice_eq(read[1].text, SLICE("come back")));
+	assert_int_equal(read[1].at_wall, 1790000000123);
+	assert_int_equal(read[1].before.segment, 7);
+	assert_int_equal(read[1].before.at8, 99);
 	/* Moved once more without its state, it is the same as at first. */
 	assert_int_equal(payload_copy_message(&again, buf_slice(&moved)), 0);
 	assert_true(slice_eq(buf_slice(&again), buf_slice(&first)));
 	buf_fini(&first);
 	buf_fini(&moved);
 	buf_fini(&again);
+}
+
+/* As they were written before it was known when, and what stood before: the bytes are the same without. */
+static void results_of_old_are_read(void **state)
+{
+	struct payload_result result = {.kind = OUTCOME_DEFERRED, .attempts = 1, .text = SLICE("later")}, read;
+	struct buf old, now;
+
+	(void)state;
+	buf_init(&old, 1024);
+	buf_init(&now, 1024);
+	assert_int_equal(payload_put_result(&old, &result), 0);
+	result.at_wall = 1790000000000;
+	result.before = (struct record_place){1, 2};
+	assert_int_equal(payload_put_result(&now, &result), 0);
+	assert_true(slice_has_prefix(buf_slice(&now), buf_slice(&old)));
+	assert_int_equal(payload_get_result(buf_slice(&old), &read), 0);
+	assert_int_equal(read.at_wall, 0);
+	assert_int_equal(read.before.segment, 0);
+	assert_true(slice_eq(read.text, SLICE("later")));
+	buf_fini(&old);
+	buf_fini(&now);
 }
 
 static void what_must_be_known_and_is_not_refuses(void **state)
@@ -387,6 +414,7 @@ int main(void)
 	    cmocka_unit_test(an_envelope_comes_back_whole),
 	    cmocka_unit_test(an_envelope_has_its_limits),
 	    cmocka_unit_test(state_is_folded_and_unfolded),
+	    cmocka_unit_test(results_of_old_are_read),
 	    cmocka_unit_test(what_must_be_known_and_is_not_refuses),
 	    cmocka_unit_test(either_copy_of_a_segment_header_is_enough),
 	};
