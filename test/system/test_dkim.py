@@ -114,3 +114,41 @@ def test_fields_that_the_upstream_rewrites_are_not_signed(relayd, upstream, keys
     data = upstream.get().data
     changed = re.sub(rb"^(Date|Message-ID): .*\r\n", b"", data, flags=re.M | re.I)
     assert changed != data and judge(changed, records) == [True, True]
+
+
+def check(folder, dns):
+    """(exit code, what relayctl dkim check says of each key)."""
+    import json
+    config = folder / "check.yaml"
+    config.write_text(f"hostname: relay.example.org\ndns: {{servers: ['127.0.0.1:{dns.port}']}}\n"
+                      f"dkim: {{domains: {{example.org: {{one: {folder}/one.pem, two: {folder}/two.pem}}}}}}\n")
+    done = subprocess.run([RELAYCTL, "-c", config, "--json", "dkim", "check"], capture_output=True, text=True,
+                          timeout=PATIENCE)
+    return done.returncode, {key["selector"]: key for key in json.loads(done.stdout)}
+
+
+def zone_text(txt):
+    return " ".join(f'"{txt[at:at + 200]}"' for at in range(0, len(txt), 200))
+
+
+def test_check_compares_with_what_is_published(dns, folder):
+    (_, rsa), (_, ed) = keygen(folder, "one", "rsa"), keygen(folder, "two", "ed25519")
+    dns.start({"example.org": f"one._domainkey TXT {zone_text(rsa)}\ntwo._domainkey TXT {zone_text(ed)}\n"})
+    code, found = check(folder, dns)
+    assert code == 0 and found["one"]["ok"] and found["two"]["ok"]
+    assert found["one"]["name"] == "one._domainkey.example.org"
+    dns.stop()
+    dns.start({"example.org": f"one._domainkey TXT {zone_text(ed)}\n"})
+    code, found = check(folder, dns)
+    assert code == 1 and not found["one"]["ok"] and not found["two"]["ok"]
+    assert "another type" in found["one"]["text"] and "nothing is published" in found["two"]["text"]
+    dns.stop()
+    revoked = "v=DKIM1; k=rsa; p="
+    (folder / "two.pem").unlink()
+    (_, other) = keygen(folder, "two", "ed25519")
+    dns.start({"example.org": f"one._domainkey TXT {zone_text(revoked)}\ntwo._domainkey TXT {zone_text(ed)}\n"})
+    code, found = check(folder, dns)
+    assert code == 1 and "revoked" in found["one"]["text"] and "another key" in found["two"]["text"] and other != ed
+    text = subprocess.run([RELAYCTL, "-c", folder / "check.yaml", "dkim", "check", "example.org"], capture_output=True,
+                          text=True, timeout=PATIENCE).stdout
+    assert "BAD one._domainkey.example.org" in text and "publish this record" in text
