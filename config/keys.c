@@ -79,7 +79,7 @@ static const struct config_key root_keys[] = {
 {"delivery.mta_sts_port", CONFIG_INT, AT(delivery.mta_sts_port), "443", RANGE(1, 65535), 0, "port of the servers of MTA-STS policies; only a test has another"},
 {"delivery.ip",      CONFIG_WORD,     AT(delivery.ip),       "prefer4", config_words_ip, 0, "address families of deliveries"},
 {"delivery.bind",    CONFIG_ADDRESS,  AT(delivery.bind),     NULL, NULL, KEY_LIST, "own addresses to send from, at most one of each family"},
-{"delivery.connect_timeout", CONFIG_DURATION, AT(delivery.connect_timeout_ms), "30s", RANGE(SEC / 10, 600 * SEC), 0, "how long a connection may take to be made"},
+{"delivery.connect_timeout", CONFIG_DURATION, AT(delivery.connect_timeout_ms), "30s", RANGE(SEC / 10, 600 * SEC), 0, "how long a connection may take to be made, and a TLS handshake on it"},
 {"delivery.connections", CONFIG_INT,  AT(delivery.connections), "200", RANGE(1, 100000), 0, "outgoing connections at a time"},
 {"delivery.per_destination", CONFIG_INT, AT(delivery.per_destination), "20", RANGE(1, 100000), 0, "connections to one destination at a time"},
 {"delivery.allow_loopback", CONFIG_BOOL, AT(delivery.allow_loopback), "false", NULL, 0, "deliver by MX to loopback and own addresses too"},

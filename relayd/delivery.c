@@ -53,6 +53,7 @@ void delivery_drop_connection(struct delivery *d)
 	struct loop *loop = d->owner->options.loop;
 
 	timers_cancel(loop_timers(loop), &d->timer);
+	timers_cancel(loop_timers(loop), &d->tls_timer);
 	stream_close(&d->stream);
 	smtp_client_free(&d->client);
 }

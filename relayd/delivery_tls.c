@@ -103,8 +103,16 @@ void delivery_tls_decide(struct delivery *d)
 
 /* ---- the handshake ---- */
 
+/* As long as a connection may take to be made; then it counts as a handshake that failed. */
+static void on_handshake_timeout(void *ctx)
+{
+	delivery_on_tls(ctx, false, "the TLS handshake timed out");
+}
+
 void delivery_start_tls(struct delivery *d)
 {
+	timers_set(loop_timers(d->owner->options.loop), &d->tls_timer,
+		   delivery_now_ms(d) + d->config->delivery.connect_timeout_ms, on_handshake_timeout, d);
 	d->need.session.resume_key = d->where;
 	d->step_began_ms = delivery_now_ms(d);
 	stream_start_tls_client(d->stream, d->need.credentials, &d->need.session);
@@ -143,6 +151,7 @@ void delivery_on_tls(void *ctx, bool ok, const char *why)
 {
 	struct delivery *d = ctx;
 
+	timers_cancel(loop_timers(d->owner->options.loop), &d->tls_timer);
 	if (!ok) {
 		count_handshake(d, "", "failed");
 		if (!tls_policy_may_go_clear(&d->need)) {

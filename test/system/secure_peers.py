@@ -3,7 +3,9 @@ import datetime
 import hashlib
 import http.server
 import ipaddress
+import queue
 import shutil
+import socketserver
 import ssl
 import subprocess
 import threading
@@ -13,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from peers import DnsServer, free_udp_port
+from peers import PATIENCE, DnsServer, free_udp_port
 
 
 class SignedDns(DnsServer):
@@ -224,3 +226,101 @@ class PolicyServer:
         self.thread.join()
 
 
+
+
+class ScriptedMx:
+    """An SMTP server that offers STARTTLS and then misbehaves as `trick` says:
+
+    garbage, close, stall   instead of a handshake
+    inject                  replies in clear text behind the 220, in the same segment
+    None                    does what it should
+
+    `offers`: the keywords of EHLO, before and after TLS. `commands`: (connection, is TLS, line) of all that came."""
+
+    def __init__(self, context, trick=None, host="127.0.0.2", offers=(("STARTTLS",), ())):
+        self.context, self.trick, self.offers = context, trick, offers
+        self.commands = []
+        self.messages = queue.Queue()
+        self.over = threading.Event()
+        self.lock = threading.Lock()
+        self.connections = 0
+        outer = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self):
+                with outer.lock:
+                    outer.connections += 1
+                    number = outer.connections
+                try:
+                    outer.serve(self.request, number)
+                except (OSError, EOFError):
+                    pass
+
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+            allow_reuse_address = True
+
+        self.server = Server((host, 0), Handler)
+        self.port = self.server.server_address[1]
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
+        self.thread.start()
+
+    def serve(self, sock, number):
+        sock.settimeout(30)
+        stream, is_tls = sock.makefile("rwb"), False
+        self.say(stream, "220 mx.test ESMTP")
+        while True:
+            line = self.line(stream)
+            verb = line.upper().split(" ")[0]
+            with self.lock:
+                self.commands.append((number, is_tls, line))
+            if verb == "EHLO":
+                words = ["mx.test", *self.offers[is_tls]]
+                self.say(stream, *[f"250-{word}" for word in words[:-1]], f"250 {words[-1]}")
+            elif verb == "STARTTLS":
+                injected = ["250-mx.test", "250-SIZE 1", "250 AUTH PLAIN"] if self.trick == "inject" else []
+                self.say(stream, "220 go ahead", *injected)
+                if self.trick == "garbage":
+                    self.say(stream, *["this is no TLS"] * 50)
+                if self.trick == "stall":
+                    self.over.wait()
+                if self.trick in ("garbage", "close", "stall"):
+                    return
+                stream, is_tls = self.context.wrap_socket(sock, server_side=True).makefile("rwb"), True
+            elif verb == "DATA":
+                self.say(stream, "354 go ahead")
+                lines = []
+                while (line := self.line(stream)) != ".":
+                    lines.append(line)
+                self.messages.put((is_tls, lines))
+                self.say(stream, "250 2.0.0 taken")
+            elif verb == "QUIT":
+                self.say(stream, "221 bye")
+                return
+            else:
+                self.say(stream, "250 2.0.0 ok")
+
+    @staticmethod
+    def say(stream, *lines):
+        stream.write("".join(f"{line}\r\n" for line in lines).encode())
+        stream.flush()
+
+    @staticmethod
+    def line(stream):
+        line = stream.readline()
+        if not line.endswith(b"\r\n"):
+            raise EOFError
+        return line[:-2].decode("latin-1")
+
+    def get(self):
+        """(whether by TLS, lines) of the next message."""
+        try:
+            return self.messages.get(timeout=PATIENCE)
+        except queue.Empty:
+            raise AssertionError(f"no message arrived; commands: {self.commands}") from None
+
+    def stop(self):
+        self.over.set()
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()

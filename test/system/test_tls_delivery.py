@@ -1,5 +1,6 @@
 """TLS of deliveries by MX: what a destination publishes in DNSSEC and by HTTPS, and what hostile hosts make of it."""
 import ssl
+import warnings
 
 import pytest
 from aiosmtpd.controller import Controller
@@ -8,7 +9,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from conftest import message, relayhost
 from peers import Upstream
-from secure_peers import Authority, PolicyServer, SignedDns, tlsa
+from secure_peers import Authority, PolicyServer, ScriptedMx, SignedDns, tlsa
 
 
 @pytest.fixture
@@ -93,6 +94,7 @@ def test_dane_wrong_certificate_defers(relayd, make_upstream, authority, secure_
 
 
 def test_dane_stripped_starttls_defers(relayd, make_upstream, authority, secure_dns):
+    """G16: not in clear text."""
     server = make_upstream(host="127.0.0.2")
     start_dane(secure_dns, server.port, tlsa(authority.certificate, 3))
     daemon = relayd(by_mx(secure_dns, server.port))
@@ -102,7 +104,7 @@ def test_dane_stripped_starttls_defers(relayd, make_upstream, authority, secure_
 
 
 def test_dane_bogus_records_defer(relayd, make_upstream, authority, secure_dns):
-    """Somebody has put another record into the signed zone: the resolver says SERVFAIL, and nothing goes there."""
+    """H21: somebody has put another record into the signed zone: the resolver says SERVFAIL, and nothing goes there."""
     issued = authority.issue("mx1.dane.example")
     server = make_upstream(host="127.0.0.2", tls_context=issued.context())
     data = tlsa(issued.certificate, 3)
@@ -115,7 +117,7 @@ def test_dane_bogus_records_defer(relayd, make_upstream, authority, secure_dns):
 
 
 def test_dane_insecure_records_do_not_count(relayd, make_upstream, authority, secure_dns):
-    """Without DNSSEC anybody could have written them."""
+    """H21: without DNSSEC anybody could have written them."""
     issued = authority.issue("mx1.dane.example")
     server = make_upstream(host="127.0.0.2", tls_context=issued.context())
     start_dane(secure_dns, server.port, "3 1 1 " + "00" * 32, signed=False)
@@ -126,7 +128,7 @@ def test_dane_insecure_records_do_not_count(relayd, make_upstream, authority, se
 
 @pytest.mark.parametrize("record", ["1 1 1 " + "00" * 32, "3 1 9 " + "00" * 32, "3 1 1 " + "00" * 31])
 def test_dane_unusable_records_ask_for_encryption(relayd, make_upstream, authority, secure_dns, folder, record):
-    """Nobody can be authenticated by them, but they say that there is TLS: encrypted, or not at all."""
+    """H21: nobody can be authenticated by them, but they say that there is TLS: encrypted, or not at all."""
     clear = make_upstream(host="127.0.0.2")
     start_dane(secure_dns, clear.port, record)
     daemon = relayd(by_mx(secure_dns, clear.port))
@@ -307,6 +309,7 @@ def test_sts_enforce_wildcard(sts, policies):
 
 @pytest.mark.parametrize("names", [(), ("mx9.sts.example",)], ids=["stripped", "wrong name"])
 def test_sts_enforce_never_goes_without(sts, policies, names):
+    """G16: not in clear text, nor to somebody else."""
     policies.publish("sts.example", mx=["mx1.sts.example"])
     place = sts(*names)
     send(place.daemon, to="user@sts.example")
@@ -344,6 +347,7 @@ def test_sts_testing_delivers_anyway(sts, policies):
 @pytest.mark.parametrize("changes", [dict(status=404), dict(status=302), dict(kind="text/html"), dict(text="nonsense"),
                                      dict(text="x" * 70000)], ids=["404", "redirect", "html", "broken", "huge"])
 def test_sts_policy_that_cannot_be_had_is_none(sts, policies, changes):
+    """H22: an error, a redirect, a huge file."""
     policies.publish("sts.example", mx=["mx9.sts.example"], **changes)
     place = sts("mx1.sts.example")
     send(place.daemon, to="user@sts.example")
@@ -367,6 +371,7 @@ def test_sts_server_with_a_wrong_certificate_has_no_say(relayd, make_upstream, a
 
 
 def test_sts_policy_outlives_a_restart_and_its_server(sts, policies):
+    """H22: what was fetched holds until it expires."""
     policies.publish("sts.example", mx=["mx1.sts.example"])
     place = sts("mx1.sts.example")
     send(place.daemon, to="user@sts.example")
@@ -468,3 +473,129 @@ def test_client_certificate_for_a_relayhost(relayd, make_upstream, authority):
                                               f"ca_file: {authority.pem}\n    certificate: {ours.chain}\n    key: {ours.key}"))
     daemon.start()
     assert server.get().tls
+
+
+# ---- hosts that misbehave ----
+
+@pytest.fixture
+def scripted(authority):
+    started = []
+
+    def start(trick=None, context=None, **options):
+        started.append(ScriptedMx(context or authority.issue("mx1.plain.example").context(), trick, **options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+def by_plain_mx(dns, port, level="opportunistic", ca_file=None):
+    dns.start({"plain.example": "@ MX 10 mx1\nmx1 A 127.0.0.2\n"})
+    return (by_mx(dns, port, ca_file, extra=", connect_timeout: 2s") + f"routes: [{{via: [mx], tls: {level}}}]\n")
+
+
+def old_context(authority):
+    context = authority.issue("mx1.plain.example").context()
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1
+    return context
+
+
+TRICKS = ["garbage", "close", "stall", "old"]
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_handshake_that_fails_opportunistic(relayd, scripted, authority, secure_dns, trick):
+    """G17: opportunistic: in clear text on a new connection; nothing of it on the old one."""
+    server = scripted(None if trick == "old" else trick, old_context(authority) if trick == "old" else None)
+    daemon = relayd(by_plain_mx(secure_dns, server.port))
+    send(daemon, to="user@plain.example")
+    is_tls, lines = server.get()
+    assert not is_tls and "Hello" in lines
+    mails = [number for number, _, line in server.commands if line.startswith("MAIL")]
+    asked = [number for number, _, line in server.commands if line == "STARTTLS"]
+    assert asked == [1] and mails == [2]
+    daemon.wait_log(r"event=delivered ")
+    assert daemon.metric('relayd_tls_handshakes_total{direction="out",version="",result="failed"}') == 1
+    assert daemon.metric('relayd_tls_handshakes_total{direction="out",version="",result="plain"}') == 1
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_handshake_that_fails_required(relayd, scripted, authority, secure_dns, trick):
+    """G16, G17: required: it waits, and no MAIL is ever said in clear text."""
+    server = scripted(None if trick == "old" else trick, old_context(authority) if trick == "old" else None)
+    daemon = relayd(by_plain_mx(secure_dns, server.port, level="required"))
+    send(daemon, to="user@plain.example")
+    daemon.wait_log(r"event=deferred .*class=tls", count=2)
+    assert server.messages.empty()
+    assert not any(line.startswith("MAIL") for _, _, line in server.commands)
+
+
+def test_starttls_not_offered_where_it_is_required(relayd, scripted, secure_dns):
+    """G16: stripped."""
+    server = scripted(offers=((), ()))
+    daemon = relayd(by_plain_mx(secure_dns, server.port, level="required"))
+    send(daemon, to="user@plain.example")
+    daemon.wait_log(r"event=deferred .*class=tls")
+    assert not any(line.startswith(("MAIL", "STARTTLS")) for _, _, line in server.commands)
+
+
+def test_replies_injected_behind_the_220(relayd, scripted, secure_dns):
+    """G15: more than the 220 breaks the protocol: nothing is said to such a server, in clear text or under TLS."""
+    server = scripted("inject")
+    daemon = relayd(by_plain_mx(secure_dns, server.port))
+    send(daemon, to="user@plain.example")
+    daemon.wait_log(r"event=deferred ")
+    assert not any(line.startswith("MAIL") for _, _, line in server.commands)
+
+
+def test_only_what_is_offered_under_tls_counts(relayd, scripted, secure_dns):
+    """G19: a SIZE that was said before would have forbidden the message."""
+    server = scripted(offers=(("STARTTLS", "SIZE 1", "SMTPUTF8"), ("SIZE 1000000",)))
+    daemon = relayd(by_plain_mx(secure_dns, server.port))
+    send(daemon, to="user@plain.example")
+    assert server.get()[0]
+
+
+def test_auth_offered_before_tls_alone_is_none(relayd, scripted, authority, folder):
+    """G19: no password in clear text, nor where AUTH is not offered under TLS."""
+    server = scripted(context=authority.issue("127.0.0.2").context(), offers=(("STARTTLS", "AUTH PLAIN LOGIN"), ()))
+    (folder / "secret").write_text("secret")
+    (folder / "secret").chmod(0o644)
+    daemon = relayd(relayhost(server.port, host="127.0.0.2", tls="verify", ca_file=authority.pem, username="user",
+                              password_file=folder / "secret"))
+    send(daemon, to="user@example.net")
+    daemon.wait_log(r"event=deferred .*class=auth")
+    assert not any(line.startswith(("AUTH", "MAIL")) for _, _, line in server.commands)
+
+
+GOOD, BAD = True, False
+
+
+@pytest.mark.parametrize("names,days,is_good", [
+    (["mx1.plain.example"], 30, GOOD), (["*.plain.example"], 30, GOOD), (["*.mx1.plain.example"], 30, BAD),
+    (["mx1.plain.example"], -5, BAD), (["127.0.0.2"], 30, BAD), (["plain.example"], 30, BAD),
+], ids=["exact", "wildcard", "other wildcard", "expired", "address", "domain"])
+def test_certificates_by_mx(relayd, scripted, authority, secure_dns, names, days, is_good):
+    """G18: verify asks for the host's name, within its dates."""
+    server = scripted(context=authority.issue(*names, days=days).context())
+    daemon = relayd(by_plain_mx(secure_dns, server.port, level="verify", ca_file=authority.pem))
+    send(daemon, to="user@plain.example")
+    if is_good:
+        assert server.get()[0]
+    else:
+        daemon.wait_log(r"event=deferred .*class=tls")
+        assert not any(line.startswith("MAIL") for _, _, line in server.commands)
+
+
+def test_bad_certificates_are_good_enough_for_opportunism(relayd, scripted, authority, secure_dns):
+    """G18: encrypted to whomever is better than not encrypted."""
+    server = scripted(context=authority.issue("elsewhere.example", days=-5).context())
+    daemon = relayd(by_plain_mx(secure_dns, server.port, ca_file=authority.pem))
+    send(daemon, to="user@plain.example")
+    assert server.get()[0]
+    daemon.wait_log(r"event=delivered ")
+    assert daemon.metric('relayd_tls_handshakes_total{direction="out",version="TLSv1.3",result="unverified"}') == 1
