@@ -218,11 +218,15 @@ bool delivery_tls_may_carry(const struct delivery *d, bool requiretls, struct ou
 {
 	struct outcome_place place = delivery_place(d, STAGE_TLS, 0);
 	char text[sizeof(d->tls_why.text) + 128];
+	bool is_known;
 
 	if (!requiretls || d->verdict == TLS_VERDICT_AUTHENTICATED)
 		return true;
+	/* A policy that could not be had may yet say that this is the host. */
+	is_known = d->current->facts->sts != TLS_STS_UNKNOWN;
 	snprintf(text, sizeof(text), "the sender asks for REQUIRETLS, but this host is not authenticated: %s",
 		 d->tls_why.text);
-	outcome_of_fault(out, &place, OUTCOME_FAILED, CLASS_TLS, "5.7.10", text);
+	outcome_of_fault(out, &place, is_known ? OUTCOME_FAILED : OUTCOME_DEFERRED, CLASS_TLS,
+			 is_known ? "5.7.10" : "4.7.10", text);
 	return false;
 }

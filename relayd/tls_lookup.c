@@ -84,14 +84,22 @@ void tls_lookup_free(struct tls_lookup **lookup)
 	free(l);
 }
 
+/* A name as certificates have it. */
+static char *without_dot(const char *name)
+{
+	size_t len = strlen(name);
+
+	return xmemdup(name, len > 0 && name[len - 1] == '.' ? len - 1 : len);
+}
+
 size_t tls_lookup_add_host(struct tls_lookup *lookup, const struct tls_lookup_host *what)
 {
 	struct host *host = xcalloc(1, sizeof(*host));
 
 	host->lookup = lookup;
-	host->name = xstrdup(what->name);
+	host->name = without_dot(what->name);
 	host->canonical =
-	    what->canonical && strcmp(what->canonical, what->name) != 0 ? xstrdup(what->canonical) : NULL;
+	    what->canonical && strcmp(what->canonical, host->name) != 0 ? xstrdup(what->canonical) : NULL;
 	host->is_secure = what->is_name_secure && what->is_secure;
 	host->facts = (struct tls_facts){
 	    .host = host->name, .next_hop = lookup->next_hop, .is_name_secure = what->is_name_secure};
