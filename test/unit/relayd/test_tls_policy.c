@@ -259,6 +259,67 @@ static void clear_text_only_where_nothing_asks_for_more(void **state)
 	assert_true(clear > 0);
 }
 
+/* ---- what the server's offer makes of it ---- */
+
+enum after_ehlo { GOES_CLEAR, ASKS_FOR_TLS, GIVES_UP };
+
+/* The SMTP machine with that need, and a server that offers STARTTLS or does not. */
+static enum after_ehlo after_ehlo(const struct tls_need *need, bool offers_starttls)
+{
+	const struct smtp_client_options options = {.helo_name = "relay.test", .tls = need->mode};
+	struct smtp_client *client = smtp_client_new(&options, 0);
+	enum after_ehlo result = GOES_CLEAR;
+	struct smtp_client_event event;
+	bool is_ready = false;
+
+	smtp_client_tick(client, 0);
+	smtp_client_input(client, SLICE("220 mx.test\r\n"));
+	assert_false(smtp_client_next(client, &event));
+	smtp_client_output_sent(client, smtp_client_output(client).len); /* EHLO */
+	smtp_client_input(client, offers_starttls ? SLICE("250-mx.test\r\n250 STARTTLS\r\n") : SLICE("250 mx.test\r\n"));
+	while (smtp_client_next(client, &event)) {
+		is_ready |= event.type == SMTP_CLIENT_READY;
+		if (event.type != SMTP_CLIENT_FAILED)
+			continue;
+		assert_int_equal(event.result.stage, STAGE_TLS);
+		result = GIVES_UP;
+	}
+	if (slice_has_prefix(smtp_client_output(client), SLICE("STARTTLS")))
+		result = ASKS_FOR_TLS;
+	assert_int_equal(is_ready, result == GOES_CLEAR);
+	smtp_client_free(&client);
+	return result;
+}
+
+/* Each row once more: with STARTTLS offered and not, and with a handshake that fails. */
+static void the_offer_and_the_handshake(void **state)
+{
+	unsigned clear = 0, waits = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(by_mx); i++) {
+		const struct row *row = &by_mx[i];
+		bool is_opportunistic = row->mode == SMTP_CLIENT_TLS_OPPORTUNISTIC;
+		struct situation s;
+		struct tls_need need;
+
+		situation_init(&s, row->records, row->sts, row->listed, row->remembered);
+		tls_policy_decide(*state, row->level, NULL, &s.facts, &need);
+		if (need.is_refused)
+			continue;
+		if (row->mode == SMTP_CLIENT_TLS_NONE) {
+			assert_int_equal(after_ehlo(&need, true), GOES_CLEAR);
+			assert_int_equal(after_ehlo(&need, false), GOES_CLEAR);
+			continue;
+		}
+		assert_int_equal(after_ehlo(&need, true), ASKS_FOR_TLS);
+		assert_int_equal(after_ehlo(&need, false), is_opportunistic ? GOES_CLEAR : GIVES_UP);
+		assert_int_equal(tls_policy_may_go_clear(&need), is_opportunistic);
+		clear += is_opportunistic;
+		waits += !is_opportunistic;
+	}
+	assert_true(clear > 0 && waits > 0);
+}
+
 static const struct config_relayhost *relayhost(const struct config *config, const char *name)
 {
 	const struct config_relayhost *found = config_find_relayhost(config, slice_of_str(name));
@@ -518,6 +579,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(the_table_by_mx, setup, teardown),
 	    cmocka_unit_test_setup_teardown(clear_text_only_where_nothing_asks_for_more, setup, teardown),
+	    cmocka_unit_test_setup_teardown(the_offer_and_the_handshake, setup, teardown),
 	    cmocka_unit_test(relayhosts_follow_their_own_level),
 	    cmocka_unit_test(what_has_to_be_asked),
 	    cmocka_unit_test_setup_teardown(a_certificate_is_worth_what_its_name_is_worth, setup, teardown),
