@@ -14,6 +14,7 @@ enum { STOP_PATIENCE_SEC = 60, LOOK_EACH_MS = 50 };
 int cmd_reload(struct ctl *ctl, int argc, char **argv)
 {
 	json_t *answer, *body;
+	const char *keys;
 	int rc;
 
 	if (ctl_parse(argc, argv, NULL, 0, NULL, 0) < 0)
@@ -27,6 +28,9 @@ int cmd_reload(struct ctl *ctl, int argc, char **argv)
 		ctl_print_json(answer);
 	else
 		puts("reloaded");
+	keys = json_string_value(json_object_get(answer, "needs_restart"));
+	if (!ctl->json && keys && keys[0])
+		printf("needs a restart: %s\n", keys);
 	json_decref(answer);
 	return CTL_OK;
 }

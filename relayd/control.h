@@ -20,9 +20,10 @@
  *                                        {name, paused, changed}: a paused one gets no new message until it is resumed,
  *                                        restarts included; 404: no such relayhost
  *   GET  /v1/route?to=&from=&user=       where mail would go, and why: {to, sender, refused, recipients: [{address,
- * why, failure, next_hops}]}, from real lookups POST /v1/drain {} | {timeout}        stop accepting, deliver, stop:
- * lines {left, held}, at last {drained, left, held}; the daemon stops then POST /v1/reload                      {ok},
- * or 400 with what is wrong with the configuration
+ *                                        why, failure, next_hops}]}, from real lookups
+ *   POST /v1/drain {} | {timeout}        stop accepting, deliver, stop: lines {left, held}, at last {drained, left,
+ *                                        held}; the daemon stops then
+ *   POST /v1/reload                      {ok, needs_restart}, or 400 with what is wrong with the configuration
  *
  * Refusals are {error: words}: 400 for a request that makes no sense, 404 when nothing is known by that id or path,
  * 405, 409 when the message's state forbids it. Numbers are integers; times are seconds from now (_sec) or "age". Texts
@@ -69,12 +70,14 @@ struct control_options {
 	struct greylist *greylist; /* NULL: nothing is learnt */
 	struct health *health;
 	struct recent *recent;
-	void *ctx; /* of the two below */
+	void *ctx; /* of those below */
 	/* What is in force; looked at during a request only. */
 	const struct config *(*config)(void *ctx);
 	const struct tls_policy *(*tls_policy)(void *ctx);
 	/* 0, or what is wrong, in words. */
 	int (*reload)(void *ctx, struct err *err);
+	/* Keys that a reload could not change; "": none. NULL: nobody knows. */
+	const char *(*needs_restart)(void *ctx);
 	int64_t started_wall;
 };
 

@@ -345,6 +345,13 @@ void control_get_health(struct control *control, const struct http_request *requ
 	control_answer(response, json_pack("{s:b, s:o}", "ok", is_good, "reason", control_str(is_good ? "" : reason)));
 }
 
+static json_t *restart_keys(const struct control *control)
+{
+	const char *keys = control->options.needs_restart ? control->options.needs_restart(control->options.ctx) : "";
+
+	return control_str(keys);
+}
+
 void control_post_reload(struct control *control, const struct http_request *request, json_t *body,
 			 struct http_response *response)
 {
@@ -356,5 +363,5 @@ void control_post_reload(struct control *control, const struct http_request *req
 	if (rc != 0)
 		control_refuse(response, 400, "%s", err.text);
 	else
-		control_answer(response, json_pack("{s:b}", "ok", 1));
+		control_answer(response, json_pack("{s:b, s:o}", "ok", 1, "needs_restart", restart_keys(control)));
 }

@@ -20,7 +20,7 @@ struct socket {
 	enum kind kind;
 	int fd;
 	char address[128];
-	size_t index; /* of config->listeners; KIND_SMTP */
+	size_t index; /* of started->listeners; KIND_SMTP */
 	struct listeners *owner;
 	struct net_acceptor *acceptor; /* SMTP; takes the descriptor over */
 	struct http_server *http;      /* HTTP and control; likewise */
@@ -29,6 +29,7 @@ struct socket {
 
 struct listeners {
 	struct listeners_options options;
+	struct config *started; /* what the sockets were opened for */
 	struct submissions *submissions;
 	struct socket sockets[SOCKETS_MAX];
 	size_t count;
@@ -144,12 +145,13 @@ static int open_all(struct listeners *l, const struct config *config, int *exit_
 	return rc;
 }
 
-struct listeners *listeners_open(const struct listeners_options *options, const struct config *config, int *exit_code,
+struct listeners *listeners_open(const struct listeners_options *options, struct config *config, int *exit_code,
 				 struct err *err)
 {
 	struct listeners *l = xcalloc(1, sizeof(*l));
 
 	l->options = *options;
+	l->started = config_ref(config);
 	if (open_all(l, config, exit_code, err) != 0)
 		listeners_free(&l);
 	return l;
@@ -172,6 +174,7 @@ void listeners_free(struct listeners **listeners)
 		if (s->kind == KIND_CONTROL || s->kind == KIND_SUBMIT)
 			unlinkat(l->options.spool_fd, s->address, 0);
 	}
+	config_free(&l->started);
 	free(l);
 	*listeners = NULL;
 }
@@ -234,6 +237,27 @@ static void fill_smtp_options(struct submission_service *service, const struct c
 	service->smtp_trusted.trusted = true;
 }
 
+static bool same_endpoint(const struct config_endpoint *a, const struct config_endpoint *b)
+{
+	return a->port == b->port && strcmp(a->host, b->host) == 0;
+}
+
+/* What a configuration says of a socket: the listener with its address, and of several (port 0) the one in the same
+ * place among them. NULL: nothing any more; it goes on as it was until a restart. */
+static const struct config_listener *find_listener(const struct socket *s, const struct config *config)
+{
+	const struct config *started = s->owner->started;
+	const struct config_endpoint *address = &started->listeners[s->index].address;
+	size_t before = 0;
+
+	for (size_t i = 0; i < s->index; i++)
+		before += same_endpoint(&started->listeners[i].address, address);
+	for (size_t i = 0; i < config->listener_count; i++)
+		if (same_endpoint(&config->listeners[i].address, address) && before-- == 0)
+			return &config->listeners[i];
+	return NULL;
+}
+
 static struct submission_service *make_service(const struct socket *s, struct config *config, bool has_users,
 					       struct tls_credentials *credentials)
 {
@@ -245,7 +269,7 @@ static struct submission_service *make_service(const struct socket *s, struct co
 	service->is_local = s->kind == KIND_SUBMIT || s->kind == KIND_DROP;
 	service->tls = CONFIG_LISTEN_OFF;
 	if (!service->is_local) {
-		service->listener = config->listeners[s->index];
+		service->listener = *find_listener(s, config);
 		service->tls = service->listener.tls;
 		config_gateways_load(&service->gateways);
 	}
@@ -276,7 +300,7 @@ int listeners_configure(struct listeners *l, struct config *config, bool has_use
 	for (size_t i = 0; i < l->count; i++) {
 		struct socket *s = &l->sockets[i];
 		if (s->kind == KIND_HTTP || s->kind == KIND_CONTROL ||
-		    (s->kind == KIND_SMTP && s->index >= config->listener_count))
+		    (s->kind == KIND_SMTP && !find_listener(s, config)))
 			continue;
 		submission_service_unref(&s->service);
 		s->service = make_service(s, config, has_users, credentials);

@@ -23,7 +23,7 @@ struct listeners_options {
 
 /* Opens all sockets of the configuration: SMTP, HTTP, control.sock and submit.sock in the spool. NULL, with words that
  * name the address: *exit_code is EX_OSERR or EX_NOPERM. */
-struct listeners *listeners_open(const struct listeners_options *options, const struct config *config, int *exit_code,
+struct listeners *listeners_open(const struct listeners_options *options, struct config *config, int *exit_code,
 				 struct err *err);
 /* Closes all; stale socket files are removed. */
 void listeners_free(struct listeners **listeners);

@@ -19,6 +19,7 @@
 #include "relayd/pauses.h"
 #include "relayd/recent.h"
 #include "relayd/report.h"
+#include "relayd/restart.h"
 #include "relayd/router.h"
 #include "relayd/sandbox.h"
 #include "relayd/scheduler.h"
@@ -37,7 +38,8 @@ enum { HEALTH_EACH_MS = 5 * 1000, LOOK_EACH_MS = 10 * 1000, JOURNAL_PATIENCE_MS 
 
 struct relayd {
 	struct relayd_options options;
-	struct config *config;
+	struct config *config, *started; /* in force; of the start */
+	char restart[512];		 /* keys that are different now, and want a restart; "": none */
 	const struct clock *clock;
 	struct log *log;
 	struct loop *loop;
@@ -199,13 +201,27 @@ static int reload_parts(struct relayd *r, struct config *fresh, struct tls_polic
 	*policy = tls_policy_new(fresh, err);
 	if (!*policy || webhook_stage(r->webhook, fresh, err) != 0 || helpers_stage(r->helpers, fresh, err) != 0)
 		return ERR_CONFIG;
-	if (listeners_configure(r->listeners, fresh, helpers_user_count(r->helpers) > 0, err) != 0 ||
-	    signer_configure(r->signer, fresh, err) != 0) {
+	if (signer_configure(r->signer, fresh, err) != 0) {
+		helpers_unstage(r->helpers);
+		return ERR_CONFIG;
+	}
+	if (listeners_configure(r->listeners, fresh, helpers_user_count(r->helpers) > 0, err) != 0) {
+		signer_configure(r->signer, r->config, NULL); /* it has taken that before */
 		helpers_unstage(r->helpers);
 		return ERR_CONFIG;
 	}
 	helpers_commit(r->helpers);
 	return 0;
+}
+
+static void find_restart(struct relayd *r)
+{
+	struct buf keys;
+
+	buf_init(&keys, sizeof(r->restart) - 1);
+	restart_find(r->started, r->config, &keys);
+	slice_to_cstr(buf_slice(&keys), r->restart, sizeof(r->restart));
+	buf_fini(&keys);
 }
 
 static int reload(void *ctx, struct err *err)
@@ -239,8 +255,15 @@ static int reload(void *ctx, struct err *err)
 	series_set(good, 1);
 	series_set(metrics_series(r->metrics, METRIC_RELOAD_SUCCESS_TIME, NULL, NULL, NULL),
 		   (double)clock_wall_ms(r->clock) / 1000);
-	log_event(r->log, LOG_INFO, "reloaded", LOG_STR("file", r->config->file));
+	find_restart(r);
+	log_event(r->log, r->restart[0] ? LOG_WARN : LOG_INFO, "reloaded", LOG_STR("file", r->config->file),
+		  LOG_STR("needs_restart", r->restart));
 	return 0;
+}
+
+static const char *needs_restart(void *ctx)
+{
+	return ((struct relayd *)ctx)->restart;
 }
 
 static const struct config *current_config(void *ctx)
@@ -631,6 +654,7 @@ static void make_control(struct relayd *r)
 					  .ctx = r,
 					  .config = current_config,
 					  .reload = reload,
+					  .needs_restart = needs_restart,
 					  .started_wall = r->started_wall};
 
 	r->control = control_new(&options);
@@ -851,6 +875,7 @@ struct relayd *relayd_start(const struct relayd_options *options, int *exit_code
 	r->started_wall = clock_wall_ms(r->clock);
 	*exit_code = relayd_load_config(options, &r->config);
 	if (*exit_code == EX_OK) {
+		r->started = config_ref(r->config);
 		configure_log(r);
 		net_raise_fd_limit();
 		*exit_code = start(r, &err);
@@ -976,6 +1001,7 @@ void relayd_free(struct relayd **relayd)
 	metrics_free(&r->metrics);
 	loop_free(&r->loop);
 	log_free(&r->log);
+	config_free(&r->started);
 	config_free(&r->config);
 	if (r->lock_fd >= 0)
 		close(r->lock_fd);
