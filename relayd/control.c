@@ -43,6 +43,8 @@ struct control *control_new(const struct control_options *options)
 
 void control_free(struct control **control)
 {
+	if (!*control)
+		return;
 	activity_free(&(*control)->activity);
 	free(*control);
 	*control = NULL;

@@ -42,7 +42,7 @@ static int usage(void)
 
 int main(int argc, char **argv)
 {
-	struct relayd_options options = {.environ = environ};
+	struct relayd_options options = {.environ = environ, .argv = argv};
 	struct relayd *relayd;
 	int rc, option;
 	bool check_only = false;

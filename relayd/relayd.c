@@ -489,7 +489,11 @@ static int open_queue(struct relayd *r, struct err *err)
 
 static int start_storage(struct relayd *r, struct err *err)
 {
-	struct helpers_options options = {.loop = r->loop, .log = r->log, .on_disk_done = on_disk_done, .disk_ctx = r};
+	struct helpers_options options = {.loop = r->loop,
+					  .log = r->log,
+					  .on_disk_done = on_disk_done,
+					  .disk_ctx = r,
+					  .argv = r->options.argv};
 	struct memos_options remembering = {r->loop, r->log, r->spool_fd, NULL};
 	bool inline_work = r->config->helpers == 0;
 

@@ -17,6 +17,7 @@ struct relayd_options {
 	const char *config_file; /* NULL: the default */
 	bool file_is_named;
 	char **environ;
+	char **argv; /* for the names of the helpers; NULL: short names alone */
 };
 
 /* Starts. NULL: told on standard error, *exit_code is one of sysexits.h. */

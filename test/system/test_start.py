@@ -3,6 +3,7 @@ import os
 import re
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -101,3 +102,19 @@ def test_unknown_variable_names_the_nearest(folder):
 def test_version(folder):
     done = subprocess.run([RELAYD, "-V"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("relayd 0.") and "GnuTLS" in done.stdout
+
+
+def command_lines_of_children(pid):
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                yield (stat.parent / "cmdline").read_bytes().rstrip(b"\0").decode()
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+
+
+def test_ps_shows_what_each_process_is(relayd, upstream):
+    daemon = relayd(relayhost(upstream.port))
+    pid = daemon.process.pid
+    assert sorted(command_lines_of_children(pid)) == ["relayd: crypto", "relayd: crypto", "relayd: sync"]
+    assert Path(f"/proc/{pid}/cmdline").read_bytes().startswith(str(RELAYD).encode())
