@@ -158,15 +158,28 @@ struct destination_driver deliveries_driver(struct deliveries *deliveries)
 	return (struct destination_driver){deliveries, open_delivery, wake_delivery, quit_delivery};
 }
 
-struct deliveries *deliveries_new(const struct deliveries_options *options)
+/* All that are known, at 0. */
+static void make_series(struct metrics *m)
 {
 	static const char *const phases[] = {"dns", "connect", "tls", "auth", "envelope", "data"};
+	static const char *const versions[] = {"TLSv1.2", "TLSv1.3"}, *const results[] = {"ok", "unverified", "failed"};
+
+	for (size_t i = 0; i < ARRAY_LEN(phases); i++)
+		metrics_series(m, METRIC_ATTEMPT_DURATION, phases[i], NULL, NULL);
+	for (size_t v = 0; v < ARRAY_LEN(versions); v++)
+		for (size_t r = 0; r < ARRAY_LEN(results); r++)
+			metrics_series(m, METRIC_TLS_HANDSHAKES, "out", versions[v], results[r]);
+	metrics_series(m, METRIC_TLS_HANDSHAKES, "out", "", "failed");
+	metrics_series(m, METRIC_TLS_HANDSHAKES, "out", "", "plain");
+}
+
+struct deliveries *deliveries_new(const struct deliveries_options *options)
+{
 	struct deliveries *deliveries = xcalloc(1, sizeof(*deliveries));
 
 	deliveries->options = *options;
 	list_init(&deliveries->all);
-	for (size_t i = 0; i < ARRAY_LEN(phases); i++)
-		metrics_series(options->metrics, METRIC_ATTEMPT_DURATION, phases[i], NULL, NULL);
+	make_series(options->metrics);
 	return deliveries;
 }
 

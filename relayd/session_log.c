@@ -34,6 +34,9 @@ void session_log_series(struct metrics *metrics)
 	for (size_t i = 0; i < ARRAY_LEN(verdicts); i++)
 		metrics_series(metrics, METRIC_AUTH_ATTEMPTS, auth_verdict_name(verdicts[i]), NULL, NULL);
 	metrics_series(metrics, METRIC_CONNECTIONS, "in", NULL, NULL);
+	metrics_series(metrics, METRIC_TLS_HANDSHAKES, "in", "TLSv1.2", "ok");
+	metrics_series(metrics, METRIC_TLS_HANDSHAKES, "in", "TLSv1.3", "ok");
+	metrics_series(metrics, METRIC_TLS_HANDSHAKES, "in", "", "failed");
 }
 
 void submission_series(struct metrics *metrics, const char *listener, const char *user)

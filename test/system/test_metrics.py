@@ -42,14 +42,28 @@ def expected(listener):
             yield f'relayd_{name}{{relayhost="{relayhost}"}}'
     for phase in ("dns", "connect", "tls", "auth", "envelope", "data"):
         yield f'relayd_attempt_duration_seconds_count{{phase="{phase}"}}'
-    for alert in ("journal", "corruption", "relayhost", "no_delivery", "oldest", "disk", "certificate", "signing"):
+    for alert in ("journal", "corruption", "relayhost", "no_delivery", "oldest", "disk", "certificate", "signing", "tls",
+                  "webhook", "refused"):
         yield f'relayd_alert_active{{alert="{alert}"}}'
     for direction in ("in", "out"):
         yield f'relayd_connections{{direction="{direction}"}}'
     for algorithm in ("rsa-sha256", "ed25519-sha256"):
         for result in ("ok", "failed"):
             yield f'relayd_dkim_signatures_total{{algorithm="{algorithm}",result="{result}"}}'
-    yield from ("relayd_journal_errors_total", "relayd_log_lines_dropped_total")
+    for scope in ("user", "relayhost", "route"):
+        yield f'relayd_rate_limit_waits_total{{scope="{scope}"}}'
+    for used in ("yes", "no"):
+        yield f'relayd_greylist_hints_total{{used="{used}"}}'
+    for result in ("sent", "expired", "refused", "full", "lost"):
+        yield f'relayd_webhook_events_total{{result="{result}"}}'
+    for version in ("TLSv1.2", "TLSv1.3"):
+        yield f'relayd_tls_handshakes_total{{direction="in",version="{version}",result="ok"}}'
+        for result in ("ok", "unverified", "failed"):
+            yield f'relayd_tls_handshakes_total{{direction="out",version="{version}",result="{result}"}}'
+    for direction, result in (("in", "failed"), ("out", "failed"), ("out", "plain")):
+        yield f'relayd_tls_handshakes_total{{direction="{direction}",version="",result="{result}"}}'
+    yield from ("relayd_journal_errors_total", "relayd_log_lines_dropped_total", "relayd_suppressed_total",
+                "relayd_greylist_wait_seconds_count")
 
 
 def test_every_label_value_is_there_from_the_start(relayd, upstream):
