@@ -31,11 +31,11 @@ struct http_server {
 	struct list peers; /* who let us wait, the longest first */
 	unsigned peer_count;
 	timer_id patience;
-	bool has_closed; /* a connection, since the last run */
+	bool has_closed; /* a connection, in the last run */
 	bool stopping;
 };
 
-/* A connection, from accept() to its end. It waits for the client except while it streams. */
+/* A connection, from accept() to its end. We wait for the client, except while a stream has nothing to say. */
 struct peer {
 	struct list node; /* in server->peers */
 	int fd;
@@ -69,51 +69,6 @@ const char *http_request_query(const struct http_request *request, const char *n
 					  NULL) != MHD_YES)
 		return NULL;
 	return value ? value : "";
-}
-
-static ssize_t on_stream_read(void *cls, uint64_t position, char *out, size_t max)
-{
-	struct http_stream *stream = cls;
-	struct slice ready;
-	size_t len;
-
-	(void)position;
-	if (buf_len(&stream->pending) == 0 && !stream->ended) {
-		enum http_more more = stream->server->stopping ? HTTP_END : stream->next(stream->ctx, &stream->pending);
-		stream->ended = more == HTTP_END;
-		if (more == HTTP_WAIT && buf_len(&stream->pending) == 0) {
-			stream->suspended = true;
-			MHD_suspend_connection(stream->connection);
-			return 0;
-		}
-	}
-	ready = buf_slice(&stream->pending);
-	if (ready.len == 0)
-		return stream->ended ? MHD_CONTENT_READER_END_OF_STREAM : 0;
-	len = MIN(ready.len, max);
-	memcpy(out, ready.ptr, len);
-	buf_consume(&stream->pending, len);
-	return (ssize_t)len;
-}
-
-static void on_stream_free(void *cls)
-{
-	struct http_stream *stream = cls;
-
-	list_remove(&stream->node);
-	if (stream->free)
-		stream->free(stream->ctx);
-	buf_fini(&stream->pending);
-	free(stream);
-}
-
-void http_stream_wake(struct http_stream *stream)
-{
-	if (!stream->suspended)
-		return;
-	stream->suspended = false;
-	MHD_resume_connection(stream->connection);
-	timers_set(loop_timers(stream->server->loop), &stream->server->timer, 0, run, stream->server);
 }
 
 /* ---- those who come and say nothing, or a little each second ---- */
@@ -198,6 +153,56 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **c
 	}
 }
 
+/* ---- streams ---- */
+
+static ssize_t on_stream_read(void *cls, uint64_t position, char *out, size_t max)
+{
+	struct http_stream *stream = cls;
+	struct slice ready;
+	size_t len;
+
+	(void)position;
+	wait_from_now(stream->server, peer_of(stream->connection));
+	if (buf_len(&stream->pending) == 0 && !stream->ended) {
+		enum http_more more = stream->server->stopping ? HTTP_END : stream->next(stream->ctx, &stream->pending);
+		stream->ended = more == HTTP_END;
+		if (more == HTTP_WAIT && buf_len(&stream->pending) == 0) {
+			stream->suspended = true;
+			stop_waiting(stream->server, peer_of(stream->connection));
+			MHD_suspend_connection(stream->connection);
+			return 0;
+		}
+	}
+	ready = buf_slice(&stream->pending);
+	if (ready.len == 0)
+		return stream->ended ? MHD_CONTENT_READER_END_OF_STREAM : 0;
+	len = MIN(ready.len, max);
+	memcpy(out, ready.ptr, len);
+	buf_consume(&stream->pending, len);
+	return (ssize_t)len;
+}
+
+static void on_stream_free(void *cls)
+{
+	struct http_stream *stream = cls;
+
+	list_remove(&stream->node);
+	if (stream->free)
+		stream->free(stream->ctx);
+	buf_fini(&stream->pending);
+	free(stream);
+}
+
+void http_stream_wake(struct http_stream *stream)
+{
+	if (!stream->suspended)
+		return;
+	stream->suspended = false;
+	wait_from_now(stream->server, peer_of(stream->connection));
+	MHD_resume_connection(stream->connection);
+	timers_set(loop_timers(stream->server->loop), &stream->server->timer, 0, run, stream->server);
+}
+
 /* ---- requests and answers ---- */
 
 static struct MHD_Response *make_stream(struct http_server *server, struct MHD_Connection *connection,
@@ -240,10 +245,7 @@ static enum MHD_Result answer(struct http_server *server, struct MHD_Connection 
 	} else {
 		server->handler(server->ctx, &request, &response);
 	}
-	if (response.stream_next)
-		stop_waiting(server, peer_of(connection));
-	else
-		wait_from_now(server, peer_of(connection));
+	wait_from_now(server, peer_of(connection));
 	built = response.stream_next ? make_stream(server, connection, &response) : make_body(&response);
 	buf_fini(&response.body);
 	if (!built)
@@ -296,7 +298,10 @@ static void arm_timer(struct http_server *server)
 {
 	MHD_UNSIGNED_LONG_LONG wait_ms;
 
-	if (MHD_get_timeout(server->daemon, &wait_ms) == MHD_YES)
+	/* At its limit libmicrohttpd does not listen; that it may again it sees in the next run. */
+	if (server->has_closed)
+		timers_set(loop_timers(server->loop), &server->timer, 0, run, server);
+	else if (MHD_get_timeout(server->daemon, &wait_ms) == MHD_YES)
 		timers_set(loop_timers(server->loop), &server->timer, loop_now_ms(server->loop) + (int64_t)wait_ms, run,
 			   server);
 	else
@@ -307,11 +312,8 @@ static void run(void *ctx)
 {
 	struct http_server *server = ctx;
 
-	MHD_run(server->daemon);
-	/* At its limit libmicrohttpd does not listen; that it may again it sees in the next run. */
-	if (server->has_closed)
-		MHD_run(server->daemon);
 	server->has_closed = false;
+	MHD_run(server->daemon);
 	arm_timer(server);
 }
 

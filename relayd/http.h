@@ -3,9 +3,9 @@
  *
  * One http_server per listening socket (a TCP port or the control socket). Requests are handed over whole; the handler
  * answers at once, with a body or with a stream that is asked for more as long as the client reads. Bounded: 128
- * connections, 32 KiB of header and 256 KiB of body a request, 15 s for a request or an answer that is no stream; one
- * second while more than a quarter of the connections is taken, and a quarter of a second when nearly all are: a crowd
- * of slow clients holds up no probe for long.
+ * connections, 32 KiB of header and 256 KiB of body a request, 15 s for a request, an answer, or the next piece of a
+ * stream to be read; one second while more than a quarter of the connections is taken, and a quarter of a second when
+ * nearly all are: a crowd of slow clients holds up no probe for long.
  */
 #ifndef RELAYD_HTTP_H
 #define RELAYD_HTTP_H
