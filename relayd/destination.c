@@ -10,6 +10,8 @@ enum {
 	BACKOFF_FIRST_MS = 5 * 1000,
 	BACKOFF_MX_MAX_MS = 10 * 60 * 1000,
 	BACKOFF_RELAYHOST_MAX_MS = 60 * 1000,
+	BACKOFF_ACCOUNT_MAX_MS = 5 * 60 * 1000,
+	BACKOFF_LIMIT_MAX_MS = 10 * 60 * 1000,
 	FORGET_AFTER_MS = 10 * 60 * 1000,
 	PROGRESS_MS = 30 * 1000, /* a session that has got nowhere for longer proves nothing */
 	GROW_PAUSE_MS = 60 * 1000,
@@ -374,9 +376,19 @@ struct job *destination_next_job(struct destination *d, struct destination_slot 
 	return NULL;
 }
 
-static void back_off(struct destination *d)
+/* Who is told all the time that a password is wrong may lock the account; and a day's limit is not over in a minute. */
+static int64_t backoff_max_ms(const struct destination *d, const struct outcome *outcome)
 {
-	int64_t max = d->id.kind == DESTINATION_MX ? BACKOFF_MX_MAX_MS : BACKOFF_RELAYHOST_MAX_MS;
+	if (d->id.kind == DESTINATION_MX)
+		return BACKOFF_MX_MAX_MS;
+	if (!outcome_is_account_trouble(outcome) || outcome->code < 400)
+		return BACKOFF_RELAYHOST_MAX_MS;
+	return outcome->class == CLASS_THROTTLE ? BACKOFF_LIMIT_MAX_MS : BACKOFF_ACCOUNT_MAX_MS;
+}
+
+static void back_off(struct destination *d, const struct outcome *outcome)
+{
+	int64_t max = backoff_max_ms(d, outcome);
 	int64_t wait = BACKOFF_FIRST_MS << MIN(d->failures, 12u);
 
 	if (d->backoff_until_ms > destinations_now_ms(d->owner))
@@ -421,22 +433,57 @@ static bool is_in_session_trouble(const struct destination *d)
 	return d->trouble.stage >= STAGE_MAIL && outcome_is_account_trouble(&d->trouble);
 }
 
-void destination_on_outcome(struct destination *d, struct job *job, uint32_t i, const struct outcome *outcome)
+/*
+ * Is it this message's sender, or all of them? The first refusal after a success only puts the message off. When it is
+ * refused once more, the message is at fault if another one got through meanwhile; otherwise, as always when nothing
+ * ever got through, the account is in trouble.
+ */
+static void judge_refused_sender(struct destination *d, const struct job *job, uint32_t i, struct outcome *outcome)
 {
-	const struct destination_events *events = &d->owner->options.events;
+	const struct queue_message *message = &job->ticket->message;
+	bool was_refused = message->status[job->indexes[i]].reason == CLASS_AUTH;
+	bool others_get_through = d->last_success_wall > 0 && d->refused_id == 0;
 
-	if (outcome->kind == OUTCOME_DELIVERED)
-		d->last_success_wall = clock_wall_ms(d->owner->options.clock);
-	if (outcome->class == CLASS_THROTTLE)
-		d->window = MAX(d->window / 2, 1u);
-	if (d->id.kind == DESTINATION_RELAYHOST && outcome_is_account_trouble(outcome)) {
-		back_off(d);
+	if (others_get_through && was_refused) {
+		outcome_blame_message(outcome);
+	} else if (others_get_through || (d->refused_id == message->id && !was_refused && !d->is_refused_by_all)) {
+		d->refused_id = message->id;
+	} else {
+		d->refused_id = message->id;
+		d->is_refused_by_all = true;
+		back_off(d, outcome);
+		note_trouble(d, outcome);
+	}
+}
+
+static void note_account(struct destination *d, const struct job *job, uint32_t i, struct outcome *outcome)
+{
+	if (outcome->kind == OUTCOME_DELIVERED) {
+		d->refused_id = 0;
+		d->is_refused_by_all = false;
+	}
+	if (d->id.kind == DESTINATION_RELAYHOST && outcome_is_refused_sender(outcome)) {
+		judge_refused_sender(d, job, i, outcome);
+	} else if (d->id.kind == DESTINATION_RELAYHOST && outcome_is_account_trouble(outcome)) {
+		back_off(d, outcome);
 		note_trouble(d, outcome);
 	} else if (is_in_session_trouble(d) &&
 		   (outcome->kind == OUTCOME_DELIVERED || outcome->stage > d->trouble.stage)) {
 		end_trouble(d);
 	}
-	events->on_outcome(events->ctx, job, i, outcome);
+}
+
+void destination_on_outcome(struct destination *d, struct job *job, uint32_t i, const struct outcome *told)
+{
+	const struct destination_events *events = &d->owner->options.events;
+	struct outcome outcome = *told;
+
+	if (outcome.kind == OUTCOME_DELIVERED)
+		d->last_success_wall = clock_wall_ms(d->owner->options.clock);
+	if (outcome.class == CLASS_THROTTLE)
+		d->window = MAX(d->window / 2, 1u);
+	note_account(d, job, i, &outcome);
+	events->on_outcome(events->ctx, job, i, &outcome);
 }
 
 void destination_on_job_done(struct destination *d, struct job *job, bool quick)
@@ -466,7 +513,7 @@ static struct destination *next_of_relayhost(struct destinations *destinations, 
 
 	slice_to_cstr(slice_of_str(relayhost), id.name, sizeof(id.name));
 	for (; !d && *level <= CONFIG_TLS_DANE; ++*level) {
-		id.tls = (enum config_tls_level)*level;
+		id.tls = (enum config_tls_level) * level;
 		d = id.tls == CONFIG_TLS_UNSET ? destinations_get(destinations, &id)
 					       : destinations_find(destinations, &id);
 	}
@@ -505,6 +552,19 @@ void destinations_mend_relayhost(struct destinations *destinations, const char *
 		}
 }
 
+void destinations_retry_accounts(struct destinations *destinations)
+{
+	struct destination *d, *next;
+	int64_t now = destinations_now_ms(destinations);
+
+	HASH_ITER(hh, destinations->by_key, d, next)
+	if (d->id.kind == DESTINATION_RELAYHOST && outcome_is_account_trouble(&d->trouble) &&
+	    d->backoff_until_ms > now) {
+		d->backoff_until_ms = now;
+		timers_set(loop_timers(destinations->options.loop), &d->timer, now, on_backoff_over, d);
+	}
+}
+
 /* The server takes so many connections and no more. */
 static bool has_enough_sessions(const struct destination *d, const struct outcome *outcome)
 {
@@ -522,7 +582,7 @@ void destination_on_failed(struct destination *d, const struct outcome *outcome)
 		return;
 	}
 	if (outcome->kind == OUTCOME_DEFERRED) {
-		back_off(d);
+		back_off(d, outcome);
 		note_trouble(d, outcome);
 	}
 	/* The jobs that stand in line now, not those that events may add. */

@@ -9,8 +9,8 @@
  * LINES      jobs in memory wait in `ready`, at most DESTINATION_READY_MAX; messages beyond that wait in `parked`,
  *            which costs no memory (queue/queue.h), and come back through the scheduler when there is room.
  * CLASSES    transactional, default and bulk are served 8 : 4 : 1, so that none starves.
- * BACK-OFF   after a connection or account failure: 5 s, doubling to 10 min (relayhosts: to 1 min); ended by a success,
- *            or by an operator's flush.
+ * BACK-OFF   after a connection or account failure: 5 s, doubling to 10 min (relayhosts: to 1 min, refused accounts to
+ *            5 min, limits to 10 min); ended by a success, or by an operator's flush.
  * PAUSED     relayhosts keep their mail parked, in order.
  * RATES      of the relayhost, and of the route if it has one (then it is a destination of its own): what has no place
  *            yet waits in the line, in order. A lifetime that ends in a long wait ends in time.
@@ -83,6 +83,8 @@ struct destination {
 	int64_t backoff_until_ms;
 	struct outcome trouble; /* what the last failure was; kind OUTCOME_NONE: healthy */
 	int64_t trouble_since_wall, last_success_wall;
+	uint64_t refused_id;	/* the last message whose sender was refused since the last success; 0: none */
+	bool is_refused_by_all; /* and it is not that message's fault */
 	timer_id timer, refill_timer, sweep_timer;
 	bool paused; /* by an operator */
 	int64_t used_at_ms;
@@ -163,6 +165,8 @@ void destination_submit(struct destination *destination, struct job *job);
 void destinations_hold_relayhost(struct destinations *destinations, const char *relayhost,
 				 const struct outcome *outcome, int64_t until_ms);
 void destinations_mend_relayhost(struct destinations *destinations, const char *relayhost);
+/* The configuration or a secret may have changed: where our account is in trouble, the next probe is at once. */
+void destinations_retry_accounts(struct destinations *destinations);
 /* An operator's flush: ends back-off. */
 void destination_retry_now(struct destination *destination);
 /* An operator has paused or resumed relayhosts. */

@@ -11,6 +11,7 @@ enum { HINT_MIN_SEC = 30, HINT_MAX_SEC = 4 * 3600 };
 /* A set of stages. */
 #define AT(stage) (1u << (stage))
 #define ANYWHERE (~0u)
+#define AT_MESSAGE (AT(STAGE_MAIL) | AT_CONTENT)
 #define AT_CONTENT (AT(STAGE_RCPT) | AT(STAGE_DATA) | AT(STAGE_DOT))
 
 /*
@@ -54,6 +55,9 @@ static const struct rule rules[] = {
     {ANYWHERE, 400, 499, NULL, "unusual rate", CLASS_THROTTLE},
     {ANYWHERE, 400, 499, NULL, "too quickly", CLASS_THROTTLE},
     {ANYWHERE, 400, 499, NULL, "too fast", CLASS_THROTTLE},
+    {ANYWHERE, 400, 499, NULL, "too frequent", CLASS_THROTTLE},
+    {ANYWHERE, 400, 499, NULL, "connections limit exceeded", CLASS_THROTTLE},
+    {ANYWHERE, 400, 499, NULL, "sending rate", CLASS_THROTTLE},
     {ANYWHERE, 400, 499, NULL, "too many", CLASS_THROTTLE},
     {ANYWHERE, 400, 499, NULL, "server busy", CLASS_THROTTLE},
     {ANYWHERE, 400, 499, NULL, "throttl", CLASS_THROTTLE},
@@ -86,6 +90,74 @@ static const struct rule rules[] = {
     {AT(STAGE_RCPT), 550, 553, NULL, NULL, CLASS_MAILBOX},
 };
 
+/*
+ * What a relayhost says about our account there, whatever the message is: it is never the message's fault. Looked at
+ * before the rules above, in the same way.
+ */
+enum account_matter {
+	ACCOUNT_FINE = 0,
+	ACCOUNT_SHUT,	/* we may not send, or not like this */
+	ACCOUNT_LIMIT,	/* not any more, for a while */
+	ACCOUNT_SENDER, /* not in this sender's name, or not at all: other messages show which */
+};
+
+struct account_rule {
+	unsigned stages;
+	int code_from, code_to;
+	const char *enhanced;
+	const char *text;
+	enum account_matter matter;
+};
+
+static const struct account_rule account_rules[] = {
+    /* Limits of a day or a month. */
+    {AT_MESSAGE, 500, 599, "4.5", NULL, ACCOUNT_LIMIT},				      /* Gmail, Google Workspace */
+    {AT_MESSAGE, 400, 599, NULL, "daily smtp relay", ACCOUNT_LIMIT},		      /* Google's relay */
+    {AT_MESSAGE, 400, 599, NULL, "daily user sending", ACCOUNT_LIMIT},		      /* Gmail */
+    {AT_MESSAGE, 400, 599, NULL, "message quota exceeded", ACCOUNT_LIMIT},	      /* Amazon SES */
+    {AT_MESSAGE, 400, 599, NULL, "reached your daily limit", ACCOUNT_LIMIT},	      /* Microsoft 365, 5.1.90 */
+    {AT_MESSAGE, 400, 599, NULL, "submissionquotaexceeded", ACCOUNT_LIMIT},	      /* Microsoft 365, 5.2.0 */
+    {AT_MESSAGE, 500, 599, "7.705", NULL, ACCOUNT_LIMIT},			      /* Microsoft 365: the tenant's */
+    {AT_MESSAGE, 400, 599, NULL, "maximum credits exceeded", ACCOUNT_LIMIT},	      /* SendGrid */
+    {AT_MESSAGE, 400, 599, NULL, "to send: recipient limit exceeded", ACCOUNT_LIMIT}, /* Mailgun */
+    {AT_MESSAGE, 400, 599, NULL, "sending limit", ACCOUNT_LIMIT},
+    {AT_MESSAGE, 400, 599, NULL, "sending quota", ACCOUNT_LIMIT},
+
+    /* Closed, suspended, not allowed. */
+    {AT_MESSAGE, 400, 599, NULL, "sending paused for this account", ACCOUNT_SHUT}, /* Amazon SES */
+    {AT_MESSAGE, 500, 599, NULL, "is not authorized to perform", ACCOUNT_SHUT},	   /* Amazon SES, IAM */
+    {AT_MESSAGE, 500, 599, NULL, "bad outbound sender", ACCOUNT_SHUT},		   /* Microsoft 365, 5.1.8 */
+    {AT_MESSAGE, 500, 599, NULL, "outboundspamexception", ACCOUNT_SHUT},	   /* Microsoft 365, 5.2.0 */
+    {AT_MESSAGE, 500, 599, "7.708", NULL, ACCOUNT_SHUT}, /* Microsoft 365: not from this address */
+    {AT_MESSAGE, 500, 599, "7.57", NULL, ACCOUNT_SHUT},	 /* Exchange: not authenticated */
+    {AT_MESSAGE, 500, 599, NULL, "invalid credentials for relay", ACCOUNT_SHUT},       /* Google's relay */
+    {AT_MESSAGE, 500, 599, NULL, "unauthenticated senders not allowed", ACCOUNT_SHUT}, /* SendGrid */
+    {AT_MESSAGE, 400, 599, NULL, "is not allowed to send", ACCOUNT_SHUT},	       /* Mailgun */
+    {AT_MESSAGE, 500, 599, NULL, "account is not yet activated", ACCOUNT_SHUT},	       /* Brevo */
+    {AT_MESSAGE, 500, 599, NULL, "unauthorized ip address", ACCOUNT_SHUT},	       /* Brevo */
+    {AT_MESSAGE, 500, 599, NULL, "unusual sending activity", ACCOUNT_SHUT},	       /* Zoho, 5.4.6 */
+    {AT(STAGE_MAIL), 500, 599, NULL, "account disabled", ACCOUNT_SHUT},
+    {AT(STAGE_MAIL), 500, 599, NULL, "account suspended", ACCOUNT_SHUT},
+    {AT(STAGE_MAIL), 500, 599, NULL, "has been suspended", ACCOUNT_SHUT},
+
+    /* Senders that are not verified. */
+    {AT_MESSAGE, 400, 599, NULL, "is not verified", ACCOUNT_SENDER},		 /* Amazon SES, Resend */
+    {AT_MESSAGE, 400, 599, NULL, "must be verified", ACCOUNT_SENDER},		 /* MailerSend */
+    {AT_MESSAGE, 500, 599, NULL, "verified sender identity", ACCOUNT_SENDER},	 /* SendGrid */
+    {AT_MESSAGE, 500, 599, NULL, "not authorized to send from", ACCOUNT_SENDER}, /* SendGrid */
+    {AT_MESSAGE, 500, 599, NULL, "sendasdenied", ACCOUNT_SENDER},		 /* Microsoft 365, 5.2.252, 5.2.0 */
+    {AT_MESSAGE, 500, 599, "7.60", NULL, ACCOUNT_SENDER},			 /* Exchange: may not send as */
+    {AT_MESSAGE, 500, 599, "7.750", NULL, ACCOUNT_SENDER},		    /* Microsoft 365: unregistered domain */
+    {AT_MESSAGE, 400, 599, NULL, "sender signature", ACCOUNT_SENDER},	    /* Postmark */
+    {AT_MESSAGE, 500, 599, NULL, "relaying disallowed as", ACCOUNT_SENDER}, /* Zoho */
+    {AT_MESSAGE, 500, 599, NULL, "not owned by user", ACCOUNT_SENDER},	    /* Postfix */
+    /* Or relaying at all. */
+    {AT_MESSAGE, 500, 599, NULL, "relay access denied", ACCOUNT_SENDER}, /* Postfix */
+    {AT_MESSAGE, 500, 599, NULL, "relaying denied", ACCOUNT_SENDER},	 /* sendmail */
+    {AT_MESSAGE, 500, 599, NULL, "relay not permitted", ACCOUNT_SENDER}, /* Exim */
+    {AT_MESSAGE, 500, 599, NULL, "unable to relay", ACCOUNT_SENDER},	 /* Exchange, 5.7.54 */
+};
+
 static bool enhanced_fits(const char *pattern, const char *enhanced)
 {
 	size_t len = strlen(pattern);
@@ -106,11 +178,32 @@ static bool rule_fits(const struct rule *rule, enum delivery_stage stage, int co
 	       (!rule->text || strcasestr(text, rule->text));
 }
 
+static enum account_matter account_matter(enum delivery_stage stage, int code, const char *enhanced, const char *text)
+{
+	for (size_t i = 0; i < ARRAY_LEN(account_rules); i++) {
+		const struct account_rule *rule = &account_rules[i];
+		if (rule_fits(&(struct rule){rule->stages, rule->code_from, rule->code_to, rule->enhanced, rule->text,
+					     CLASS_NONE},
+			      stage, code, enhanced, text))
+			return rule->matter;
+	}
+	return ACCOUNT_FINE;
+}
+
+static enum account_matter matter_of(const struct outcome *outcome)
+{
+	return account_matter(outcome->stage, outcome->code, outcome->enhanced, outcome->text);
+}
+
 static enum failure_class classify(const struct outcome_place *place, int code, const char *enhanced, const char *text)
 {
 	/* Said to a stranger on the first attempt, it is greylisting without the word (rspamd, spamd). */
 	bool first_content = place->attempts == 0 && (AT_CONTENT & AT(place->stage)) && !place->at_relayhost;
+	enum account_matter matter =
+	    place->at_relayhost ? account_matter(place->stage, code, enhanced, text) : ACCOUNT_FINE;
 
+	if (matter != ACCOUNT_FINE)
+		return matter == ACCOUNT_LIMIT ? CLASS_THROTTLE : CLASS_AUTH;
 	if (first_content && (code == 450 || code == 451) &&
 	    (enhanced_fits("7.1", enhanced) || enhanced_fits("2.0", enhanced) || !enhanced || !*enhanced) &&
 	    strcasestr(text, "try again later"))
@@ -185,7 +278,20 @@ void outcome_of_fault(struct outcome *out, const struct outcome_place *place, en
 bool outcome_is_account_trouble(const struct outcome *outcome)
 {
 	return outcome->kind == OUTCOME_DEFERRED &&
-	       (outcome->class == CLASS_AUTH || (outcome->class == CLASS_THROTTLE && outcome->code >= 500));
+	       (outcome->class == CLASS_AUTH ||
+		(outcome->class == CLASS_THROTTLE && (outcome->code >= 500 || matter_of(outcome) == ACCOUNT_LIMIT)));
+}
+
+bool outcome_is_refused_sender(const struct outcome *outcome)
+{
+	return outcome->kind == OUTCOME_DEFERRED && outcome->class == CLASS_AUTH &&
+	       matter_of(outcome) == ACCOUNT_SENDER;
+}
+
+void outcome_blame_message(struct outcome *outcome)
+{
+	outcome->kind = outcome->code >= 500 ? OUTCOME_FAILED : OUTCOME_DEFERRED;
+	outcome->class = CLASS_POLICY;
 }
 
 bool outcome_is_host_trouble(const struct outcome *outcome)

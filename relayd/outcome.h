@@ -33,6 +33,12 @@ void outcome_of_fault(struct outcome *out, const struct outcome_place *place, en
  * limit, access denied before any message was looked at. Such an outcome is always OUTCOME_DEFERRED. */
 bool outcome_is_account_trouble(const struct outcome *outcome);
 
+/* True for the part of it that may be the message's fault after all: the relayhost does not take mail in this sender's
+ * name (not verified), or relays nothing for us. Whether it takes other messages shows which. */
+bool outcome_is_refused_sender(const struct outcome *outcome);
+/* Other messages get through: the same reply as the fault of this one. */
+void outcome_blame_message(struct outcome *outcome);
+
 /* True when the outcome is about the host or the connection rather than this message or recipient, so that the next MX
  * host may fare better (RFC 5321 §5.1). */
 bool outcome_is_host_trouble(const struct outcome *outcome);

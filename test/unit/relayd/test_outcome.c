@@ -83,6 +83,155 @@ static void outcome_of_account_trouble_never_fails_the_message(void **state)
 	assert_false(outcome_is_account_trouble(&out));
 }
 
+/* What relayhosts say about our account, and what it must mean. */
+enum account { MESSAGE, LOGIN, LIMIT, SENDER, LATER };
+
+static const struct {
+	enum delivery_stage stage;
+	int code;
+	const char *enhanced, *text;
+	enum account account;
+} accounts[] = {
+    /* Amazon SES */
+    {STAGE_AUTH, 535, "", "Authentication Credentials Invalid", LOGIN},
+    {STAGE_MAIL, 530, "", "Authentication required", LOGIN},
+    {STAGE_DOT, 454, "", "Throttling failure: Daily message quota exceeded.", LIMIT},
+    {STAGE_DOT, 454, "", "Throttling failure: Maximum sending rate exceeded.", LATER},
+    {STAGE_DOT, 554, "",
+     "Message rejected: Email address is not verified. The following identities failed the check in region EU-WEST-1: "
+     "app@example.org",
+     SENDER},
+    {STAGE_DOT, 554, "",
+     "Access denied: User `arn:aws:iam::123456789012:user/smtp' is not authorized to perform `ses:SendRawEmail' on "
+     "resource `arn:aws:ses:eu-west-1:123456789012:identity/example.org'",
+     LOGIN},
+    {STAGE_DOT, 554, "",
+     "Sending paused for this account. For more information, please check the inbox of the email address associated "
+     "with your AWS account.",
+     LOGIN},
+    {STAGE_DOT, 554, "", "Transaction failed: Duplicate header 'Subject'.", MESSAGE},
+    {STAGE_RCPT, 501, "", "Invalid RCPT TO address provided", MESSAGE},
+    /* Gmail, Google Workspace */
+    {STAGE_AUTH, 535, "5.7.8", "Username and Password not accepted. Learn more at", LOGIN},
+    {STAGE_AUTH, 534, "5.7.9", "Application-specific password required. Learn more at", LOGIN},
+    {STAGE_AUTH, 454, "4.7.0", "Too many login attempts, please try again later.", LOGIN},
+    {STAGE_MAIL, 530, "5.7.0", "Authentication Required. For more information, go to", LOGIN},
+    {STAGE_DOT, 550, "5.4.5", "Daily user sending limit exceeded. For more information on Gmail sending limits go to",
+     LIMIT},
+    {STAGE_RCPT, 550, "5.4.5", "Daily SMTP relay limit exceeded for customer.", LIMIT},
+    {STAGE_MAIL, 550, "5.7.1", "Daily SMTP relay sending limit exceeded for this user", LIMIT},
+    {STAGE_RCPT, 550, "5.7.1",
+     "Invalid credentials for relay [192.0.2.1]. The IP address you've registered in your G Suite SMTP Relay service "
+     "doesn't match",
+     LOGIN},
+    {STAGE_DOT, 552, "5.7.0", "This message was blocked because its content presents a potential security issue.",
+     MESSAGE},
+    {STAGE_RCPT, 553, "5.1.3", "The recipient address <x@> is not a valid RFC 5321 address.", MESSAGE},
+    /* Microsoft 365 */
+    {STAGE_AUTH, 535, "5.7.3", "Authentication unsuccessful [AM0PR01CA0000.eurprd01.prod.exchangelabs.com]", LOGIN},
+    {STAGE_AUTH, 535, "5.7.139",
+     "Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant. Visit "
+     "https://aka.ms/smtp_auth_disabled for more information.",
+     LOGIN},
+    {STAGE_MAIL, 530, "5.7.57", "Client not authenticated to send mail.", LOGIN},
+    {STAGE_MAIL, 550, "5.7.57", "SMTP; Client was not authenticated to send anonymous mail during MAIL FROM", LOGIN},
+    {STAGE_MAIL, 432, "4.3.2", "Concurrent connections limit exceeded.", LATER},
+    {STAGE_DOT, 554, "5.2.252", "SendAsDenied; app@example.org not allowed to send as other@example.org;", SENDER},
+    {STAGE_DOT, 554, "5.2.0",
+     "STOREDRV.Submission.Exception:SendAsDeniedException.MapiExceptionSendAsDenied; Failed to process message due to "
+     "a permanent exception",
+     SENDER},
+    {STAGE_DOT, 550, "5.7.60", "SMTP; Client does not have permissions to send as this sender", SENDER},
+    {STAGE_DOT, 554, "5.2.0",
+     "STOREDRV.Submission.Exception:SubmissionQuotaExceededException; Failed to process message due to a permanent "
+     "exception with message The message can't be submitted because the sender's submission quota was exceeded.",
+     LIMIT},
+    {STAGE_DOT, 554, "5.2.0", "STOREDRV.Submission.Exception:OutboundSpamException; Failed to process message", LOGIN},
+    {STAGE_DOT, 550, "5.1.90",
+     "Your message can't be sent because you've reached your daily limit for message recipients", LIMIT},
+    {STAGE_RCPT, 550, "5.7.705", "Access denied, tenant has exceeded threshold.", LIMIT},
+    {STAGE_MAIL, 501, "5.1.8", "Access denied, bad outbound sender AS(42003)", LOGIN},
+    {STAGE_DOT, 550, "5.1.10", "RESOLVER.ADR.RecipientNotFound; Recipient not found by SMTP address lookup", MESSAGE},
+    /* Mailgun */
+    {STAGE_AUTH, 535, "5.7.0", "Mailgun is not loving your login or password", LOGIN},
+    {STAGE_DOT, 421, "", "Domain example.org is not allowed to send: recipient limit exceeded", LIMIT},
+    {STAGE_DOT, 550, "5.7.1",
+     "Domain example.org is not allowed to send: The domain is unverified and requires DNS configuration.", LOGIN},
+    {STAGE_DOT, 550, "5.7.1",
+     "Free accounts are for test purposes only. Please upgrade or add the address to your authorized recipients.",
+     MESSAGE},
+    /* SendGrid */
+    {STAGE_AUTH, 535, "", "Authentication failed: Bad username / password", LOGIN},
+    {STAGE_AUTH, 451, "", "Authentication failed: Maximum credits exceeded", LOGIN},
+    {STAGE_DOT, 550, "",
+     "The from address does not match a verified Sender Identity. Mail cannot be sent until this error is resolved.",
+     SENDER},
+    {STAGE_MAIL, 550, "", "Unauthenticated senders not allowed", LOGIN},
+    {STAGE_MAIL, 450, "", "too frequent connects from 192.0.2.1, please try again later.", LATER},
+    {STAGE_DOT, 552, "", "Message size exceeds fixed maximum message size", MESSAGE},
+    /* Others, and a smart host of one's own */
+    {STAGE_MAIL, 553, "", "Relaying disallowed as app@example.org", SENDER},
+    {STAGE_DOT, 550, "5.4.6", "Unusual sending activity detected. Please try after sometime", LOGIN},
+    {STAGE_DOT, 450, "", "The from.email domain must be verified in your account to send emails. #MS42207", SENDER},
+    {STAGE_RCPT, 553, "5.7.1", "<a@example.org>: Sender address rejected: not owned by user app", SENDER},
+    {STAGE_RCPT, 554, "5.7.1", "<user@example.net>: Relay access denied", SENDER},
+    {STAGE_RCPT, 550, "5.7.54", "SMTP; Unable to relay recipient in non-accepted domain", SENDER},
+    {STAGE_RCPT, 550, "5.2.1", "The email account that you tried to reach is disabled.", MESSAGE},
+    {STAGE_RCPT, 550, "5.1.1", "User unknown; daily news are not for them", MESSAGE},
+};
+
+static void accounts_at_relayhosts(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(accounts); i++) {
+		enum account account = accounts[i].account;
+		struct outcome_place place = {accounts[i].stage, "smtp.example.net[192.0.2.1]", true, 0};
+		struct outcome out;
+		enum failure_class class;
+
+		outcome_of_reply(&out, &place, accounts[i].code, accounts[i].enhanced, accounts[i].text);
+		class = account == LOGIN || account == SENDER ? CLASS_AUTH : CLASS_THROTTLE;
+		if ((out.kind == OUTCOME_FAILED) != (account == MESSAGE) ||
+		    (account != MESSAGE && out.class != class) ||
+		    outcome_is_account_trouble(&out) != (account != MESSAGE && account != LATER) ||
+		    outcome_is_refused_sender(&out) != (account == SENDER))
+			fail_msg("%d %s %s: %s/%s, trouble %d", accounts[i].code, accounts[i].enhanced,
+				 accounts[i].text, outcome_kind_name(out.kind), failure_class_name(out.class),
+				 outcome_is_account_trouble(&out));
+	}
+}
+
+/* The same words at an MX are about the message, or about a stranger like any other. */
+static void accounts_are_a_matter_of_relayhosts_alone(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(accounts); i++) {
+		struct outcome_place place = {accounts[i].stage, "mx.example.net[192.0.2.1]", false, 0};
+		struct outcome out;
+
+		if (accounts[i].stage < STAGE_MAIL)
+			continue;
+		outcome_of_reply(&out, &place, accounts[i].code, accounts[i].enhanced, accounts[i].text);
+		assert_int_equal(out.kind, accounts[i].code >= 500 ? OUTCOME_FAILED : OUTCOME_DEFERRED);
+		assert_false(outcome_is_refused_sender(&out));
+	}
+}
+
+static void a_message_that_is_to_blame_fails(void **state)
+{
+	struct outcome_place place = {STAGE_DOT, "smtp.example.net", true, 0};
+	struct outcome out;
+
+	(void)state;
+	outcome_of_reply(&out, &place, 554, "", "Email address is not verified");
+	outcome_blame_message(&out);
+	assert_int_equal(out.kind, OUTCOME_FAILED);
+	assert_int_equal(out.class, CLASS_POLICY);
+	outcome_of_reply(&out, &place, 450, "", "The domain must be verified");
+	outcome_blame_message(&out);
+	assert_int_equal(out.kind, OUTCOME_DEFERRED);
+}
+
 static void outcome_of_faults(void **state)
 {
 	struct outcome_place place = {STAGE_CONNECT, "mx.example.net", false, 0};
@@ -142,6 +291,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(outcome_of_real_replies),
 	    cmocka_unit_test(outcome_of_account_trouble_never_fails_the_message),
+	    cmocka_unit_test(accounts_at_relayhosts),
+	    cmocka_unit_test(accounts_are_a_matter_of_relayhosts_alone),
+	    cmocka_unit_test(a_message_that_is_to_blame_fails),
 	    cmocka_unit_test(outcome_of_faults),
 	    cmocka_unit_test(hints_are_read_only_where_they_are_hints),
 	    cmocka_unit_test(bounce_classes),
