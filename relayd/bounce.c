@@ -430,6 +430,9 @@ void bounce_send(struct bounce *bounce, const struct queue_message *message, con
 	if (rc == 0)
 		omit_mail(bounce, &telling, why_not);
 	else
+		log_event(bounce->options.log, LOG_WARN, "bounce_waits", LOG_ID(message->id),
+			  LOG_INT("recipients", count), LOG_STR("text", "the webhook has no room for the event"));
+	if (rc != 0)
 		parts->result = (enum err_code)rc;
 	end_part(parts);
 }

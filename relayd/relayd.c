@@ -699,7 +699,7 @@ static int make_webhook(struct relayd *r, struct err *err)
 					  .rng = rng_system(),
 					  .log = r->log,
 					  .metrics = r->metrics,
-					  .https = r->https,
+					  .poster = webhook_poster_https(r->https),
 					  .spool_fd = r->spool_fd,
 					  .async = r->config->helpers == 0 ? NULL : helpers_disk_async(r->helpers),
 					  .ctx = r,

@@ -11,7 +11,8 @@ enum {
 	WAIT_MAX_MS = 60 * 1000, /* the wall clock may be set meanwhile */
 	UNREADABLE_WAIT_MS = 1000,
 	NO_DSN_WAIT_MS = 60 * 1000,
-	FRESH_MS = 3 * 1000, /* within so much a new message is first looked at */
+	NO_EVENT_WAIT_MS = 15 * 60 * 1000, /* the webhook has been down for long, and each try is one more refusal */
+	FRESH_MS = 3 * 1000,		   /* within so much a new message is first looked at */
 	FULL_WAIT_MS = 10 * 1000,
 };
 
@@ -438,7 +439,8 @@ static void on_bounced(void *ctx, enum err_code result)
 		if (result == 0)
 			record(s, job, job->failures[f].index, &job->failures[f].outcome, 0, false);
 		else
-			give_back(s, job, job->failures[f].index, now_wall(s) + NO_DSN_WAIT_MS);
+			give_back(s, job, job->failures[f].index,
+				  now_wall(s) + (result == ERR_LIMIT ? NO_EVENT_WAIT_MS : NO_DSN_WAIT_MS));
 	}
 	job_free(s, job);
 	list_remove(&giving_up->node);

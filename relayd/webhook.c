@@ -48,11 +48,28 @@ struct webhook {
 	struct series *results[RESULT_COUNT];
 };
 
+static uint64_t send_by_https(void *ctx, const struct https_request *request, https_cb *cb, void *cb_ctx)
+{
+	return https_send(ctx, request, cb, cb_ctx);
+}
+
+static void cancel_by_https(void *ctx, uint64_t *id)
+{
+	https_cancel(ctx, id);
+}
+
+struct webhook_poster webhook_poster_https(struct https *https)
+{
+	return (struct webhook_poster){https, send_by_https, cancel_by_https};
+}
+
 struct webhook *webhook_new(const struct webhook_options *options)
 {
 	struct webhook *webhook = xcalloc(1, sizeof(*webhook));
 
 	webhook->options = *options;
+	if (webhook->options.max_bytes == 0)
+		webhook->options.max_bytes = WEBHOOK_BYTES_MAX;
 	buf_init(&webhook->bytes, BODY_BYTES_MAX + FIFO_RECORD_MAX);
 	for (int r = 0; r < RESULT_COUNT; r++)
 		webhook->results[r] =
@@ -66,7 +83,7 @@ void webhook_free(struct webhook **webhook)
 
 	if (!w)
 		return;
-	https_cancel(w->options.https, &w->request);
+	w->options.poster.cancel(w->options.poster.ctx, &w->request);
 	timers_cancel(loop_timers(w->options.loop), &w->timer);
 	fifo_free(&w->fifo);
 	if (w->disk)
@@ -103,7 +120,7 @@ static int open_folder(int spool_fd, struct err *err)
 static int open_fifo(struct webhook *webhook, struct err *err)
 {
 	struct fifo_options options = {.rng = webhook->options.rng,
-				       .max_bytes = WEBHOOK_BYTES_MAX,
+				       .max_bytes = webhook->options.max_bytes,
 				       .ctx = webhook,
 				       .on_corruption = on_corruption};
 	int fd;
@@ -200,7 +217,7 @@ static void tell_full(struct webhook *webhook)
 /* After a POST was taken. */
 static void look_whether_all_is_well(struct webhook *webhook)
 {
-	if (webhook->is_full && fifo_bytes(webhook->fifo) > WEBHOOK_BYTES_MAX / 4 * 3)
+	if (webhook->is_full && fifo_bytes(webhook->fifo) > webhook->options.max_bytes / 2)
 		return;
 	webhook->is_full = false;
 	if (!webhook->was_told)
@@ -295,7 +312,7 @@ static void post(struct webhook *webhook)
 	webhook_sign(webhook->secret, clock_wall_ms(webhook->options.clock) / 1000, buf_slice(&body),
 		     signature + strlen(signature));
 	request.body = buf_slice(&body);
-	webhook->request = https_send(webhook->options.https, &request, on_answer, webhook);
+	webhook->request = webhook->options.poster.send(webhook->options.poster.ctx, &request, on_answer, webhook);
 	buf_fini(&body);
 }
 

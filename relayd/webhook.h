@@ -39,13 +39,22 @@ enum {
 
 struct webhook;
 
+/* Who carries a POST: https_send() and https_cancel(), or a test. */
+struct webhook_poster {
+	void *ctx;
+	uint64_t (*send)(void *ctx, const struct https_request *request, https_cb *cb, void *cb_ctx);
+	void (*cancel)(void *ctx, uint64_t *id);
+};
+struct webhook_poster webhook_poster_https(struct https *https);
+
 struct webhook_options {
 	struct loop *loop;
 	const struct clock *clock;
 	struct rng *rng;
 	struct log *log;
 	struct metrics *metrics;
-	struct https *https;
+	struct webhook_poster poster;
+	uint64_t max_bytes;		/* of what waits; 0: WEBHOOK_BYTES_MAX */
 	int spool_fd;			/* borrowed */
 	const struct disk_async *async; /* the sync helper; NULL: syncs are done at once, and block */
 	void *ctx;
