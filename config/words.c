@@ -97,8 +97,8 @@ const struct config_word config_words_log_addresses[] = {
 /* Anything else is the name of a relayhost. */
 const struct config_word config_words_via[] = {
 	WORD("mx", CONFIG_VIA_MX),
-	LATER("discard", CONFIG_VIA_DISCARD),
-	LATER("capture", CONFIG_VIA_CAPTURE),
+	WORD("discard", CONFIG_VIA_DISCARD),
+	WORD("capture", CONFIG_VIA_CAPTURE),
 	END};
 
 /* clang-format on */

@@ -60,7 +60,10 @@ void destinations_set_limits(struct destinations *destinations, unsigned connect
 
 static void make_key(char *out, size_t size, const struct destination_id *id)
 {
-	snprintf(out, size, "%s:%s%s%s%s%s", id->kind == DESTINATION_MX ? "mx" : "relayhost", id->name,
+	static const char *const kinds[] = {
+	    [DESTINATION_MX] = "mx", [DESTINATION_RELAYHOST] = "relayhost", [DESTINATION_CAPTURE] = "capture"};
+
+	snprintf(out, size, "%s:%s%s%s%s%s", kinds[id->kind], id->name,
 		 id->tls == CONFIG_TLS_UNSET ? "" : "/",
 		 id->tls == CONFIG_TLS_UNSET ? "" : config_tls_level_name(id->tls), id->route[0] ? "#" : "", id->route);
 }
@@ -159,6 +162,11 @@ bool destination_is_open(const struct destination *d, int64_t *until_wall)
 	return false;
 }
 
+static const struct destination_driver *driver_of(const struct destination *d)
+{
+	return d->id.kind == DESTINATION_CAPTURE ? &d->owner->options.capture : &d->owner->options.driver;
+}
+
 /* An idle connection of any destination gives its place to one that has work. */
 static void quit_an_idle_one(struct destinations *destinations)
 {
@@ -168,7 +176,7 @@ static void quit_an_idle_one(struct destinations *destinations)
 	{
 		if (list_is_empty(&d->idle))
 			continue;
-		destinations->options.driver.quit(CONTAINER_OF(d->idle.next, struct destination_slot, node));
+		driver_of(d)->quit(CONTAINER_OF(d->idle.next, struct destination_slot, node));
 		return;
 	}
 }
@@ -203,7 +211,7 @@ static void open_connection(struct destination *d)
 	d->busy++;
 	d->coming++;
 	d->owner->connections++;
-	slot = d->owner->options.driver.open(d->owner->options.driver.ctx, d);
+	slot = driver_of(d)->open(driver_of(d)->ctx, d);
 	slot->busy = true;
 	slot->has_session = false;
 	slot->job_count = 0;
@@ -221,7 +229,7 @@ void destination_pump(struct destination *d)
 		struct destination_slot *slot = CONTAINER_OF(list_pop(&d->idle), struct destination_slot, node);
 		slot->busy = true;
 		d->busy++;
-		d->owner->options.driver.wake(slot);
+		driver_of(d)->wake(slot);
 	}
 	while (d->ready_count > d->coming && may_connect(d) && destination_rate_reserve(d, d->coming + 1))
 		open_connection(d);
@@ -314,7 +322,7 @@ void destinations_stop(struct destinations *destinations)
 		destination_line_hand_back(d, now);
 		while (!list_is_empty(&d->idle)) {
 			struct list *node = list_pop(&d->idle);
-			destinations->options.driver.quit(CONTAINER_OF(node, struct destination_slot, node));
+			driver_of(d)->quit(CONTAINER_OF(node, struct destination_slot, node));
 		}
 	}
 }
@@ -372,7 +380,7 @@ struct job *destination_next_job(struct destination *d, struct destination_slot 
 	destination_rate_settle(d);
 	destination_line_refill_later(d);
 	if (d->owner->stopping || yields || !list_is_empty(&d->owner->starved))
-		d->owner->options.driver.quit(slot);
+		driver_of(d)->quit(slot);
 	return NULL;
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/base.h"
 #include "relayd/bounce.h"
+#include "relayd/capture.h"
 #include "relayd/changes.h"
 #include "relayd/control.h"
 #include "relayd/delivery.h"
@@ -74,6 +75,7 @@ struct relayd {
 	struct scheduler *scheduler;
 	struct destinations *destinations;
 	struct deliveries *deliveries;
+	struct captures *captures;
 	struct tls_policy *tls_policy;
 	struct submissions *submissions;
 	struct drop *drop;
@@ -284,8 +286,10 @@ static void on_disk_done(void *ctx, const struct disk_done *done)
 {
 	struct relayd *r = ctx;
 
-	if (!memos_on_disk_done(r->memos, done) && !(r->webhook && webhook_on_disk_done(r->webhook, done)))
-		queue_on_disk_done(r->queue, done);
+	if (memos_on_disk_done(r->memos, done) || (r->webhook && webhook_on_disk_done(r->webhook, done)) ||
+	    (r->captures && captures_on_disk_done(r->captures, done)))
+		return;
+	queue_on_disk_done(r->queue, done);
 }
 
 static void on_synced(void *ctx, uint32_t duration_us)
@@ -554,6 +558,8 @@ static void make_deliveries(struct relayd *r)
 	};
 	struct greylist_options learning = {
 	    .memos = r->memos, .metrics = r->metrics, .rng = rng_system(), .release = scheduler_release};
+	struct captures_options capturing = {r->loop, r->queue, r->spool_fd,
+					     r->config->helpers == 0 ? NULL : helpers_disk_async(r->helpers)};
 	struct destinations_options options = {.loop = r->loop,
 					       .queue = r->queue,
 					       .clock = r->clock,
@@ -565,6 +571,7 @@ static void make_deliveries(struct relayd *r)
 	r->rates = rates_new(r->loop, r->clock, r->memos);
 	options.rates = r->rates;
 	r->deliveries = deliveries_new(&delivering);
+	r->captures = captures_new(&capturing);
 	r->scheduler = scheduler_new(&scheduling);
 	learning.ctx = r->scheduler;
 	r->greylist = greylist_new(&learning, clock_wall_ms(r->clock));
@@ -574,6 +581,7 @@ static void make_deliveries(struct relayd *r)
 	options.events.on_rate_wait = on_rate_wait;
 	options.events.health_ctx = r;
 	options.driver = deliveries_driver(r->deliveries);
+	options.capture = captures_driver(r->captures);
 	r->destinations = destinations_new(&options);
 	scheduler_set_destinations(r->scheduler, r->destinations);
 }
@@ -900,7 +908,7 @@ struct relayd *relayd_start(const struct relayd_options *options, int *exit_code
 static bool is_quiet(const struct relayd *r)
 {
 	return submissions_count(r->submissions) == 0 && deliveries_count(r->deliveries) == 0 &&
-	       scheduler_job_count(r->scheduler) == 0;
+	       captures_count(r->captures) == 0 && scheduler_job_count(r->scheduler) == 0;
 }
 
 static void on_patience_over(void *ctx)
@@ -946,6 +954,7 @@ static void finish(struct relayd *r)
 		loop_turn(r->loop, 100);
 	submissions_free(&r->submissions);
 	deliveries_abort(r->deliveries);
+	captures_abort(r->captures);
 	until = loop_now_ms(r->loop) + JOURNAL_PATIENCE_MS;
 	queue_stop(r->queue);
 	loop_turn(r->loop, 0); /* what has just ended is freed in it */
@@ -976,6 +985,7 @@ void relayd_free(struct relayd **relayd)
 	drop_free(&r->drop);
 	submissions_free(&r->submissions);
 	deliveries_free(&r->deliveries);
+	captures_free(&r->captures);
 	memos_free(&r->memos); /* what they are about is still there */
 	oauth2_free(&r->oauth2);
 	hurry_free(&r->hurry);

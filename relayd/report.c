@@ -69,16 +69,23 @@ const char *report_operator(const char *host)
 	return "other";
 }
 
-static const char *relayhost_label(const struct destination *destination)
+static const char *relayhost_label(const struct destination *destination, const struct outcome *outcome)
 {
-	return destination && destination->id.kind == DESTINATION_RELAYHOST ? destination->id.name : "mx";
+	if (!destination)
+		return outcome->kind == OUTCOME_DELIVERED ? "discard" : "mx";
+	switch (destination->id.kind) {
+	case DESTINATION_RELAYHOST: return destination->id.name;
+	case DESTINATION_CAPTURE: return "capture";
+	case DESTINATION_MX: break;
+	}
+	return "mx";
 }
 
 static void count(struct report *report, const struct queue_message *message, const struct destination *destination,
 		  const struct outcome *outcome)
 {
 	struct metrics *m = report->metrics;
-	const char *name = relayhost_label(destination);
+	const char *name = relayhost_label(destination, outcome);
 	bool direct = destination && destination->id.kind == DESTINATION_MX;
 	double now = (double)clock_wall_ms(report->clock) / 1000;
 

@@ -88,6 +88,15 @@ static void add_mx(struct scheduler_targets *out, const struct config_route *rou
 				 "the recipient's domain is not a valid domain name");
 }
 
+/* The end of the road, and a good one. */
+static void discard(struct scheduler_targets *out, const struct config_route *route)
+{
+	out->failure = (struct outcome){.kind = OUTCOME_DELIVERED, .stage = STAGE_ROUTE};
+	snprintf(out->failure.enhanced, sizeof(out->failure.enhanced), "2.0.0");
+	snprintf(out->failure.host, sizeof(out->failure.host), "discard");
+	snprintf(out->failure.text, sizeof(out->failure.text), "discarded by %.200s, not sent", route->name);
+}
+
 static void follow_route(const struct config_route *route, struct slice recipient, struct scheduler_targets *out)
 {
 	for (size_t i = 0; i < route->via.count; i++) {
@@ -96,6 +105,10 @@ static void follow_route(const struct config_route *route, struct slice recipien
 			add_mx(out, route, recipient);
 		else if (via->kind == CONFIG_VIA_RELAYHOST)
 			add_target(out, DESTINATION_RELAYHOST, route, via->name);
+		else if (via->kind == CONFIG_VIA_CAPTURE)
+			add_target(out, DESTINATION_CAPTURE, route, "captured");
+		else
+			discard(out, route);
 	}
 }
 

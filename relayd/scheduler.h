@@ -24,10 +24,11 @@
 
 struct scheduler;
 
-/* Where a recipient may go, in order of preference; or the outcome when it may go nowhere. */
+/* Where a recipient may go, in order of preference; or the outcome when it goes nowhere: failed, deferred, or delivered
+ * by being discarded. */
 enum { SCHEDULER_TARGETS_MAX = 16 };
 struct scheduler_targets {
-	size_t count; /* 0: `failure` says why */
+	size_t count; /* 0: `failure` is the outcome */
 	struct destination_id targets[SCHEDULER_TARGETS_MAX];
 	struct outcome failure;
 };

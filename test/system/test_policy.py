@@ -1,5 +1,7 @@
 """What the operator changes or forbids in mail when it is taken: names, rewriting, headers, copies, lists."""
+import re
 import signal
+import stat
 import subprocess
 
 from conftest import FAST_RETRY, PATIENCE, RELAYCTL, relayhost, users_line
@@ -258,3 +260,52 @@ def test_a_users_relayhost_that_is_none_is_a_mistake(relayd, upstream):
     daemon.spawn()
     assert daemon.wait_exit() == 78
     assert any("users:1:" in line and "did you mean 'main'" in line for line in daemon.lines), daemon.lines
+
+
+# ---- ends of the road
+
+def test_captured_and_discarded_mail_is_not_sent(relayd, upstream, folder):
+    key, record = keygen(folder, "s1", "rsa")
+    daemon = relayd(relayhost(upstream.port) + f"dkim: {{domains: {{example.org: {{s1: {key}}}}}}}\n"
+                    "routes:\n  - {name: void, to: ['@void.example'], via: discard}\n  - {name: box, to: ['@box.example'], via: capture}\n")
+    text = "From: app@example.org\r\nTo: a@box.example\r\nSubject: boxed\r\n\r\n.dot\r\n" + "x" * 76 + "\r\n" * 3
+    with daemon.smtp() as client:
+        refused = client.sendmail("app@example.org", ["a@box.example", "b@box.example", "c@void.example", "d@example.net"], text)
+        assert refused == {}
+    assert upstream.get().rcpt_tos == ["d@example.net"]
+    lines = daemon.wait_log("event=delivered .*host=capture .*not sent", count=2)
+    daemon.wait_log('event=delivered .*rcpt=c@void.example .*text="discarded by void, not sent"')
+    name = re.search(r"captured/(\S+\.eml)", lines[0]).group(1)
+    box = daemon.spool / "captured"
+    assert [p.name for p in box.iterdir()] == [name]
+    assert stat.S_IMODE(box.stat().st_mode) == 0o700 and stat.S_IMODE((box / name).stat().st_mode) == 0o600
+    data = (box / name).read_bytes()
+    head = b"Return-Path: <app@example.org>\r\nDelivered-To: a@box.example\r\nDelivered-To: b@box.example\r\n"
+    assert data.startswith(head + b"DKIM-Signature:") and data.endswith(text.split("\r\n\r\n", 1)[1].encode())
+    assert judge(data[len(head):], {b"s1._domainkey.example.org.": record.encode()}) == [True]
+    assert daemon.json("queue") == []
+    assert daemon.metric('relayd_delivery_attempts_total{relayhost="capture",operator="other",outcome="delivered"}') == 2
+    assert daemon.metric('relayd_delivery_attempts_total{relayhost="discard",operator="other",outcome="delivered"}') == 1
+
+
+def test_no_captured_mail_is_lost_in_a_kill(relayd, upstream):
+    daemon = relayd(relayhost(upstream.port) + "routes:\n  - {via: capture}\n", listen=OPEN)
+    ids = []
+    with daemon.smtp(user=None, tls=False) as client:
+        for i in range(40):
+            client.mail("app@example.org")
+            client.rcpt("a@box.example")
+            code, reply = client.data(f"From: app@example.org\r\nSubject: {i}\r\n\r\nhello\r\n")
+            assert code == 250
+            ids.append(reply.decode().split()[-1])
+        daemon.kill()
+    daemon.start()
+    waiting = {message["id"] for message in daemon.json("queue")}
+    box = daemon.spool / "captured"
+    for i, id in enumerate(ids):
+        if id not in waiting:
+            assert (box / f"{id}.eml").read_bytes().endswith(f"Subject: {i}\r\n\r\nhello\r\n".encode())
+    for id in waiting:
+        daemon.wait_log(f"event=delivered id={id} ")
+        assert (box / f"{id}.eml").exists()
+    assert upstream.messages.empty()

@@ -525,7 +525,9 @@ static void what_is_not_built_yet_is_said(void **state)
 	static const struct {
 		const char *text, *mistake;
 	} rows[] = {
-	    {"routes: [{via: capture}]\n", "f:1:16: routes.via: 'capture' is not supported yet"},
+	    {"relayhosts: {a: {address: a.example.net, auth: xoauth2}}
+",
+	     "f:1:48: relayhosts.auth: 'xoauth2' is not supported yet"},
 	};
 
 	(void)state;

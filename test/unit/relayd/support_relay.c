@@ -241,6 +241,18 @@ static void open_queue(struct relay *relay)
 		fail_msg("queue_open: %s", err.text);
 }
 
+static void on_capture_sync(void *ctx, int fd, uint64_t token)
+{
+	struct relay *relay = ctx;
+
+	assert_true(fd >= 0);
+	relay->capture_syncs++;
+	if (relay->capture_waits)
+		relay->capture_token = token;
+	else
+		assert_true(captures_on_disk_done(relay->captures, &(struct disk_done){.token = token, .fd = -1}));
+}
+
 static void make_parts(struct relay *relay)
 {
 	const struct clock *clock = &relay->clock.clock;
@@ -260,7 +272,11 @@ static void make_parts(struct relay *relay)
 					       .per_destination_max = 20};
 
 	struct memos_options remembering = {relay->loop, relay->log, relay->fd, NULL};
+	struct captures_options capturing = {relay->loop, relay->queue, relay->fd, &relay->capture_async};
 
+	relay->capture_async = (struct disk_async){.ctx = relay, .sync = on_capture_sync};
+	relay->captures = captures_new(&capturing);
+	options.capture = captures_driver(relay->captures);
 	relay->memos = memos_new(&remembering);
 	relay->pauses = pauses_new(relay->memos, clock);
 	options.pauses = relay->pauses;
@@ -328,6 +344,7 @@ static void free_parts(struct relay *relay)
 {
 	while (!list_is_empty(&relay->connections))
 		fake_close(relay_connection(relay, 0));
+	captures_free(&relay->captures);
 	memos_free(&relay->memos);
 	destinations_free(&relay->destinations);
 	pauses_free(&relay->pauses);
@@ -345,6 +362,7 @@ static void end_connections(struct relay *relay)
 	destinations_stop(relay->destinations);
 	while (!list_is_empty(&relay->connections))
 		fake_close(relay_connection(relay, 0));
+	captures_abort(relay->captures);
 	relay_turn(relay);
 }
 

@@ -18,6 +18,7 @@
 #include "config/config.h"
 #include "queue/queue.h"
 #include "relayd/bounce.h"
+#include "relayd/capture.h"
 #include "relayd/destination.h"
 #include "relayd/health.h"
 #include "relayd/recent.h"
@@ -71,6 +72,13 @@ struct relay {
 	struct health *health;
 	struct recent *recent;
 	struct config *config;
+
+	/* Syncs of captured files: done at once, or held until the test says so. */
+	struct captures *captures;
+	struct disk_async capture_async;
+	bool capture_waits;
+	uint64_t capture_token; /* what waits; 0: nothing */
+	unsigned capture_syncs;
 
 	struct list connections; /* open ones, the oldest first */
 	unsigned opened, quits;
