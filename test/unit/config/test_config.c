@@ -525,8 +525,7 @@ static void what_is_not_built_yet_is_said(void **state)
 	static const struct {
 		const char *text, *mistake;
 	} rows[] = {
-	    {"relayhosts: {a: {address: a.example.net, auth: xoauth2}}
-",
+	    {"relayhosts: {a: {address: a.example.net, auth: xoauth2}}\n",
 	     "f:1:48: relayhosts.auth: 'xoauth2' is not supported yet"},
 	};
 
