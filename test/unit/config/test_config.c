@@ -520,31 +520,7 @@ static void many_relayhosts_are_refused_not_forgotten(void **state)
 	buf_fini(&text);
 }
 
-static void what_is_not_built_yet_is_said(void **state)
-{
-	static const struct {
-		const char *text, *mistake;
-	} rows[] = {
-	    {"relayhosts: {a: {address: a.example.net, auth: xoauth2}}\n",
-	     "f:1:48: relayhosts.auth: 'xoauth2' is not supported yet"},
-	};
-
-	(void)state;
-	/* These rows go as their features come; when the last has gone, so does this test. */
-	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-		assert_mistake(rows[i].text, rows[i].mistake);
-	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-		struct load_options options = {.accept_unsupported = true};
-		struct config_errors errors;
-		struct config *config = load_with(rows[i].text, &options, &errors);
-		if (config)
-			config_free(&config);
-		else /* only what it needs is missing */
-			assert_non_null(strstr(errors.items[0].text, "needs"));
-	}
-}
-
-static void the_default_of_what_is_not_built_yet_is_no_mistake(void **state)
+static void what_says_the_default_is_no_mistake(void **state)
 {
 	struct config *config = load_good("bcc: []\nredirect: ''\nsuppress: ''\ndedupe_window: 0s\n"
 					  "rewrite: {keep_reply_to: yes}\nbounce: {mode: none, to: ''}\n"
@@ -796,8 +772,7 @@ int main(void)
 	    cmocka_unit_test(too_large_is_refused_unread),
 	    cmocka_unit_test(too_many_values_are_refused),
 	    cmocka_unit_test(many_relayhosts_are_refused_not_forgotten),
-	    cmocka_unit_test(what_is_not_built_yet_is_said),
-	    cmocka_unit_test(the_default_of_what_is_not_built_yet_is_no_mistake),
+	    cmocka_unit_test(what_says_the_default_is_no_mistake),
 	    cmocka_unit_test(oauth2_that_lacks_something),
 	    cmocka_unit_test(delivery_by_mx_needs_a_full_name),
 	    cmocka_unit_test(a_chosen_name_is_judged_less),
