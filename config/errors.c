@@ -17,19 +17,38 @@ static void make_printable(char *text)
 			*text = '?';
 }
 
+static struct config_mistake *last_warning(struct config_errors *errors)
+{
+	for (size_t i = errors->kept_count; i > 0; i--)
+		if (errors->items[i - 1].is_warning)
+			return &errors->items[i - 1];
+	return NULL;
+}
+
+const char *config_errors_first(const struct config_errors *errors)
+{
+	for (size_t i = 0; i < errors->kept_count; i++)
+		if (!errors->items[i].is_warning)
+			return errors->items[i].text;
+	return "";
+}
+
 __attribute__((format(printf, 4, 0))) static void
 add(struct config_errors *errors, bool is_warning, const struct config_place *place, const char *format, va_list args)
 {
-	struct config_mistake *mistake;
+	struct config_mistake *mistake = NULL;
 	int used;
 
 	if (is_warning)
 		errors->warning_count++;
 	else
 		errors->error_count++;
-	if (errors->kept_count == CONFIG_MISTAKES_MAX)
+	if (errors->kept_count < CONFIG_MISTAKES_MAX)
+		mistake = &errors->items[errors->kept_count++];
+	else if (!is_warning)
+		mistake = last_warning(errors);
+	if (!mistake)
 		return;
-	mistake = &errors->items[errors->kept_count++];
 	mistake->is_warning = is_warning;
 	mistake->line = place->line;
 	mistake->column = place->column;

@@ -1,7 +1,8 @@
 /*
  * config/errors.h - the mistakes of a configuration, all of them, each with its place
  *
- * A plain struct that lives where the caller puts it. The first CONFIG_MISTAKES_MAX are kept, the rest is counted.
+ * A plain struct that lives where the caller puts it. The first CONFIG_MISTAKES_MAX are kept, the rest is counted; a
+ * warning gives way to a mistake.
  */
 #ifndef CONFIG_ERRORS_H
 #define CONFIG_ERRORS_H
@@ -36,6 +37,8 @@ void config_errors_add(struct config_errors *errors, const struct config_place *
     __attribute__((format(printf, 3, 4)));
 void config_errors_warn(struct config_errors *errors, const struct config_place *place, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* The first that is no warning; "" when there is none. */
+const char *config_errors_first(const struct config_errors *errors);
 /* Puts them into the order of the file. */
 void config_errors_sort(struct config_errors *errors);
 

@@ -32,11 +32,16 @@ static void print_state(struct screen *screen, json_t *hop)
 
 static void print_hop(struct screen *screen, json_t *hop, size_t number)
 {
-	bool by_mx = strcmp(text_of(hop, "kind"), "mx") == 0;
+	bool by_mx = strcmp(text_of(hop, "kind"), "mx") == 0, is_sent = by_mx || text_of(hop, "address")[0];
 	json_t *host;
 	size_t i;
 
 	screen_to(screen, 2);
+	if (!is_sent) {
+		screen_print(screen, COLOUR_BOLD, "%s", text_of(hop, "text"));
+		print_state(screen, hop);
+		return;
+	}
 	screen_print(screen, COLOUR_NONE, "%s ", number == 0 ? "by" : "or");
 	screen_print(screen, COLOUR_BOLD, "%s %s", by_mx ? "MX of" : "relayhost", text_of(hop, "name"));
 	if (!by_mx)

@@ -71,6 +71,13 @@ static void print_next(struct screen *screen, json_t *recipient)
 	screen_newline(screen);
 }
 
+/* Before aliases and rewriting. */
+static void print_submitted(struct screen *screen, json_t *object, const char *key)
+{
+	if (text_of(object, key)[0])
+		screen_print(screen, COLOUR_DIM, " (submitted as %s)", text_of(object, key));
+}
+
 static void print_recipient(struct screen *screen, json_t *recipient)
 {
 	json_t *history = json_object_get(recipient, "history");
@@ -78,6 +85,7 @@ static void print_recipient(struct screen *screen, json_t *recipient)
 
 	label(screen, "to");
 	screen_print(screen, COLOUR_BOLD, "%s", text_of(recipient, "address"));
+	print_submitted(screen, recipient, "submitted_as");
 	screen_print(screen, COLOUR_NONE, ": ");
 	screen_print(screen, colour_of(text_of(recipient, "outcome")), "%s", text_of(recipient, "outcome"));
 	if (attempts > 0)
@@ -121,6 +129,7 @@ static void print_message(struct screen *screen, json_t *message)
 	screen_newline(screen);
 	label(screen, "from");
 	screen_print(screen, COLOUR_NONE, "%s", text_of(message, "sender")[0] ? text_of(message, "sender") : "<>");
+	print_submitted(screen, message, "submitted_sender");
 	screen_newline(screen);
 	label(screen, "user");
 	screen_print(screen, COLOUR_NONE, "%s, class %s, by %s",

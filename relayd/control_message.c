@@ -229,7 +229,8 @@ static json_t *queued_recipient(struct control *control, const struct queue_mess
 
 	if (ended)
 		return recent_recipient(ended);
-	answer = json_pack("{s:o}", "address", control_text(address));
+	answer = json_pack("{s:o, s:o}", "address", control_text(address), "submitted_as",
+			   control_text(message->envelope.recipients[r].original));
 	outcome_of(answer, status->kind, status->reason, status->attempts, status->last);
 	json_object_set_new(answer, "next_attempt_sec",
 			    is_planned ? control_seconds(control_now_wall(control), status->next_attempt_wall)
@@ -273,6 +274,8 @@ static json_t *queued_message(struct control *control, const struct queue_messag
 				   control_text(envelope->client), "message_id", control_text(envelope->message_id),
 				   "tag", control_text(envelope->tag));
 
+	json_object_set_new(answer, "submitted_sender", control_text(envelope->sender_original));
+	json_object_set_new(answer, "relayhost", control_text(envelope->relayhost));
 	json_object_set_new(answer, "header", header_of(control, message));
 	json_object_set_new(answer, "recipients", queued_recipients(control, message));
 	json_object_set_new(answer, "recipient_count", json_integer((json_int_t)envelope->recipient_count));

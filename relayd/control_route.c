@@ -193,10 +193,27 @@ static void on_mx(void *ctx, struct mx_result *result)
 	tls_lookup_start(routing->tls, on_tls, routing);
 }
 
+/* Where nothing is sent. */
+static json_t *end_of_road(const char *kind, const char *text, const struct destination *d)
+{
+	bool has_trouble = d && d->trouble.kind != OUTCOME_NONE;
+
+	return json_pack("{s:s, s:s, s:o, s:s, s:s, s:o}", "kind", kind, "tls", "none", "text", control_str(text), "name",
+			 kind, "state", has_trouble ? "trouble" : "up", "reason",
+			 control_str(has_trouble ? d->trouble.text : ""));
+}
+
 static void begin_target(struct routing *routing)
 {
 	const struct destination_id *id = &routing->targets.targets[routing->target];
 
+	if (id->kind == DESTINATION_CAPTURE) {
+		json_array_append_new(routing->list,
+				      end_of_road("capture", "kept in SPOOL/captured, not sent",
+						  destinations_find(routing->control->options.destinations, id)));
+		next_target(routing);
+		return;
+	}
 	if (id->kind == DESTINATION_RELAYHOST) {
 		add_relayhost(routing, id);
 		return;
@@ -227,16 +244,20 @@ static void begin_recipient(struct routing *routing)
 	struct router_question question = {policy_address_slice(&routing->sender), slice_of_str(routing->from_domain),
 					   slice_of_str(routing->user ? routing->user : ""), recipient, SLICE("")};
 	const struct config_route *route = NULL;
+	bool is_discarded;
 	json_t *object;
 	char why[400];
 
 	routing->targets = (struct scheduler_targets){0};
 	router_decide(config, rng_system(), &question, &routing->targets, &route);
 	why_route(config, route, route ? (size_t)(route - config->routes) + 1 : 0, why, sizeof(why));
+	is_discarded = routing->targets.count == 0 && routing->targets.failure.kind == OUTCOME_DELIVERED;
 	routing->list = json_array();
 	object = json_pack("{s:o, s:o, s:o, s:o}", "address", control_text(recipient), "why", control_str(why),
-			   "failure", control_str(routing->targets.count ? "" : routing->targets.failure.text),
+			   "failure", control_str(routing->targets.count || is_discarded ? "" : routing->targets.failure.text),
 			   "next_hops", routing->list);
+	if (is_discarded)
+		json_array_append_new(routing->list, end_of_road("discard", routing->targets.failure.text, NULL));
 	json_array_append_new(json_object_get(routing->document, "recipients"), object);
 	routing->target = 0;
 	routing->has_targets = true;

@@ -240,7 +240,9 @@ static int reload(void *ctx, struct err *err)
 
 	series_set(good, 0);
 	if (config_load(&source, &fresh, &errors) != 0)
-		return err_set(err, ERR_CONFIG, "%.500s", errors.items[0].text);
+		return err_set(err, ERR_CONFIG, "%.500s", config_errors_first(&errors));
+	for (size_t i = 0; i < errors.kept_count; i++)
+		log_event(r->log, LOG_WARN, "config_warning", LOG_STR("text", errors.items[i].text));
 	if (reload_parts(r, fresh, &policy, err) != 0) {
 		tls_policy_free(&policy);
 		config_free(&fresh);

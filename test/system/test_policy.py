@@ -309,3 +309,45 @@ def test_no_captured_mail_is_lost_in_a_kill(relayd, upstream):
         daemon.wait_log(f"event=delivered id={id} ")
         assert (box / f"{id}.eml").exists()
     assert upstream.messages.empty()
+
+
+# ---- what an operator sees
+
+def test_show_and_route_tell_what_became_of_an_address(relayd, upstream, folder):
+    aliases = write(folder, "aliases", "root: ann@example.net\nold: |/usr/bin/program, bob@example.net\n")
+    senders = write(folder, "from", "@corp.example @verified.example\n")
+    upstream.replies["rcpt"] = ["451 4.3.0 later"]
+    daemon = open_relay(relayd, upstream, f"origin: corp.example\naliases: {aliases}\nrewrite: {{from_file: {senders}}}\n"
+                        "routes:\n  - {name: void, to: ['@void.example'], via: discard}\n  - {to: ['@box.example'], via: capture}\n")
+    assert any("warning: " in line and "aliases:2:6: '|/usr/bin/program' is a program" in line for line in daemon.lines)
+    send(daemon, "cron", ["root"], "From: cron\r\nSubject: job\r\n\r\nhello\r\n")
+    line, = daemon.wait_log("event=deferred")
+    id = re.search(r" id=(\S+)", line).group(1)
+    shown = daemon.json("show", id)
+    assert (shown["sender"], shown["submitted_sender"]) == ("cron@verified.example", "cron")
+    assert (shown["recipients"][0]["address"], shown["recipients"][0]["submitted_as"]) == ("ann@example.net", "root")
+    text = daemon.ctl("show", id).stdout
+    assert "cron@verified.example (submitted as cron)" in text and "ann@example.net (submitted as root): deferred" in text
+    assert "ann@example.net: " in daemon.ctl("route", "root").stdout
+    assert "discarded by void, not sent" in daemon.ctl("route", "x@void.example").stdout
+    assert "kept in SPOOL/captured, not sent" in daemon.ctl("route", "x@box.example").stdout
+    hop, = daemon.json("route", "x@box.example")["recipients"][0]["next_hops"]
+    assert hop["kind"] == "capture" and hop["state"] == "up"
+    # A warning at a reload is one line of the log.
+    mark = len(daemon.lines)
+    daemon.ctl("reload")
+    daemon.wait_log("event=config_warning .*is a program", since=mark)
+
+
+def test_received_tells_nothing_of_the_client(relayd, upstream):
+    """RFC 6409 with privacy: the id and how it came, not from where."""
+    daemon = relayd(relayhost(upstream.port))
+    with daemon.smtp() as client:
+        client.sendmail("app@example.org", ["x@example.net"], "Subject: bare\r\nBcc: y@example.net\r\nReturn-Path: <z@example.net>\r\n\r\nhello\r\n")
+    got = upstream.get()
+    id = re.search(r"event=accepted id=(\S+)", daemon.wait_log("event=accepted")[0]).group(1)
+    received = re.match(r"Received: by relay\.example\.org with ESMTPSA id (\S+)\r\n\tfor <x@example\.net>;\r\n\t.*\r\n", got.head)
+    assert received and received.group(1) == id
+    assert "127.0.0.1" not in got.head and "app.test" not in got.head
+    assert "bcc" not in got.head.lower() and "return-path" not in got.head.lower()
+    assert "\r\nDate: " in got.head and f"\r\nMessage-ID: <{id}." in got.head and "\r\nFrom: app@example.org" in got.head

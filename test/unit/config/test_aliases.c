@@ -134,6 +134,24 @@ static void one_mistake_hides_no_other(void **state)
 	assert_string_equal(errors.items[2].text, "a:6:4: 'a b' is neither a name nor an address");
 }
 
+static void warnings_never_hide_a_mistake(void **state)
+{
+	struct buf text;
+
+	(void)state;
+	buf_init(&text, 1 << 16);
+	for (int i = 0; i < 3 * CONFIG_MISTAKES_MAX; i++)
+		buf_printf(&text, "n%d: |prog\n", i);
+	buf_append_str(&text, "root\n");
+	buf_append_byte(&text, '\0');
+	assert_null(parse(buf_slice(&text).ptr));
+	assert_int_equal(errors.kept_count, CONFIG_MISTAKES_MAX);
+	assert_string_equal(config_errors_first(&errors), "a:61:1: 'name: target, ...' is what an alias looks like");
+	config_errors_init(&errors);
+	assert_string_equal(config_errors_first(&errors), "");
+	buf_fini(&text);
+}
+
 static void a_nul_is_no_name(void **state)
 {
 	static const char text[] = "x: a\0b\n\0: c\n";
@@ -204,6 +222,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(programs_files_and_lists_are_passed_over_with_a_warning, setup, teardown),
 	    cmocka_unit_test_setup_teardown(mistakes_have_a_place, setup, teardown),
 	    cmocka_unit_test_setup_teardown(one_mistake_hides_no_other, setup, teardown),
+	    cmocka_unit_test_setup_teardown(warnings_never_hide_a_mistake, setup, teardown),
 	    cmocka_unit_test_setup_teardown(a_nul_is_no_name, setup, teardown),
 	    cmocka_unit_test_setup_teardown(a_file_is_read, setup, teardown),
 	    cmocka_unit_test_setup_teardown(what_cannot_be_set_or_removed, setup, teardown),
