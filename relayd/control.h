@@ -49,6 +49,7 @@
 #include "relayd/recent.h"
 #include "relayd/scheduler.h"
 #include "relayd/tls_lookup.h"
+#include "relayd/webhook.h"
 
 struct control;
 
@@ -62,7 +63,7 @@ struct control_options {
 	struct destinations *destinations;
 	struct pauses *pauses;
 	struct oauth2 *oauth2; /* NULL: no relayhost has one */
-	struct rates *rates; /* NULL: nothing is limited */
+	struct rates *rates;   /* NULL: nothing is limited */
 	struct drain *drain;
 	struct mx *mx;
 	struct tls_sources tls;
@@ -70,7 +71,8 @@ struct control_options {
 	struct greylist *greylist; /* NULL: nothing is learnt */
 	struct health *health;
 	struct recent *recent;
-	void *ctx; /* of those below */
+	struct webhook *webhook; /* hears of what is deleted; NULL: there is none */
+	void *ctx;		 /* of those below */
 	/* What is in force; looked at during a request only. */
 	const struct config *(*config)(void *ctx);
 	const struct tls_policy *(*tls_policy)(void *ctx);

@@ -168,17 +168,41 @@ static void act(struct control *control, const char *action, int (*change)(struc
 	queue_message_free(&message);
 }
 
+static const struct outcome deleted = {.kind = OUTCOME_DELETED, .stage = STAGE_QUEUE, .text = "deleted by an operator"};
+
 /* What is in flight tells its own end. */
+static bool ends_now(const struct queue_message *message, uint32_t r)
+{
+	enum queue_recipient_state state = message->status[r].state;
+
+	return state != QUEUE_FINAL && (state != QUEUE_TAKEN || message->state != STATE_INFLIGHT);
+}
+
+void control_tell_deleted(struct control *control, const struct queue_message *message)
+{
+	struct event_outcome event = {
+	    .message = message, .outcome = &deleted, .relayhost = "", .now_wall = control_now_wall(control)};
+
+	if (!control->options.webhook)
+		return;
+	for (uint32_t r = 0; r < message->envelope.recipient_count; r++) {
+		event.recipient = r;
+		event.attempts = message->status[r].attempts;
+		if (ends_now(message, r))
+			webhook_tell_outcome(control->options.webhook, &event, false, NULL, NULL, NULL);
+	}
+}
+
 static void remember_deleted(struct control *control, const struct queue_message *message)
 {
-	struct outcome deleted = {.kind = OUTCOME_DELETED, .stage = STAGE_QUEUE, .text = "deleted by an operator"};
 	int remembered = 0;
 
+	control_tell_deleted(control, message);
 	for (uint32_t r = 0; r < message->envelope.recipient_count && remembered < RECENT_DELETED_MAX; r++) {
-		const struct queue_recipient_status *status = &message->status[r];
-		if (status->state == QUEUE_FINAL || (status->state == QUEUE_TAKEN && message->state == STATE_INFLIGHT))
+		if (!ends_now(message, r))
 			continue;
-		recent_add(control->options.recent, message, r, &deleted, status->attempts, control_now_wall(control));
+		recent_add(control->options.recent, message, r, &deleted, message->status[r].attempts,
+			   control_now_wall(control));
 		remembered++;
 	}
 }

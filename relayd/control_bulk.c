@@ -103,11 +103,21 @@ static int do_release(struct bulk *bulk, const struct queue_brief *brief, const 
 /* Nobody else tells what became of it. */
 static int do_delete(struct bulk *bulk, const struct queue_brief *brief, const struct queue_message *message)
 {
-	int rc = queue_delete(bulk->control->options.queue, brief->id);
+	struct control *control = bulk->control;
+	struct webhook *webhook = control->options.webhook;
+	bool must_read = webhook && webhook_wants(webhook, CONFIG_EVENT_DELETED) && !message;
+	struct queue_message read = {0};
+	int rc;
 
+	if (must_read && queue_read_envelope(control->options.queue, brief->id, 0, &read) == 0)
+		message = &read;
+	rc = queue_delete(control->options.queue, brief->id);
+	if (rc == 0 && message)
+		control_tell_deleted(control, message);
 	if (rc == 0)
-		control_log_action(bulk->control, "delete", brief->id, message ? message->envelope.sender : SLICE(""),
-				   NULL, 1);
+		control_log_action(control, "delete", brief->id, message ? message->envelope.sender : SLICE(""), NULL,
+				   1);
+	queue_message_free(&read);
 	return rc;
 }
 

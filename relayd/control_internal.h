@@ -58,6 +58,9 @@ void control_answer_synced(struct control *control, struct http_response *respon
 /* An object of the listing; `message` NULL: it cannot be read. A new reference. */
 json_t *control_row(struct control *control, const struct queue_brief *brief, const struct queue_message *message);
 
+/* The webhook hears of each recipient that ended with the message. */
+void control_tell_deleted(struct control *control, const struct queue_message *message);
+
 /* One line in the log. id 0: many, by `conditions` (NULL: none). */
 void control_log_action(struct control *control, const char *action, uint64_t id, struct slice sender,
 			const char *conditions, int64_t count);

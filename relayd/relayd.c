@@ -667,6 +667,7 @@ static void make_control(struct relayd *r)
 					  .greylist = r->greylist,
 					  .health = r->health,
 					  .recent = r->recent,
+					  .webhook = r->webhook,
 					  .ctx = r,
 					  .config = current_config,
 					  .reload = reload,

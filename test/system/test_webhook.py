@@ -248,6 +248,18 @@ def test_expiry_is_a_failure(relayd, upstream, hook, folder):
     daemon.wait_log(r"event=expired ")
 
 
+def test_what_an_operator_deletes(relayd, hook, folder):
+    daemon = relayd(relayhost(free_port()) + hook.configure(folder, events="deleted"))
+    send(daemon, 3, to="u%d@example.net")
+    daemon.wait_log(r"event=deferred ", count=3)
+    first = min(daemon.json("queue"), key=lambda message: message["id"])
+    daemon.ctl("delete", first["id"])
+    daemon.ctl("delete", "--sender", "app@example.org", "--yes")
+    events = hook.taken(3)
+    assert {event["rcpt"] for event in events} == {f"u{i}@example.net" for i in range(3)}
+    assert events[0]["id"] == first["id"] and {event["outcome"] for event in events} == {"deleted"}
+
+
 def test_alerts_begin_and_end(relayd, upstream, make_upstream, hook, folder):
     port = free_port()
     daemon = relayd(relayhost(port) + FAST_RETRY + hook.configure(folder, events="alert"))
