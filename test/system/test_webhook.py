@@ -1,4 +1,5 @@
 """Events at a real HTTPS server: signed, in order, at least once, whatever happens to the server or to relayd."""
+import email.policy
 import hashlib
 import hmac
 import http.server
@@ -14,6 +15,7 @@ from conftest import FAST_RETRY, PATIENCE, message, relayhost
 from peers import free_port, server_context
 
 SECRET = "hook secret"
+SMTP_POLICY = email.policy.SMTP
 
 
 def is_signed(headers, body, secret=SECRET):
@@ -230,6 +232,31 @@ def test_failures_by_webhook_alone(relayd, upstream, hook, folder):
     assert upstream.messages.empty() and daemon.json("queue") == []
 
 
+def test_a_kill_among_failures_loses_none(relayd, upstream, hook, folder):
+    """bounce.mode webhook: whatever a kill hits, each message that is gone has told its failure."""
+    hook.stop()
+    daemon = relayd(relayhost(upstream.port) + hook.configure(folder, "bounce: {mode: webhook}\n", events="failed"))
+    upstream.replies["rcpt"] = ["550 5.1.1 no such user"] * 1000
+    accepted = set()
+    for _ in range(3):
+        mark = len(daemon.lines)
+        with daemon.smtp() as client:
+            for _ in range(30):
+                client.mail("app@example.org")
+                client.rcpt("gone@example.net")
+                accepted.add(re.search(rb"queued as (\w{13})", client.data(message().as_bytes(policy=SMTP_POLICY))[1]).group(1).decode())
+        daemon.wait_log(r"event=failed ", since=mark, count=5)
+        daemon.kill()
+        daemon.start()
+    hook.start()
+    events = hook.taken(len(accepted))
+    assert {event["id"] for event in events} == accepted
+    deadline = time.monotonic() + PATIENCE
+    while daemon.json("queue") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert daemon.json("queue") == [] and upstream.messages.empty()
+
+
 def test_both(relayd, upstream, hook, folder):
     upstream.replies["rcpt"] = ["550 5.1.1 no such user"]
     daemon = relayd(relayhost(upstream.port) + hook.configure(folder, "bounce: {mode: both}\n", events="failed"))
@@ -273,6 +300,20 @@ def test_alerts_begin_and_end(relayd, upstream, make_upstream, hook, folder):
     [end] = hook.taken(1)
     assert (end["alert"], end["state"], end["since"]) == ("relayhost", "over", begin["since"])
     assert daemon.metric('relayd_alert_active{alert="relayhost"}') == 0
+
+
+def test_damaged_bytes_are_an_alert_until_they_are_gone(relayd, hook, folder):
+    daemon = relayd(hook.configure(folder, events="alert"))
+    quarantine = daemon.spool / "quarantine"
+    damaged = quarantine / "journal-0000000000000001.bin"
+    damaged.write_bytes(b"?")
+    [begin] = hook.taken(1)
+    assert (begin["alert"], begin["state"]) == ("corruption", "active") and "1 files" in begin["text"]
+    assert daemon.scrape("/mailz")[0] == 503 and daemon.ctl("health", "--mail", check=False).returncode == 1
+    damaged.unlink()
+    [end] = hook.taken(1)
+    assert (end["alert"], end["state"]) == ("corruption", "over")
+    assert daemon.scrape("/mailz")[0] == 200
 
 
 def test_a_reload_changes_secret_and_events(relayd, upstream, hook, folder):

@@ -420,6 +420,26 @@ static void expiry_tells_the_last_reply_and_the_time(void **state)
 	assert_false(is_queued(relay, id));
 }
 
+/* What is held waits on purpose: its time is looked at when it is released. */
+static void a_held_message_ends_when_it_is_released_after_its_time(void **state)
+{
+	struct relay *relay = *state;
+	struct queue_recipient one = {.address = SLICE("joe@a.example")};
+	uint64_t id = submit(relay, "app@example.org", &one, 1);
+
+	fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "refused");
+	queue_hold(relay->queue, id);
+	relay_pass(relay, 3 * 60 * minute_ms);
+	assert_true(is_queued(relay, id));
+	assert_int_equal(find_dsns(relay).count, 0);
+	queue_release(relay->queue, id);
+	relay_pass(relay, minute_ms);
+	assert_false(is_queued(relay, id));
+	assert_has(dsn_text(relay, "app@example.org"), "Action: failed\r\nStatus: 5.4.7\r\n");
+	assert_null(strstr(dsn_text(relay, "app@example.org"), "Last-Attempt-Date"));
+	assert_int_equal(relay_report(relay, id, 0)->outcome.kind, OUTCOME_EXPIRED);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -439,6 +459,7 @@ int main(void)
 	    TEST(what_is_gathered_and_not_told_is_tried_again_after_a_crash),
 	    TEST(a_sender_that_cannot_be_written_to_is_no_reason_to_wait),
 	    TEST(expiry_tells_the_last_reply_and_the_time),
+	    TEST(a_held_message_ends_when_it_is_released_after_its_time),
 	};
 	return cmocka_run_group_tests_name("bounce", tests, NULL, NULL);
 }
