@@ -168,6 +168,8 @@ install: all
 	install -D -m 644 relayd/relayd.8 $(DESTDIR)$(PREFIX)/share/man/man8/relayd.8
 	install -D -m 644 relayctl/relayctl.8 $(DESTDIR)$(PREFIX)/share/man/man8/relayctl.8
 	install -D -m 644 config/relayd.yaml.5 $(DESTDIR)$(PREFIX)/share/man/man5/relayd.yaml.5
+	install -D -m 644 contrib/completions/relayctl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/relayctl
+	install -D -m 644 contrib/completions/_relayctl $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_relayctl
 	test -e $(DESTDIR)$(SYSCONFDIR)/relayd/relayd.yaml || \
 		install -D -m 644 etc/relayd.yaml $(DESTDIR)$(SYSCONFDIR)/relayd/relayd.yaml
 clean:

@@ -12,6 +12,7 @@ struct work {
 	struct ctl *ctl;
 	const char *action, *done; /* "hold", "held" */
 	bool means_all;		   /* nothing was named: nothing there is no failure */
+	bool is_dry_run;
 	bool shows_bar, has_bar;
 	json_t *result;
 };
@@ -138,6 +139,20 @@ static int confirm(struct work *work, json_t *body)
 	return says_yes() ? CTL_OK : ctl_failed("nothing was done");
 }
 
+static int tell_count(struct work *work, json_t *body)
+{
+	int64_t count;
+	int rc = count_matches(work, body, &count);
+
+	if (rc != CTL_OK)
+		return rc;
+	if (work->ctl->json)
+		printf("{\"count\": %lld}\n", (long long)count);
+	else
+		printf("%lld message%s would be %s\n", (long long)count, plural(count), work->done);
+	return count == 0 && !work->means_all ? CTL_NO_MATCH : CTL_OK;
+}
+
 static int act_on_many(struct work *work, const struct ctl_filter *filter, bool all, bool must_ask)
 {
 	json_t *body = json_object();
@@ -148,9 +163,11 @@ static int act_on_many(struct work *work, const struct ctl_filter *filter, bool 
 			json_object_set_new(body, ctl_filter_names[i], json_string(filter->values[i]));
 	if (all)
 		json_object_set_new(body, "all", json_true());
-	if (must_ask)
+	if (work->is_dry_run)
+		rc = tell_count(work, body);
+	else if (must_ask)
 		rc = confirm(work, body);
-	if (rc == CTL_OK)
+	if (rc == CTL_OK && !work->is_dry_run)
 		return act(work, body);
 	json_decref(body);
 	return rc;
@@ -161,7 +178,7 @@ static int act_on_many(struct work *work, const struct ctl_filter *filter, bool 
 static int run(struct ctl *ctl, int argc, char **argv, const char *done, bool may_mean_all)
 {
 	struct work work = {.ctl = ctl, .action = argv[0], .done = done};
-	struct ctl_option options[CTL_FILTER_MAX + 2];
+	struct ctl_option options[CTL_FILTER_MAX + 3];
 	struct ctl_filter filter;
 	bool yes = false, all = false;
 	const char *id;
@@ -170,10 +187,11 @@ static int run(struct ctl *ctl, int argc, char **argv, const char *done, bool ma
 
 	options[count++] = (struct ctl_option){"--yes", NULL, &yes};
 	options[count++] = (struct ctl_option){"--all", NULL, &all};
+	options[count++] = (struct ctl_option){"--dry-run", NULL, &work.is_dry_run};
 	words = ctl_parse(argc, argv, options, count, &id, 1);
 	if (words < 0)
 		return CTL_USAGE;
-	if (words + !ctl_filter_is_empty(&filter) + all > 1 ||
+	if (words + !ctl_filter_is_empty(&filter) + all > 1 || (words == 1 && work.is_dry_run) ||
 	    (words == 0 && ctl_filter_is_empty(&filter) && !all && !may_mean_all))
 		return ctl_wrong_usage(argv[0]);
 	if (words == 1)

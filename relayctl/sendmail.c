@@ -230,15 +230,16 @@ static int speak_smtp(const struct way *way)
 /* ---- the queue ---- */
 
 /* Members of `control_group` see it; for others this says whom to ask. */
-static int ask_daemon(struct ctl *ctl, ctl_command *command, const char *name)
+static int ask_daemon(struct ctl *ctl, ctl_command *command, char *const argv[], int argc)
 {
-	char *argv[] = {(char *)name, NULL};
+	char *words[3] = {0};
 	int rc;
 
 	if (access(ctl_socket(ctl), R_OK | W_OK) != 0 && errno == EACCES)
 		return sendmail_complain(EX_NOPERM,
 					 "the queue is for root, relayd's user and the members of control_group");
-	rc = command(ctl, 1, argv);
+	memcpy(words, argv, (size_t)argc * sizeof(words[0]));
+	rc = command(ctl, argc, words);
 	return rc == CTL_OK || rc == CTL_NO_MATCH ? EX_OK : rc == CTL_UNREACHABLE ? EX_TEMPFAIL : EX_UNAVAILABLE;
 }
 
@@ -248,9 +249,9 @@ static int run(struct ctl *ctl, struct sendmail *s)
 	int rc = EX_OK;
 
 	if (s->mode == SENDMAIL_QUEUE)
-		return ask_daemon(ctl, cmd_queue, "queue");
+		return ask_daemon(ctl, cmd_queue, (char *[]){"queue"}, 1);
 	if (s->mode == SENDMAIL_FLUSH)
-		return ask_daemon(ctl, cmd_flush, "flush");
+		return ask_daemon(ctl, cmd_flush, (char *[]){"flush", "--yes"}, 2);
 	if (s->mode == SENDMAIL_NOTHING)
 		return EX_OK;
 	rc = find_way(ctl, &way);

@@ -8,15 +8,36 @@
 /* A row stays far below the stream's buffer, however many recipients there are. */
 enum { ROW_RECIPIENTS_MAX = 100, ROW_ADDRESS_BYTES_MAX = 16 * 1024 };
 
+/* One that was never tried waits for its next hop, if that is in trouble. */
+static json_t *hop_reason_of(struct control *control, const struct queue_message *message)
+{
+	struct scheduler_targets targets;
+	const struct destination *d;
+	char text[sizeof(d->key) + sizeof(d->trouble.text) + 64];
+	uint32_t r = 0;
+
+	while (message && r < message->envelope.recipient_count && message->status[r].state == QUEUE_FINAL)
+		r++;
+	if (!message || r == message->envelope.recipient_count)
+		return json_string("");
+	control_route(control, &message->envelope, r, &targets);
+	d = targets.count > 0 ? destinations_find(control->options.destinations, &targets.targets[0]) : NULL;
+	if (!d || d->trouble.kind == OUTCOME_NONE)
+		return json_string("");
+	snprintf(text, sizeof(text), "waits for %s: %s: %s", d->key, failure_class_name(d->trouble.class),
+		 d->trouble.text);
+	return control_str(text);
+}
+
 /* The word, and what the server said where it is at hand. */
-static json_t *reason_of(const struct queue_brief *brief, const struct queue_message *message)
+static json_t *reason_of(struct control *control, const struct queue_brief *brief, const struct queue_message *message)
 {
 	char text[700];
 
 	if (brief->corrupt)
 		return json_string("its stored bytes are damaged");
 	if (brief->reason == CLASS_NONE)
-		return json_string("");
+		return hop_reason_of(control, message);
 	snprintf(text, sizeof(text), "%s", failure_class_name(brief->reason));
 	for (size_t i = 0; message && i < message->envelope.recipient_count; i++) {
 		const struct queue_recipient_status *status = &message->status[i];
@@ -65,7 +86,7 @@ json_t *control_row(struct control *control, const struct queue_brief *brief, co
 				control_seconds(brief->arrived_wall, now), "attempts", (json_int_t)brief->attempts);
 
 	set_next_attempt(row, brief, now);
-	json_object_set_new(row, "reason", reason_of(brief, message));
+	json_object_set_new(row, "reason", reason_of(control, brief, message));
 	json_object_set_new(row, "class", json_string(message_class_name(brief->class)));
 	json_object_set_new(row, "bytes", json_integer((json_int_t)brief->bytes));
 	json_object_set_new(row, "user", control_text(message ? message->envelope.user : SLICE("")));

@@ -37,7 +37,7 @@ _relayctl_options() {
 	case $1 in
 	health) echo --mail ;;
 	queue) echo "$filter --sort --limit --after --all" ;;
-	flush | hold | release | delete | bounce) echo "$filter --all --yes" ;;
+	flush | hold | release | delete | bounce) echo "$filter --all --yes --dry-run" ;;
 	tail) echo --event --level --id --user --sender --recipient --domain --relayhost --outcome --count ;;
 	send) echo --from --to ;;
 	sendmail) printf "%s\n" -t -i -f -bs -bp ;;

@@ -266,7 +266,7 @@ static void status_counts_what_happened(void **state)
 {
 	struct fixture *f = *state;
 	struct metrics *m = f->relay.metrics;
-	json_t *totals;
+	json_t *totals, *lately, *user;
 
 	series_add(metrics_series(m, METRIC_SUBMISSIONS, "a", "app", "accepted"), 3);
 	series_add(metrics_series(m, METRIC_SUBMISSIONS, "b", "", "accepted"), 2);
@@ -277,12 +277,46 @@ static void status_counts_what_happened(void **state)
 	series_add(metrics_series(m, METRIC_DELIVERY_ATTEMPTS, "main", "other", "failed"), 1);
 	series_add(metrics_series(m, METRIC_DELIVERY_ATTEMPTS, "main", "other", "expired"), 1);
 	series_set(metrics_series(m, METRIC_CONNECTIONS, "in", NULL, NULL), 6);
+	relay_pass(&f->relay, 20 * 1000);
+	series_add(metrics_series(m, METRIC_SUBMISSIONS, "a", "app", "accepted"), 10);
+	relay_pass(&f->relay, 50 * 1000);
+	lately = json_object_get(get(f, "/v1/status"), "rates");
+	assert_int_equal(number_of(json_object_get(lately, "last_minute"), "accepted"), 10);
+	assert_int_equal(number_of(json_object_get(lately, "last_15_minutes"), "accepted"), 15);
+	assert_int_equal(number_of(json_object_get(lately, "last_15_minutes"), "failed"), 2);
+	user = json_array_get(json_object_get(f->answer.json, "users"), 0);
+	assert_string_equal(text_of(user, "user"), "app");
+	assert_int_equal(number_of(user, "accepted"), 13);
+	assert_int_equal(number_of(user, "last_15_minutes"), 13);
+	relay_pass(&f->relay, 16 * 60 * 1000);
+	lately = json_object_get(get(f, "/v1/status"), "rates");
+	assert_int_equal(number_of(json_object_get(lately, "last_minute"), "accepted"), 0);
+	assert_int_equal(number_of(json_object_get(lately, "last_15_minutes"), "accepted"), 0);
+	user = json_array_get(json_object_get(f->answer.json, "users"), 0);
+	assert_int_equal(number_of(user, "accepted"), 13);
+	assert_int_equal(number_of(user, "last_15_minutes"), 0);
 	totals = json_object_get(get(f, "/v1/status"), "totals");
-	assert_int_equal(number_of(totals, "accepted"), 5);
+	assert_int_equal(number_of(totals, "accepted"), 15);
 	assert_int_equal(number_of(totals, "delivered"), 9);
 	assert_int_equal(number_of(totals, "deferred"), 7);
 	assert_int_equal(number_of(totals, "failed"), 2);
 	assert_int_equal(number_of(json_object_get(f->answer.json, "connections"), "inbound"), 6);
+}
+
+static void status_knows_ages_and_reasons(void **state)
+{
+	struct fixture *f = *state;
+	json_t *status, *ages;
+
+	submit_deferred(f, greylisted());
+	relay_pass(&f->relay, 10 * 60 * 1000);
+	act(f, 200, "hold", relay_submit(&f->relay, "app@example.org", "two@example.net"));
+	status = get(f, "/v1/status");
+	ages = json_object_get(json_object_get(json_object_get(status, "queue"), "held"), "ages");
+	assert_int_equal(number_of(ages, "5m"), 1);
+	assert_int_equal(number_of(ages, "1h"), 0);
+	assert_int_equal(json_object_size(json_object_get(status, "reasons")), 1);
+	assert_int_equal(number_of(json_object_get(status, "reasons"), "greylist"), 1);
 }
 
 static void status_tells_of_a_dead_relayhost(void **state)
@@ -903,6 +937,7 @@ int main(void)
 	    TEST(unknown_ids_are_not_found),
 	    TEST(status_of_an_idle_relay),
 	    TEST(status_counts_what_happened),
+	    TEST(status_knows_ages_and_reasons),
 	    TEST(status_tells_of_a_dead_relayhost),
 	    TEST(status_shows_the_ten_worst_troubles),
 	    TEST(last_success_survives_a_forgotten_destination),

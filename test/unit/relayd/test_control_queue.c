@@ -32,7 +32,7 @@ static int setup(void **state)
 					   .metrics = f->relay.metrics,
 					   .queue = f->relay.queue,
 					   .destinations = f->relay.destinations,
-					  .pauses = f->relay.pauses,
+					   .pauses = f->relay.pauses,
 					   .scheduler = f->relay.scheduler,
 					   .health = f->relay.health,
 					   .recent = f->relay.recent,
@@ -180,6 +180,23 @@ static void what_is_not_planned_has_no_next_attempt(void **state)
 	row = json_array_get(list(f, ""), 0);
 	assert_string_equal(text_of(row, "state"), "held");
 	assert_true(json_is_null(json_object_get(row, "next_attempt")));
+}
+
+static void one_that_was_never_tried_says_what_it_waits_for(void **state)
+{
+	struct fixture *f = *state;
+	struct fake_connection *connection;
+	json_t *row;
+
+	relay_submit(&f->relay, "app@example.org", "one@a.example");
+	relay_turn(&f->relay);
+	connection = relay_connection(&f->relay, 0);
+	fake_fail(connection, CLASS_CONNECT, STAGE_CONNECT, "connection refused");
+	relay_submit(&f->relay, "app@example.org", "two@a.example");
+	relay_turn(&f->relay);
+	row = json_array_get(list(f, "?recipient=two@a.example"), 0);
+	assert_int_equal(number_of(row, "attempts"), 0);
+	assert_string_equal(text_of(row, "reason"), "waits for mx:a.example: connect: connection refused");
 }
 
 static void those_who_have_it_are_not_listed(void **state)
@@ -615,6 +632,7 @@ int main(void)
 	    TEST(an_empty_queue_is_an_empty_list),
 	    TEST(a_row_has_what_the_contract_names),
 	    TEST(what_is_not_planned_has_no_next_attempt),
+	    TEST(one_that_was_never_tried_says_what_it_waits_for),
 	    TEST(those_who_have_it_are_not_listed),
 	    TEST(a_row_is_bounded),
 	    TEST(the_worst_row_fits),
