@@ -243,6 +243,9 @@ static void check_relayhosts(struct config_reader *reader)
 		if (relayhost->certificate && relayhost->tls == CONFIG_TLS_NONE)
 			complain(reader, &target, offsetof(struct config_relayhost, certificate),
 				 "with tls: none no certificate is shown");
+		if (relayhost->tls == CONFIG_TLS_DANE && relayhost->address.family != 0)
+			complain(reader, &target, offsetof(struct config_relayhost, tls),
+				 "tls: dane needs the name of the host, not its address");
 		if (relayhost->fingerprint && relayhost->tls != CONFIG_TLS_VERIFY)
 			complain(reader, &target, offsetof(struct config_relayhost, fingerprint),
 				 "a fingerprint is looked at with tls: verify only");

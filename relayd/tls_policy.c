@@ -232,11 +232,13 @@ static bool decide_by_dane(const struct tls_policy *policy, enum config_tls_leve
 	else if (level != CONFIG_TLS_DANE)
 		return false;
 	else if (facts->dane == TLS_DANE_RECORDS)
-		refuse(need, CLASS_TLS, "none of the TLSA records of %.120s can be used, and the route says tls: dane",
+		refuse(need, CLASS_TLS, "none of the TLSA records of %.120s can be used, and tls: dane is configured",
+		       facts->host);
+	else if (facts->is_resolver_trusted)
+		refuse(need, CLASS_TLS, "%.120s has no TLSA records with DNSSEC, and tls: dane is configured",
 		       facts->host);
 	else
-		refuse(need, CLASS_TLS, "%.120s has no TLSA records with DNSSEC, and the route says tls: dane",
-		       facts->host);
+		refuse(need, CLASS_TLS, "tls: dane needs a resolver that is trusted to check DNSSEC: see dns.trust_ad");
 	return true;
 }
 

@@ -58,6 +58,7 @@ struct tls_facts {
 	const struct dns_answer *tlsa; /* RECORDS */
 	const char *base;	       /* RECORDS: the TLSA base domain, "mx.example.net" */
 	const char *why;	       /* BROKEN: in words */
+	bool is_resolver_trusted;      /* its AD bit is believed; otherwise there is no DANE at all */
 	enum tls_sts sts;
 	bool sts_lists_host; /* a pattern of the policy fits it */
 	bool is_remembered;  /* relayd/tls_memory.h: clear text would be a step back */

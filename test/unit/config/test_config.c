@@ -394,6 +394,8 @@ static const struct {
     {"relayhosts: {a: {address: a.example.net, fingerprint: abcd}}\n",
      "f:1:55: relayhosts.fingerprint: 'abcd' is no SHA-256 fingerprint: 64 hexadecimal digits"},
     {"relayhosts: {a: {address: a.example.net, key: /k}}\n", "f:1:47: key needs certificate"},
+    {"relayhosts: {a: {address: 192.0.2.1, tls: dane}}\n",
+     "f:1:43: tls: dane needs the name of the host, not its address"},
     {"relayhosts: {a: {address: a.example.net, tls: none, certificate: /c}}\n",
      "f:1:66: with tls: none no certificate is shown"},
     {"relayhosts: {a b: {address: a.example.net}}\n",

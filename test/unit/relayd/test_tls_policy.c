@@ -361,6 +361,19 @@ static void relayhosts_follow_their_own_level(void **state)
 	config_free(&config);
 }
 
+static void dane_without_a_trusted_resolver_says_so(void **state)
+{
+	struct situation s;
+	struct tls_need need;
+
+	situation_init(&s, NO_RECORDS, TLS_STS_NONE, false, false);
+	tls_policy_decide(*state, DANE, NULL, &s.facts, &need);
+	assert_non_null(strstr(need.why, "dns.trust_ad"));
+	s.facts.is_resolver_trusted = true;
+	tls_policy_decide(*state, DANE, NULL, &s.facts, &need);
+	assert_non_null(strstr(need.why, "mx.test has no TLSA records"));
+}
+
 static void what_has_to_be_asked(void **state)
 {
 	struct config *config = make_config();
@@ -581,6 +594,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(clear_text_only_where_nothing_asks_for_more, setup, teardown),
 	    cmocka_unit_test_setup_teardown(the_offer_and_the_handshake, setup, teardown),
 	    cmocka_unit_test(relayhosts_follow_their_own_level),
+	    cmocka_unit_test_setup_teardown(dane_without_a_trusted_resolver_says_so, setup, teardown),
 	    cmocka_unit_test(what_has_to_be_asked),
 	    cmocka_unit_test_setup_teardown(a_certificate_is_worth_what_its_name_is_worth, setup, teardown),
 	    cmocka_unit_test_setup_teardown(a_wrong_name_counts_where_somebody_asks, setup, teardown),
