@@ -8,6 +8,7 @@
  */
 #include "base/base.h"
 #include "config/config.h"
+#include "config/memory.h"
 #include "relayd/policy.h"
 #include "relayd/policy_header.h"
 #include "smtp/header.h"
@@ -16,14 +17,28 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static struct config *load(const char *yaml)
+enum { RULES = 5 };
+
+/* Made once: a configuration costs more than what is tried with it. Maps and aliases change from run to run, and live
+ * in a memory of the run. */
+static struct config *config_of(size_t number)
 {
+	static const char *const rules[RULES] = {
+	    "origin: corp.example\n",
+	    "headers: {subject_prefix: \"[T\xc3\xa4st]\"}\n",
+	    "headers: {subject_prefix: \"[Test]\", set: ['X-Env: x'], remove: [x-mailer, Received]}\n",
+	    "redirect: staging@example.com\nrewrite: {keep_reply_to: false}\n",
+	    "",
+	};
+	static struct config *configs[RULES];
 	struct config_source source = {.file = "f", .default_hostname = "relay.example.com"};
 	struct config_errors errors;
-	struct config *config;
 
-	BUG_ON(config_load_text(&source, slice_of_str(yaml), &config, &errors) != 0);
-	return config;
+	if (!configs[number])
+		BUG_ON(config_load_text(&source, slice_of_str(rules[number]), &configs[number], &errors) != 0);
+	configs[number]->aliases = NULL;
+	configs[number]->rewrite.from = configs[number]->rewrite.recipient = configs[number]->suppressed = NULL;
+	return configs[number];
 }
 
 static void look_at_errors(const struct config_errors *errors)
@@ -76,29 +91,31 @@ static bool next_word(struct slice *text, struct slice *word)
 
 static void try_aliases(struct slice text)
 {
-	struct config *config = load("origin: corp.example\n");
+	struct config_memory *memory = config_memory_new();
+	struct config *config = config_of(0);
 	struct config_errors errors;
 	struct slice word;
 
 	config_errors_init(&errors);
-	config->aliases = aliases_parse(config->memory, text, "a", &errors);
+	config->aliases = aliases_parse(memory, text, "a", &errors);
 	BUG_ON((config->aliases == NULL) != (errors.error_count > 0));
 	look_at_errors(&errors);
 	for (int words = 0; words < 20 && config->aliases && next_word(&text, &word); words++)
 		write_to(config, word);
-	config_free(&config);
+	config_memory_free(&memory);
 }
 
 static void try_map(struct slice text, enum address_map_kind kind)
 {
-	struct config *config = load("");
+	struct config_memory *memory = config_memory_new();
+	struct config *config = config_of(RULES - 1);
 	struct config_errors errors;
 	struct policy_address out;
 	struct address_map *map;
 	struct slice word;
 
 	config_errors_init(&errors);
-	map = address_map_parse(config->memory, kind, text, "m", &errors);
+	map = address_map_parse(memory, kind, text, "m", &errors);
 	BUG_ON((map == NULL) != (errors.error_count > 0));
 	look_at_errors(&errors);
 	if (kind == ADDRESS_MAP_REPLACES)
@@ -110,7 +127,7 @@ static void try_map(struct slice text, enum address_map_kind kind)
 		if (policy_sender(config, NULL, slice_to(word, SMTP_ADDRESS_MAX_BYTES), &out) == NULL)
 			look_at_address(policy_address_slice(&out));
 	}
-	config_free(&config);
+	config_memory_free(&memory);
 }
 
 /* ---- headers ---- */
@@ -191,20 +208,15 @@ static struct slice first_subject(struct slice block)
 
 static void try_header(struct slice block, uint8_t choice)
 {
-	static const char *const rules[] = {
-	    "origin: corp.example\n",
-	    "headers: {subject_prefix: \"[T\xc3\xa4st]\"}\n",
-	    "headers: {subject_prefix: \"[Test]\", set: ['X-Env: x'], remove: [x-mailer, Received]}\n",
-	    "redirect: staging@example.com\nrewrite: {keep_reply_to: false}\n",
-	};
-	struct config *config = load(rules[choice % ARRAY_LEN(rules)]);
+	struct config_memory *memory = config_memory_new();
+	struct config *config = config_of(choice % (RULES - 1));
 	struct config_errors errors;
 	struct buf once, twice;
 
 	config_errors_init(&errors);
 	if (choice & 8)
 		config->rewrite.from =
-		    address_map_parse(config->memory, ADDRESS_MAP_REPLACES,
+		    address_map_parse(memory, ADDRESS_MAP_REPLACES,
 				      SLICE("* @verified.example\na@example.com long.name@other.example\n"), "m", &errors);
 	buf_init(&once, 2 << 20);
 	buf_init(&twice, 2 << 20);
@@ -216,7 +228,7 @@ static void try_header(struct slice block, uint8_t choice)
 		BUG_ON(!slice_eq(first_subject(buf_slice(&once)), first_subject(buf_slice(&twice))));
 	buf_fini(&once);
 	buf_fini(&twice);
-	config_free(&config);
+	config_memory_free(&memory);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
