@@ -147,11 +147,12 @@ const struct smtp_server_reply *intake_add_recipient(struct intake *intake, cons
 	const struct smtp_server_reply *refusal;
 	struct rcpt like;
 
-	if (intake->recipient_count >= (size_t)intake->config->limits.recipients)
+	if (MAX(intake->recipient_count, intake->looked_at) >= (size_t)intake->config->limits.recipients)
 		return &too_many;
 	policy_recipients_init(&made);
 	refusal = policy_recipient(intake->config, submitted, &made);
 	*suppressed += made.suppressed;
+	intake->looked_at += made.looked_at;
 	if (!refusal) {
 		like = (struct rcpt){.submitted = keep(intake, submitted),
 				     .orcpt = keep(intake, rcpt->orcpt),

@@ -28,6 +28,7 @@ struct intake {
 		unsigned notify;
 	} * recipients;
 	size_t recipient_count;
+	size_t looked_at; /* addresses that aliases led to, for all RCPTs, also those that were there already */
 	bool has_changed_recipients;
 	bool smtputf8, requiretls;
 	enum queue_ret ret;

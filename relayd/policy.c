@@ -125,6 +125,7 @@ const struct smtp_server_reply *policy_recipient(const struct config *config, st
 		rc = policy_complete(config, submitted, &complete);
 		rc = rc < 0 ? ERR_SYNTAX : take(&taking, policy_address_slice(&complete));
 	}
+	out->looked_at = rc == ERR_LIMIT ? POLICY_ALIAS_MAX : (unsigned)out->count + out->suppressed;
 	if (rc < 0)
 		return rc == ERR_LIMIT ? &everybody : &recipient_too_long;
 	if (out->count == 0)

@@ -51,6 +51,7 @@ struct policy_recipients {
 	struct buf texts; /* addresses, each with a NUL behind it */
 	size_t count;	  /* at least one, when it is not refused */
 	unsigned suppressed; /* that were on the suppression list, and are not among them */
+	unsigned looked_at;  /* what it cost, also when it is refused */
 };
 void policy_recipients_init(struct policy_recipients *recipients);
 void policy_recipients_fini(struct policy_recipients *recipients);

@@ -10,8 +10,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* What an edit may add to a header: replaced addresses, a Reply-To, the fields of the operator. */
-enum { GROWTH_MAX_BYTES = 1024 * 1024 };
+enum {
+	/* So many bare names and authors are looked at; those behind them stay. It bounds what a To of nothing but
+	 * "root, root, ..." costs. */
+	ADDRESSES_MAX = 1000,
+	/* What an edit may add: 1,000 addresses of 254 octets, a From of 256 KiB as Reply-To, the operator's fields
+	 * (100 of 2,000), and X-Relayd-Original-To. */
+	GROWTH_MAX_BYTES = 1024 * 1024,
+};
 
 /* One pass over the fields. */
 struct edit {
@@ -20,6 +26,7 @@ struct edit {
 	struct slice former_from;	       /* its body, when it was rewritten */
 	size_t from_domain_at, from_domain_len; /* in `out`; 0: it was not rewritten */
 	bool has_reply_to, has_subject;
+	unsigned looked_at; /* addresses */
 	bool is_changed;
 };
 
@@ -50,7 +57,9 @@ static bool complete_recipient(struct edit *edit, const struct address *address,
 {
 	struct slice name = slice_of(address->text, address->len);
 
-	for (size_t i = 0; i < edit->options->local_name_count && !address->has_domain; i++)
+	if (address->has_domain || ++edit->looked_at > ADDRESSES_MAX)
+		return false;
+	for (size_t i = 0; i < edit->options->local_name_count; i++)
 		if (slice_case_eq(edit->options->local_names[i], name))
 			return policy_complete(edit->options->config, name, out) == 0;
 	return false;
@@ -61,7 +70,8 @@ static bool replace_author(struct edit *edit, const struct address *address, str
 	struct policy_address complete;
 	struct slice text = slice_of(address->text, address->len);
 
-	if (policy_complete(edit->options->config, text, &complete) < 0)
+	if (++edit->looked_at > ADDRESSES_MAX ||
+	    policy_complete(edit->options->config, text, &complete) < 0)
 		return false;
 	if (policy_rewrite_author(edit->options->config, policy_address_slice(&complete), out))
 		return true;

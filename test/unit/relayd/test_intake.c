@@ -108,6 +108,32 @@ static void add_recipient(struct intake *intake, const struct smtp_server_rcpt *
 	assert_int_equal(suppressed, 0);
 }
 
+/* One name for many, said again and again: the work ends where the recipients do. */
+static void what_an_alias_stands_for_counts_each_time(void **state)
+{
+	struct fixture *f = *state;
+	struct smtp_server_mail mail = {.sender = {.address = SLICE("app@example.org")}};
+	struct smtp_server_rcpt rcpt = {.recipient = {.address = SLICE("all")}};
+	struct config_errors errors;
+	struct intake *intake;
+	unsigned suppressed = 0;
+	struct buf text;
+
+	buf_init(&text, 1 << 20);
+	buf_append_str(&text, "all: ");
+	for (int i = 0; i < 900; i++)
+		buf_printf(&text, "%su%d@example.net", i ? ", " : "", i);
+	config_errors_init(&errors);
+	f->config->aliases = aliases_parse(f->config->memory, buf_slice(&text), "a", &errors);
+	intake = new_intake(f, &mail);
+	add_recipient(intake, &rcpt);
+	add_recipient(intake, &rcpt);
+	assert_int_equal(intake_add_recipient(intake, &rcpt, &suppressed)->code, 452);
+	intake_free(&intake);
+	f->config->aliases = NULL;
+	buf_fini(&text);
+}
+
 /* Everything up to the final dot. */
 static void submit(struct fixture *f, struct client *client, const char *content)
 {
@@ -263,6 +289,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	static const struct CMUnitTest tests[] = {
+	    TEST(what_an_alias_stands_for_counts_each_time),
 	    TEST(nobody_hears_of_a_message_before_it_is_synced),
 	    TEST(a_client_that_vanished_behind_the_dot_is_answered_when_it_asks_again),
 	    TEST(one_that_waits_may_go_too),

@@ -357,6 +357,34 @@ static void bare_names_of_recipients_get_their_domain(void **state)
 		      "From: a@example.com\r\nTo: root\r\nSender: cron@corp.example (x)\r\n" REST, "example.com");
 }
 
+/* A header of nothing but names costs no more than a thousand of them, and nothing of it is lost. */
+static void an_endless_list_of_names_is_completed_in_part(void **state)
+{
+	struct buf before, after;
+
+	(void)state;
+	load("origin: corp.example\n");
+	names[0] = SLICE("root");
+	name_count = 1;
+	redirected_count = 0;
+	buf_init(&before, 1 << 20);
+	buf_init(&after, 1 << 20);
+	buf_append_str(&before, "From: a@example.com\r\nTo: ");
+	buf_append_str(&after, "From: a@example.com\r\nTo: ");
+	for (int i = 0; i < 5000; i++) {
+		buf_append_str(&before, "root,");
+		buf_append_str(&after, i < 1000 ? "root@corp.example," : "root,");
+	}
+	buf_append_str(&before, "last\r\nSubject: x\r\n" REST);
+	buf_append_str(&after, "last\r\nSubject: x\r\n" REST);
+	buf_append_byte(&before, '\0');
+	buf_append_byte(&after, '\0');
+	expect_header(buf_slice(&before).ptr, buf_slice(&after).ptr, "example.com");
+	buf_fini(&before);
+	buf_fini(&after);
+	name_count = 0;
+}
+
 static void authors_are_replaced_and_kept_as_reply_to(void **state)
 {
 	static const char rules[] = "root@corp.example ops@example.net\n@example.com @verified.example\n";
@@ -468,6 +496,7 @@ int main(void)
 	    cmocka_unit_test_teardown(bounces_keep_to_the_same_rules, teardown),
 	    cmocka_unit_test_teardown(without_rules_a_header_stays, teardown),
 	    cmocka_unit_test_teardown(bare_names_of_recipients_get_their_domain, teardown),
+	    cmocka_unit_test_teardown(an_endless_list_of_names_is_completed_in_part, teardown),
 	    cmocka_unit_test_teardown(authors_are_replaced_and_kept_as_reply_to, teardown),
 	    cmocka_unit_test_teardown(fields_are_removed_and_set, teardown),
 	    cmocka_unit_test_teardown(loops_end_although_received_is_removed, teardown),
