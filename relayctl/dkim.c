@@ -241,7 +241,8 @@ static int check_key(void *ctx, const char *domain, const char *selector, const 
 						selector, "name", buf_slice(&name).ptr, "file", file, "ok", !wrong,
 						"text", wrong ? wrong : ""));
 	else
-		printf("%s %.*s: %s\n", wrong ? "BAD" : "ok ", (int)buf_len(&name) - 1, buf_slice(&name).ptr,
+		printf("%s %.*s: %s\n", wrong ? "BAD" : "ok ",
+		       SLICE_ARG(slice_to(buf_slice(&name), buf_len(&name) - 1)),
 		       wrong ? wrong : "is published, and is our key");
 	if (wrong && !checking->list)
 		print_record(checking->ctl, key, domain, selector, file);
