@@ -27,7 +27,7 @@ class SignedDns(DnsServer):
         self.signed = []
         self.tampered = ()
         self.resolver_port = None
-        self.resolver = None
+        self.resolver = self.resolver_drain = None
 
     def start(self, zones, signed=(), tampered=()):
         """`signed`: names of zones; `tampered`: (old, new) replaced in all of them after they were signed."""
@@ -95,8 +95,9 @@ class SignedDns(DnsServer):
         if self.resolver:
             self.resolver.terminate()
             self.resolver.wait()
+        if self.resolver_drain:
             self.resolver_drain.join()
-            self.resolver = None
+        self.resolver = self.resolver_drain = None
         super().stop()
 
 
