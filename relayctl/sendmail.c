@@ -84,13 +84,23 @@ static int find_server(struct way *way, const char *submit)
 	return find_credentials(way);
 }
 
+/* For a user who may not read the configuration it is where it is by default, without a word: cron would mail it. */
+static const char *find_spool(struct ctl *ctl)
+{
+	const char *file = ctl->config_file ? ctl->config_file : environment("RELAYD_CONFIG");
+
+	if (!environment("RELAYD_SPOOL") && access(file ? file : CONFIG_DEFAULT_FILE, R_OK) != 0 && errno == EACCES)
+		return CONFIG_DEFAULT_SPOOL;
+	return ctl_spool(ctl);
+}
+
 static int find_way(struct ctl *ctl, struct way *way)
 {
 	const char *submit = environment("RELAYD_SUBMIT");
 
 	if (submit)
 		return find_server(way, submit);
-	way->spool = ctl_spool(ctl);
+	way->spool = find_spool(ctl);
 	snprintf(way->socket_path, sizeof(way->socket_path), "%s/submit.sock", way->spool);
 	way->server.socket_path = way->socket_path;
 	return EX_OK;

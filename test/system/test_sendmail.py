@@ -124,6 +124,16 @@ def test_no_daemon_and_no_folder(sendmail):
     assert b"drop" in sendmail("a@example.net", check=75).stderr  # EX_TEMPFAIL
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+@pytest.mark.skipif(os.path.exists("/var/spool/relayd"), reason="a relayd is installed here")
+def test_a_configuration_that_the_user_may_not_read(sendmail, folder):
+    """Is no reason for words: the spool is where it is by default."""
+    (folder / "secret.yaml").write_text("hostname: relay.example.org\n")
+    (folder / "secret.yaml").chmod(0o600)
+    done = sendmail("a@example.net", check=75, user="daemon", RELAYD_SPOOL="", RELAYD_CONFIG=str(folder / "secret.yaml"))
+    assert done.stderr.decode().count("\n") == 1 and b"/var/spool/relayd" in done.stderr
+
+
 # ---- while the daemon is away
 
 
