@@ -11,7 +11,8 @@
  *          a new file is begun.
  * SYNC     Records are written at the end of the turn, and synced one sync after the other by the disk's helper; the
  *          first sync of a file is preceded by one of the directory. A callback says when a record is on stable
- *          storage. What is only written survives the death of the process, and a power cut mostly.
+ *          storage. What is only written survives the death of the process, and a power cut mostly. At the end of a
+ *          file the next records wait in memory until all of it is synced.
  * FAULTS   A file that cannot be written or synced is left as it is and never touched again; what was not synced goes
  *          to a new one. If that fails too, the records are lost and their callbacks say ERR_IO; the next are tried
  *          anew.

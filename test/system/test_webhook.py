@@ -232,29 +232,40 @@ def test_failures_by_webhook_alone(relayd, upstream, hook, folder):
     assert upstream.messages.empty() and daemon.json("queue") == []
 
 
-def test_a_kill_among_failures_loses_none(relayd, upstream, hook, folder):
-    """bounce.mode webhook: whatever a kill hits, each message that is gone has told its failure."""
-    hook.stop()
-    daemon = relayd(relayhost(upstream.port) + hook.configure(folder, "bounce: {mode: webhook}\n", events="failed"))
-    upstream.replies["rcpt"] = ["550 5.1.1 no such user"] * 1000
+def submit_and_kill(daemon, event, rounds=3):
+    """30 messages a round, and a kill while they end; all ids that got a 250."""
     accepted = set()
-    for _ in range(3):
+    for _ in range(rounds):
         mark = len(daemon.lines)
         with daemon.smtp() as client:
             for _ in range(30):
                 client.mail("app@example.org")
-                client.rcpt("gone@example.net")
-                accepted.add(re.search(rb"queued as (\w{13})", client.data(message().as_bytes(policy=SMTP_POLICY))[1]).group(1).decode())
-        daemon.wait_log(r"event=failed ", since=mark, count=5)
+                client.rcpt("user@example.net")
+                reply = client.data(message().as_bytes(policy=SMTP_POLICY))[1]
+                accepted.add(re.search(rb"queued as (\w{13})", reply).group(1).decode())
+        daemon.wait_log(rf"event={event} ", since=mark, count=5)
         daemon.kill()
         daemon.start()
+    return accepted
+
+
+@pytest.mark.parametrize("outcome", ["failed", "delivered"])
+def test_kills_lose_no_event(relayd, upstream, hook, folder, outcome):
+    """Whatever a kill hits, each message that is gone has told its end; failures with bounce.mode webhook."""
+    hook.stop()
+    daemon = relayd(relayhost(upstream.port) + hook.configure(folder, "bounce: {mode: webhook}\n", events=outcome))
+    if outcome == "failed":
+        upstream.replies["rcpt"] = ["550 5.1.1 no such user"] * 1000
+    accepted = submit_and_kill(daemon, outcome)
     hook.start()
     events = hook.taken(len(accepted))
     assert {event["id"] for event in events} == accepted
     deadline = time.monotonic() + PATIENCE
     while daemon.json("queue") and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert daemon.json("queue") == [] and upstream.messages.empty()
+    assert daemon.json("queue") == []
+    if outcome == "failed":
+        assert upstream.messages.empty()
 
 
 def test_both(relayd, upstream, hook, folder):
