@@ -511,7 +511,7 @@ void ledger_on_flush(struct ledger *ledger, struct truth_message *message)
 
 void ledger_on_hastened(struct ledger *ledger, struct truth_rcpt *rcpt)
 {
-	ledger_trace(ledger, rcpt->message->serial, "relay: another has passed, %s is tried now", rcpt->address);
+	ledger_trace(ledger, rcpt->message->serial, "relay: %s may be tried now", rcpt->address);
 	rcpt->not_before_wall = rcpt->come_until_ms = 0;
 }
 

@@ -3,6 +3,7 @@
 #include "queue/internal.h"
 #include "relayd/bounce.h"
 #include "relayd/delivery.h"
+#include "relayd/hurry.h"
 #include "relayd/router.h"
 #include "relayd/scheduler.h"
 
@@ -33,6 +34,7 @@ struct rig {
 	struct mx *mx;
 	struct queue *queue;
 	struct bounce *bounce;
+	struct hurry *hurry;
 	struct scheduler *scheduler;
 	struct greylist *greylist;
 	struct destinations *destinations;
@@ -198,12 +200,36 @@ static void bounce(void *ctx, const struct queue_message *message, const struct 
 	bounce_send(rig->bounce, message, failures, count, on_bounced, bouncing);
 }
 
+/* The account of a relayhost is well again: what waited for it comes now. */
+static void note_hurried(void *ctx, const struct queue_brief *brief)
+{
+	struct rig *rig = ctx;
+	struct queue_message message;
+
+	if (brief->popped || (brief->reason != CLASS_AUTH && brief->attempts > 0) ||
+	    queue_read_envelope(rig->queue, brief->id, 0, &message) != 0)
+		return;
+	for (size_t i = 0; i < message.envelope.recipient_count; i++) {
+		struct truth_rcpt *rcpt = ledger_find_rcpt(rig->ledger, message.envelope.recipients[i].address);
+		if (rcpt && message.status[i].state == QUEUE_WAITING)
+			ledger_on_hastened(rig->ledger, rcpt);
+	}
+	queue_message_free(&message);
+}
+
 static void on_health(void *ctx, struct destination *destination)
 {
 	struct rig *rig = ctx;
+	uint64_t cursor = 0;
 
 	ledger_trace(rig->ledger, 0, "relay: %s is %s %s", destination->id.name,
 		     destination->trouble.kind == OUTCOME_NONE ? "well" : "in trouble:", destination->trouble.text);
+	if (destination->id.kind != DESTINATION_RELAYHOST || destination->trouble.kind != OUTCOME_NONE)
+		return;
+	do
+		queue_iterate(rig->queue, &cursor, 4096, note_hurried, rig);
+	while (cursor != 0);
+	hurry_begin(rig->hurry);
 }
 
 /* One of the same operator has passed. */
@@ -288,6 +314,7 @@ static void make_deliveries(struct rig *rig)
 
 	rig->deliveries = deliveries_new(&delivering);
 	deliveries_configure(rig->deliveries, rig->config, rig->tls_policy);
+	rig->hurry = hurry_new(rig->loop, rig->queue);
 	rig->scheduler = scheduler_new(&scheduling);
 	rig->greylist = greylist_new(&learning, rig->clock->wall);
 	scheduler_set_greylist(rig->scheduler, rig->greylist);
@@ -359,6 +386,7 @@ static void drop_parts(struct rig *rig)
 {
 	destinations_stop(rig->destinations);
 	deliveries_free(&rig->deliveries);
+	hurry_free(&rig->hurry);
 	destinations_free(&rig->destinations);
 	scheduler_free(&rig->scheduler);
 	greylist_free(&rig->greylist);
