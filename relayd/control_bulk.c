@@ -19,11 +19,12 @@ enum {
 	READ_WORK = 50,
 	RETRY_WORK = 500,
 	BOUNCE_WORK = 300,
-	/* DSNs on their way keep their messages in memory. */
+	/* DSNs of ours on their way keep their messages in memory. */
 	BOUNCES_MAX = 128,
 	WAIT_MS = 5,
 	SYNC_PATIENCE_MS = 1000,
 	PROGRESS_EACH_MS = 100,
+	HEARTBEAT_MS = 5 * 1000,
 };
 
 struct bulk;
@@ -50,8 +51,9 @@ struct bulk {
 	size_t id_count, id_next;
 	bool walking, walked, done;
 	uint64_t cursor, looked, total;
-	unsigned work;
+	unsigned work, bounces_before; /* DSNs that were on their way when it began */
 	timer_id timer;
+	int64_t heard_ms;		/* the client last heard of us */
 	int64_t told_ms, sync_until_ms; /* 0: not yet */
 	uint64_t syncs;
 	int64_t count, busy, failed;
@@ -202,11 +204,18 @@ static void retry_next_destination(struct bulk *bulk)
 		destination_retry_now(d);
 }
 
+static unsigned bounces_under_way(const struct bulk *bulk)
+{
+	unsigned count = scheduler_bounce_count(bulk->control->options.scheduler);
+
+	return count > bulk->bounces_before ? count - bulk->bounces_before : 0;
+}
+
 /* The journal keeps in memory what is not synced yet; what a deletion frees must be possible on a full disk. */
 static bool has_room(const struct bulk *bulk)
 {
-	return bulk->is_dry_run || (queue_may_accept(bulk->control->options.queue) != ERR_LIMIT &&
-				    scheduler_bounce_count(bulk->control->options.scheduler) < BOUNCES_MAX);
+	return bulk->is_dry_run ||
+	       (queue_may_accept(bulk->control->options.queue) != ERR_LIMIT && bounces_under_way(bulk) < BOUNCES_MAX);
 }
 
 /* False: it must wait. First come the destinations, so that what becomes due finds them open. */
@@ -249,8 +258,7 @@ static bool is_settled(struct bulk *bulk)
 		bulk->syncs = stats.syncs;
 		bulk->sync_until_ms = now + SYNC_PATIENCE_MS;
 	}
-	return now >= bulk->sync_until_ms ||
-	       (is_synced(bulk) && scheduler_bounce_count(bulk->control->options.scheduler) == 0);
+	return now >= bulk->sync_until_ms || (is_synced(bulk) && bounces_under_way(bulk) == 0);
 }
 
 /* ---- the answer ---- */
@@ -298,10 +306,13 @@ static void answer(struct bulk *bulk, struct buf *out)
 static enum http_more bulk_next(void *ctx, struct buf *out)
 {
 	struct bulk *bulk = ctx;
+	int64_t now = loop_now_ms(bulk->control->options.loop);
+	bool waits = !walk(bulk);
 
-	if (!walk(bulk))
+	if (waits && now - bulk->heard_ms < HEARTBEAT_MS)
 		return wait_a_little(bulk);
-	if (!bulk->walked) {
+	if (waits || !bulk->walked) {
+		bulk->heard_ms = now;
 		tell_progress(bulk, out);
 		return HTTP_MORE;
 	}
@@ -394,6 +405,8 @@ void control_begin_bulk(struct control *control, const char *action, json_t *bod
 	struct queue_stats stats;
 
 	bulk->control = control;
+	bulk->bounces_before = scheduler_bounce_count(control->options.scheduler);
+	bulk->heard_ms = loop_now_ms(control->options.loop);
 	for (size_t i = 0; i < ARRAY_LEN(actions); i++)
 		if (strcmp(actions[i].name, action) == 0)
 			bulk->action = &actions[i];
