@@ -54,6 +54,7 @@ void delivery_drop_connection(struct delivery *d)
 
 	timers_cancel(loop_timers(loop), &d->timer);
 	timers_cancel(loop_timers(loop), &d->tls_timer);
+	delivery_end_attempts(d);
 	stream_close(&d->stream);
 	smtp_client_free(&d->client);
 }
@@ -92,7 +93,8 @@ void delivery_end(struct delivery *d)
 	delivery_drop_token(d);
 	list_remove(&d->node);
 	d->owner->count--;
-	destination_on_closed(d->destination, &d->slot);
+	if (!d->is_replaced)
+		destination_on_closed(d->destination, &d->slot);
 	loop_post(d->owner->options.loop, delivery_free, d);
 }
 
@@ -106,6 +108,25 @@ void delivery_end_gently(struct delivery *d)
 		stream_close_gently(&d->stream, QUIT_PATIENCE_MS);
 	}
 	delivery_end(d);
+}
+
+/* QUIT, and the connection closes by itself; the delivery goes on without it. */
+void delivery_part(struct delivery *d)
+{
+	struct smtp_client_event event;
+	struct slice last;
+
+	smtp_client_quit(d->client);
+	while (smtp_client_next(d->client, &event))
+		;
+	last = smtp_client_output(d->client);
+	if (!slice_has_suffix(last, SLICE("QUIT\r\n"))) { /* it spoke out of turn: then nobody waits */
+		stream_close(&d->stream);
+		return;
+	}
+	stream_write(d->stream, last);
+	smtp_client_output_sent(d->client, last.len);
+	stream_close_gently(&d->stream, QUIT_PATIENCE_MS);
 }
 
 /* QUIT, and nobody is waited for: an idle session that said it must not be given another job. */
@@ -179,6 +200,7 @@ struct deliveries *deliveries_new(const struct deliveries_options *options)
 
 	deliveries->options = *options;
 	list_init(&deliveries->all);
+	deliveries->hosts = hosts_new();
 	make_series(options->metrics);
 	return deliveries;
 }
@@ -210,6 +232,7 @@ void deliveries_free(struct deliveries **deliveries)
 	if (!*deliveries)
 		return;
 	deliveries_abort(*deliveries);
+	hosts_free(&(*deliveries)->hosts);
 	config_free(&(*deliveries)->config);
 	tls_policy_free(&(*deliveries)->policy);
 	free(*deliveries);

@@ -2,22 +2,31 @@
 
 #include <stdio.h>
 
+/* No session with any host: the destination's trouble, not that of one message. Unless there was one that refused the
+ * message for now: it ends as that host said. */
 void delivery_fail_destination(struct delivery *d)
 {
+	struct job *job = d->job;
+
 	/* In this order: a closed connection alone would make room for the next one. */
-	destination_on_failed(d->destination, &d->fault);
+	if (!job) {
+		destination_on_failed(d->destination, &d->fault);
+	} else {
+		d->job = NULL;
+		for (uint32_t i = 0; i < job->count; i++)
+			destination_on_outcome(d->destination, job, i, &d->refusal);
+		destination_on_job_done(d->destination, job, false);
+	}
 	delivery_end(d);
 }
 
-/* ---- connecting ---- */
-
-static void connect_next(struct delivery *d);
+/* ---- connections ---- */
 
 void delivery_retry_current(struct delivery *d)
 {
 	delivery_drop_connection(d);
 	d->next_candidate = (size_t)(d->current - d->candidates);
-	connect_next(d);
+	delivery_connect_next(d);
 }
 
 /* This address was no good; the next one. */
@@ -25,28 +34,37 @@ void delivery_give_up_candidate(struct delivery *d)
 {
 	delivery_drop_connection(d);
 	d->without_tls = d->use_helo = false;
-	connect_next(d);
+	hosts_note_failed(d->owner->hosts, &d->current->address, d->port, delivery_now_ms(d));
+	delivery_connect_next(d);
+}
+
+static void on_parted(void *ctx)
+{
+	delivery_connect_next(ctx);
+}
+
+/* Not before QUIT has gone out, at the end of this turn: the server that we leave counts connections. */
+void delivery_leave_candidate(struct delivery *d)
+{
+	hosts_note_failed(d->owner->hosts, &d->current->address, d->port, delivery_now_ms(d));
+	delivery_part(d);
+	delivery_drop_connection(d);
+	d->without_tls = d->use_helo = false;
+	d->stage = CONNECTING;
+	timers_set(loop_timers(d->owner->options.loop), &d->timer, delivery_now_ms(d), on_parted, d);
+}
+
+/* What holds of one host alone, for good, does not end mail that another one may take later. */
+void delivery_note_fault(struct delivery *d, const struct outcome *fault)
+{
+	if (d->fault.kind != OUTCOME_DEFERRED || fault->kind == OUTCOME_DEFERRED)
+		d->fault = *fault;
 }
 
 void delivery_candidate_fault(struct delivery *d, enum delivery_stage stage, enum failure_class class, const char *text)
 {
 	struct outcome_place place = delivery_place(d, stage, 0);
 	outcome_of_fault(&d->fault, &place, OUTCOME_DEFERRED, class, NULL, text);
-}
-
-static void on_connected(void *ctx)
-{
-	struct delivery *d = ctx;
-
-	timers_cancel(loop_timers(d->owner->options.loop), &d->timer);
-	delivery_observe(d, "connect");
-	delivery_tls_decide(d);
-	if (d->need.mode == SMTP_CLIENT_TLS_IMPLICIT) {
-		d->stage = SESSION;
-		delivery_start_tls(d);
-	} else {
-		delivery_begin_session(d);
-	}
 }
 
 static size_t on_input(void *ctx, struct slice bytes)
@@ -69,10 +87,7 @@ static void on_end(void *ctx, const char *why)
 {
 	struct delivery *d = ctx;
 
-	if (d->stage == CONNECTING) {
-		delivery_candidate_fault(d, STAGE_CONNECT, CLASS_CONNECT, why[0] ? why : "connection closed");
-		delivery_give_up_candidate(d);
-	} else if (!d->client) {
+	if (!d->client) {
 		delivery_candidate_fault(d, STAGE_TLS, CLASS_TLS, why[0] ? why : "connection closed before TLS");
 		delivery_give_up_candidate(d);
 	} else {
@@ -81,67 +96,78 @@ static void on_end(void *ctx, const char *why)
 	}
 }
 
-static void on_connect_timeout(void *ctx)
+void delivery_take_stream(struct delivery *d, struct stream *stream)
 {
-	struct delivery *d = ctx;
+	const struct stream_events events = {d, NULL, on_input, on_drained, delivery_on_tls, on_end};
 
-	delivery_candidate_fault(d, STAGE_CONNECT, CLASS_CONNECT, "connection timed out");
-	delivery_give_up_candidate(d);
+	timers_cancel(loop_timers(d->owner->options.loop), &d->timer);
+	d->stream = stream;
+	stream_set_events(stream, &events);
+	d->stage = SESSION;
+	delivery_observe(d, "connect");
+	delivery_tls_decide(d);
+	if (d->need.mode == SMTP_CLIENT_TLS_IMPLICIT)
+		delivery_start_tls(d);
+	else
+		delivery_begin_session(d);
 }
 
-static const struct dns_address *source_of(const struct delivery *d, struct dns_address *out)
-{
-	const struct config_source_addresses *sources = &d->config->delivery.bind;
+/* ---- one connection for several destinations ---- */
 
-	for (size_t i = 0; i < sources->count; i++) {
-		bool v4 = d->current->address.family == DNS_IPV4;
-		if ((sources->items[i].family == AF_INET) != v4)
+/* Nothing but the configuration asks anything of TLS here, and no more than that it be used where it is offered. */
+static bool is_shareable(const struct delivery *d, const struct candidate *candidate)
+{
+	const struct tls_facts *facts = candidate->facts;
+	enum config_tls_level level = d->destination->id.tls;
+
+	return d->destination->id.kind == DESTINATION_MX &&
+	       (level == CONFIG_TLS_UNSET || level == CONFIG_TLS_OPPORTUNISTIC) && facts && !facts->is_name_secure &&
+	       facts->dane == TLS_DANE_NONE && (facts->sts == TLS_STS_NONE || facts->sts == TLS_STS_UNKNOWN);
+}
+
+static bool leads_to_same_host(const struct delivery *d, const struct delivery *other, const struct candidate *to)
+{
+	return other->stage == IDLE && other->destination != d->destination && other->config == d->config &&
+	       other->port == d->port && dns_address_eq(&other->current->address, &to->address) &&
+	       strcmp(other->current->host, to->host) == 0 && is_shareable(other, other->current);
+}
+
+static struct delivery *find_idle(const struct delivery *d)
+{
+	for (size_t c = 0; c < d->candidate_count && d->candidates[c].rank == d->candidates[0].rank; c++) {
+		if (!is_shareable(d, &d->candidates[c]))
 			continue;
-		out->family = v4 ? DNS_IPV4 : DNS_IPV6;
-		memcpy(out->bytes, sources->items[i].bytes, 16);
-		return out;
+		LIST_FOREACH (node, &d->owner->all) {
+			struct delivery *other = CONTAINER_OF(node, struct delivery, node);
+			if (leads_to_same_host(d, other, &d->candidates[c]))
+				return other;
+		}
 	}
 	return NULL;
 }
 
-static void set_where(struct delivery *d)
+bool delivery_share(struct delivery *d)
 {
-	char address[DNS_ADDRESS_TEXT];
+	struct delivery *other = find_idle(d);
+	struct destination *to = d->destination;
 
-	dns_address_format(&d->current->address, address);
-	if (strcmp(address, d->current->host) == 0)
-		snprintf(d->where, sizeof(d->where), "[%s]", address);
-	else
-		snprintf(d->where, sizeof(d->where), "%s[%s]", d->current->host, address);
-}
-
-static void connect_next(struct delivery *d)
-{
-	const struct stream_events events = {d, on_connected, on_input, on_drained, delivery_on_tls, on_end};
-	struct loop *loop = d->owner->options.loop;
-	struct dns_address source;
-	struct err err;
-
-	d->stage = CONNECTING;
-	while (d->next_candidate < d->candidate_count) {
-		d->current = &d->candidates[d->next_candidate++];
-		set_where(d);
-		d->step_began_ms = delivery_now_ms(d);
-		d->stream = stream_connect(d->owner->options.net, &d->current->address, d->port, source_of(d, &source),
-					   &events, &err);
-		if (d->stream) {
-			timers_set(loop_timers(loop), &d->timer,
-				   delivery_now_ms(d) + d->config->delivery.connect_timeout_ms, on_connect_timeout, d);
-			return;
-		}
-		delivery_candidate_fault(d, STAGE_CONNECT, CLASS_CONNECT, err.text);
-	}
-	delivery_fail_destination(d);
+	if (!other)
+		return false;
+	timers_cancel(loop_timers(d->owner->options.loop), &other->timer);
+	destination_move_slot(other->destination, &other->slot, to);
+	d->is_replaced = true;
+	delivery_end(d);
+	other->destination = to;
+	other->stage = SESSION;
+	destination_on_session(to);
+	delivery_take_job(other);
+	delivery_pump(other);
+	return true;
 }
 
 /* ---- resolving ---- */
 
-void delivery_add_candidate(struct delivery *d, const char *host, const struct dns_address *address,
+void delivery_add_candidate(struct delivery *d, const char *host, const struct dns_address *address, unsigned rank,
 			    const struct tls_facts *facts)
 {
 	struct candidate *candidate;
@@ -151,12 +177,8 @@ void delivery_add_candidate(struct delivery *d, const char *host, const struct d
 	candidate = &d->candidates[d->candidate_count++];
 	slice_to_cstr(slice_of_str(host), candidate->host, sizeof(candidate->host));
 	candidate->address = *address;
+	candidate->rank = rank;
 	candidate->facts = facts;
-}
-
-void delivery_connect(struct delivery *d)
-{
-	connect_next(d);
 }
 
 static void on_mx(void *ctx, struct mx_result *result)

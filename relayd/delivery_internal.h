@@ -2,7 +2,8 @@
  * relayd/delivery_internal.h - what the files of a delivery share
  *
  *   delivery.c          the set of them, the driver of destinations, beginning and end
- *   delivery_connect.c  from a destination to a connected stream: hosts, addresses, the next one when one fails
+ *   delivery_connect.c  from a destination to addresses, and what becomes of a connected stream
+ *   delivery_race.c     from addresses to one connected stream: their order, the next one when one fails or is slow
  *   delivery_tls.c      what the hosts publish about TLS, the handshake, what it is worth
  *   delivery_token.c    the access token of a relayhost
  *   delivery_session.c  the SMTP client's events, jobs, content, outcomes
@@ -12,17 +13,19 @@
 
 #include "base/base.h"
 #include "relayd/delivery.h"
+#include "relayd/hosts.h"
 #include "relayd/oauth2.h"
 #include "relayd/outcome.h"
 #include "relayd/tls_lookup.h"
 #include "smtp/client.h"
 
-enum { CANDIDATES_MAX = 32 };
+enum { CANDIDATES_MAX = 32, ATTEMPTS_MAX = 3 };
 
 struct deliveries {
 	struct deliveries_options options;
 	struct config *config;
 	struct tls_policy *policy;
+	struct hosts *hosts;
 	struct list all;
 	unsigned count;
 };
@@ -31,10 +34,22 @@ struct deliveries {
 struct candidate {
 	char host[256];
 	struct dns_address address;
+	unsigned rank;		       /* equal ones are equally good: the MX preference */
 	const struct tls_facts *facts; /* of its host */
+	int64_t failed_at_ms;	       /* a short while ago; 0: not */
+	bool is_known;		       /* a greylister there knows us */
 };
 
 enum stage { RESOLVING, CONNECTING, SESSION, IDLE, TRANSACTION, ENDING };
+
+/* A connection that is being made. */
+struct attempt {
+	struct delivery *delivery;
+	struct candidate *candidate;
+	struct stream *stream; /* NULL: this place is free */
+	int64_t began_ms;
+	bool is_extra; /* beside another one; lent by the destination */
+};
 
 struct delivery {
 	struct destination_slot slot; /* first: the destination knows it by this */
@@ -50,13 +65,17 @@ struct delivery {
 	struct tls_lookup *tls_lookup; /* owns the facts */
 	struct candidate candidates[CANDIDATES_MAX];
 	size_t candidate_count, next_candidate;
-	struct candidate *current;
+	struct candidate *current; /* that it is connected to, or that is spoken of */
+	struct attempt attempts[ATTEMPTS_MAX];
+	int64_t last_attempt_ms, until_ms; /* until: no other candidate is begun after it */
 	uint16_t port;
-	struct tls_need need;	 /* of the address that it is connected to */
+	struct tls_need need; /* of the address that it is connected to */
 	enum tls_verdict verdict;
-	struct err tls_why;	 /* what keeps it from being AUTHENTICATED */
+	struct err tls_why;	    /* what keeps it from being AUTHENTICATED */
 	bool without_tls, use_helo; /* of the second try with the same address */
 	struct outcome fault;	    /* why the last address failed */
+	struct outcome refusal;	    /* what was said of the job that moves on to the next one */
+	bool moves_on, is_replaced;
 
 	uint64_t token_request, token_number;
 	char *token; /* NULL: none */
@@ -94,6 +113,8 @@ void delivery_close_content(struct delivery *d);
 void delivery_end(struct delivery *d);
 /* Like delivery_end(), but what the client has to say (QUIT) goes out first. */
 void delivery_end_gently(struct delivery *d);
+/* QUIT, and the connection closes by itself; the delivery goes on without it. */
+void delivery_part(struct delivery *d);
 /* QUIT, and nobody is waited for: an idle session that said it must not be given another job. */
 void delivery_say_goodbye(struct delivery *d);
 
@@ -103,19 +124,36 @@ void delivery_say_goodbye(struct delivery *d);
 void delivery_begin(void *ctx);
 /* Looks the hosts up, then connects. */
 void delivery_find_hosts(struct delivery *d);
-/* No session with any host (d->fault says why): the destination's trouble, not that of one message. */
+/* No session with any host (d->fault says why): the destination's trouble, not that of one message. Or no other one for
+ * the job that moves on. */
 void delivery_fail_destination(struct delivery *d);
 /* `facts` live as long as the delivery. */
-void delivery_add_candidate(struct delivery *d, const char *host, const struct dns_address *address,
+void delivery_add_candidate(struct delivery *d, const char *host, const struct dns_address *address, unsigned rank,
 			    const struct tls_facts *facts);
-/* To the first candidate, or the destination has failed (d->fault) when there is none. */
-void delivery_connect(struct delivery *d);
+/* A host could not be used. */
+void delivery_note_fault(struct delivery *d, const struct outcome *fault);
+/* The connection stands. */
+void delivery_take_stream(struct delivery *d, struct stream *stream);
+/* An idle connection of another destination to the same host takes its place, if there is one: then it is over. */
+bool delivery_share(struct delivery *d);
 /* The same address once more. */
 void delivery_retry_current(struct delivery *d);
 /* This address was no good (d->fault says why); the next one, or the destination has failed. */
 void delivery_give_up_candidate(struct delivery *d);
+/* The same for a session that stands: QUIT. */
+void delivery_leave_candidate(struct delivery *d);
 void delivery_candidate_fault(struct delivery *d, enum delivery_stage stage, enum failure_class class,
 			      const char *text);
+
+/* ---- delivery_race.c ---- */
+
+/* To the first candidate, or the destination has failed (d->fault) when there is none. */
+void delivery_connect(struct delivery *d);
+/* To the next one. */
+void delivery_connect_next(struct delivery *d);
+/* There is one, and time for it. */
+bool delivery_has_next(const struct delivery *d);
+void delivery_end_attempts(struct delivery *d);
 
 /* ---- delivery_tls.c ---- */
 

@@ -25,8 +25,7 @@ static enum sasl_client_mechanism mechanism_of(const struct config_relayhost *re
 /* `tls: none` with a login is for a relayhost on this machine alone. */
 static bool needs_no_tls_for_auth(const struct delivery *d)
 {
-	return d->need.mode == SMTP_CLIENT_TLS_NONE &&
-	       dns_address_kind(&d->current->address) == DNS_ADDRESS_LOOPBACK;
+	return d->need.mode == SMTP_CLIENT_TLS_NONE && dns_address_kind(&d->current->address) == DNS_ADDRESS_LOOPBACK;
 }
 
 /* Makes the SMTP machine. False: the secret cannot be read, which is the account's trouble. */
@@ -204,6 +203,23 @@ static unsigned known_attempts(const struct queue_recipient_status *status)
 	}
 }
 
+/* The host refuses the message before it has heard of a recipient, and not because it has had too much of us: the next
+ * one may take it (RFC 5321 section 5.1), with the same attempt. */
+static bool moves_on(struct delivery *d, const struct smtp_client_result *result)
+{
+	struct outcome outcome;
+
+	if (d->moves_on)
+		return true;
+	if (delivery_is_to_relayhost(d) || result->stage != STAGE_MAIL || !delivery_has_next(d) ||
+	    d->job->reported > 0 || !outcome_of_result(d, result, 0, &outcome) || outcome.kind != OUTCOME_DEFERRED ||
+	    (outcome.class != CLASS_OTHER && outcome.class != CLASS_CONNECT))
+		return false;
+	d->refusal = outcome;
+	d->moves_on = true;
+	return true;
+}
+
 static void on_result(struct delivery *d, uint32_t i, const struct smtp_client_result *result)
 {
 	const struct queue_message *message = &d->job->ticket->message;
@@ -213,8 +229,18 @@ static void on_result(struct delivery *d, uint32_t i, const struct smtp_client_r
 		d->untried = true;
 	if (result->untried || result->too_many_recipients)
 		return;
+	if (moves_on(d, result))
+		return;
 	if (outcome_of_result(d, result, known_attempts(&message->status[d->job->indexes[i]]), &outcome))
 		destination_on_outcome(d->destination, d->job, i, &outcome);
+}
+
+/* QUIT, and the job goes along to the next host. */
+static void move_on(struct delivery *d)
+{
+	d->moves_on = false;
+	delivery_close_content(d);
+	delivery_leave_candidate(d);
 }
 
 static void on_transaction_done(struct delivery *d, bool reusable)
@@ -237,6 +263,7 @@ static void on_transaction_done(struct delivery *d, bool reusable)
 static void on_session_failed(struct delivery *d, const struct smtp_client_event *event)
 {
 	bool had_session = d->stage == TRANSACTION || d->stage == IDLE;
+	struct outcome fault;
 
 	if (had_session) {
 		delivery_end_gently(d);
@@ -249,10 +276,50 @@ static void on_session_failed(struct delivery *d, const struct smtp_client_event
 	}
 	if (delivery_renew_token(d, &event->result))
 		return;
-	if (!outcome_of_result(d, &event->result, 0, &d->fault))
+	if (outcome_of_result(d, &event->result, 0, &fault))
+		delivery_note_fault(d, &fault);
+	else
 		delivery_candidate_fault(d, STAGE_GREETING, CLASS_CONNECT, event->result.reply.text);
 	delivery_tls_note_failure(d, &d->fault);
 	delivery_give_up_candidate(d);
+}
+
+/* By MX we never want to meet ourselves: that is a loop (RFC 5321 section 6.3), or somebody who takes our name. */
+static bool is_ourselves(const struct delivery *d)
+{
+	return !delivery_is_to_relayhost(d) && strcasecmp(smtp_client_peer_name(d->client), d->config->hostname) == 0;
+}
+
+static void give_up_ourselves(struct delivery *d)
+{
+	struct outcome_place place = delivery_place(d, STAGE_GREETING, 0);
+	struct outcome fault;
+
+	outcome_of_fault(&fault, &place, OUTCOME_FAILED, CLASS_DNS, "5.4.6",
+			 "this host calls itself by our own name: mail for this domain loops back to us");
+	delivery_note_fault(d, &fault);
+	delivery_leave_candidate(d);
+}
+
+/* False: the delivery has ended or begun anew. */
+static bool on_ready(struct delivery *d)
+{
+	struct job *job = d->job;
+
+	if (is_ourselves(d)) {
+		give_up_ourselves(d);
+		return false;
+	}
+	delivery_tls_note_session(d);
+	delivery_observe(d, "auth");
+	hosts_note_good(d->owner->hosts, &d->current->address, d->port);
+	destination_on_session(d->destination);
+	d->job = NULL;
+	if (job && may_carry(d, job))
+		begin_transaction(d, job);
+	else
+		delivery_take_job(d);
+	return d->stage != ENDING;
 }
 
 /* False: the delivery has ended or begun anew; its client is not the same any more. */
@@ -264,18 +331,19 @@ static bool handle(struct delivery *d, const struct smtp_client_event *event)
 		delivery_start_tls(d);
 		return true;
 	}
-	case SMTP_CLIENT_READY:
-		delivery_tls_note_session(d);
-		delivery_observe(d, "auth");
-		destination_on_session(d->destination);
-		delivery_take_job(d);
-		return d->stage != ENDING;
+	case SMTP_CLIENT_READY: return on_ready(d);
 	case SMTP_CLIENT_RESULT: on_result(d, event->recipient, &event->result); return true;
 	case SMTP_CLIENT_NEED_BODY:
 		d->feeding = d->has_body = true;
 		delivery_observe(d, "envelope");
 		return true;
-	case SMTP_CLIENT_TRANSACTION_DONE: on_transaction_done(d, event->reusable); return d->stage != ENDING;
+	case SMTP_CLIENT_TRANSACTION_DONE:
+		if (d->moves_on) {
+			move_on(d);
+			return false;
+		}
+		on_transaction_done(d, event->reusable);
+		return d->stage != ENDING;
 	case SMTP_CLIENT_FAILED: on_session_failed(d, event); return false;
 	case SMTP_CLIENT_CLOSED: delivery_end_gently(d); return false;
 	}

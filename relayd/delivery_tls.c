@@ -42,7 +42,7 @@ static void on_facts(void *ctx)
 		if (need.is_refused)
 			note_refused_host(d, facts, &need);
 		for (size_t a = 0; a < host->address_count && !need.is_refused; a++)
-			delivery_add_candidate(d, host->name, &host->addresses[a], facts);
+			delivery_add_candidate(d, host->name, &host->addresses[a], host->preference, facts);
 	}
 	mx_result_free(&d->hosts);
 	delivery_connect(d);
@@ -90,7 +90,7 @@ void delivery_tls_ask_relayhost(struct delivery *d, const struct resolver_result
 	size_t number = tls_lookup_add_host(d->tls_lookup, &host);
 
 	for (size_t a = 0; a < found->address_count; a++)
-		delivery_add_candidate(d, name, &found->addresses[a], tls_lookup_facts(d->tls_lookup, number));
+		delivery_add_candidate(d, name, &found->addresses[a], 0, tls_lookup_facts(d->tls_lookup, number));
 	tls_lookup_start(d->tls_lookup, on_relayhost_facts, d);
 }
 

@@ -269,6 +269,8 @@ void destination_return_job(struct destination *d, struct job *job)
 {
 	destination_line_prepend(d, job);
 	destination_rate_unuse(d);
+	if (d->owner->stopping) /* nobody takes it any more */
+		destination_line_hand_back(d, clock_wall_ms(d->owner->options.clock));
 }
 
 void destination_retry_now(struct destination *d)
@@ -488,6 +490,10 @@ void destination_on_outcome(struct destination *d, struct job *job, uint32_t i, 
 
 	if (outcome.kind == OUTCOME_DELIVERED)
 		d->last_success_wall = clock_wall_ms(d->owner->options.clock);
+	if (outcome.class == CLASS_GREYLIST) {
+		snprintf(d->greylister, sizeof(d->greylister), "%s", outcome.host);
+		d->greylister_ms = destinations_now_ms(d->owner);
+	}
 	if (outcome.class == CLASS_THROTTLE)
 		d->window = MAX(d->window / 2, 1u);
 	note_account(d, job, i, &outcome);
@@ -605,6 +611,35 @@ void destination_on_failed(struct destination *d, const struct outcome *outcome)
 	}
 	/* Parked ones go through the scheduler again, which finds the back-off, another relayhost, or the same end. */
 	destination_line_refill_later(d);
+}
+
+bool destination_take_extra(struct destination *d)
+{
+	if (d->connections >= d->owner->options.per_destination_max ||
+	    d->owner->connections >= d->owner->options.connections_max)
+		return false;
+	d->connections++;
+	d->owner->connections++;
+	return true;
+}
+
+void destination_give_back_extra(struct destination *d)
+{
+	d->connections--;
+	d->owner->connections--;
+	serve_starved(d->owner);
+}
+
+void destination_move_slot(struct destination *from, struct destination_slot *slot, struct destination *to)
+{
+	list_remove(&slot->node);
+	from->sessions--;
+	from->connections--;
+	from->owner->connections--;
+	*slot = (struct destination_slot){.busy = true};
+	list_node_init(&slot->node);
+	to->used_at_ms = from->used_at_ms = destinations_now_ms(from->owner);
+	serve_starved(from->owner);
 }
 
 void destination_on_closed(struct destination *d, struct destination_slot *slot)

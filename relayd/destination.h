@@ -65,7 +65,7 @@ struct destination {
 	struct queue_list parked[MESSAGE_CLASS_COUNT];
 	int64_t expires_wall; /* not later than a lifetime ends among those who may wait long; INT64_MAX: none does */
 	unsigned sweep;	      /* parked messages that still have to go through the scheduler once */
-	unsigned put_off;	     /* messages that wait in the queue because of its trouble, as far as we know */
+	unsigned put_off;     /* messages that wait in the queue because of its trouble, as far as we know */
 
 	struct rate *rates[2]; /* of the relayhost, of the route; NULL: none */
 	struct rate_waiter rate_waiter;
@@ -88,6 +88,9 @@ struct destination {
 	timer_id timer, refill_timer, sweep_timer;
 	bool paused; /* by an operator */
 	int64_t used_at_ms;
+
+	char greylister[256 + 64]; /* the host that greylisted last, as outcomes name it */
+	int64_t greylister_ms;
 };
 
 /* What destinations tell the scheduler. */
@@ -191,6 +194,13 @@ void destination_on_session(struct destination *destination);
 /* No session could be had from any host, or the account is in trouble: all jobs in the line get this outcome. While
  * other sessions get on it only means that there are enough of them. */
 void destination_on_failed(struct destination *destination, const struct outcome *outcome);
+/* A second connection, while the first is slow to be made; false: the limits say no. Given back when one of them stands
+ * or has failed. */
+bool destination_take_extra(struct destination *destination);
+void destination_give_back_extra(struct destination *destination);
+/* The idle connection of `slot` leaves its destination, and takes the place of one that was about to be made in `to`.
+ * Then tell destination_on_session() and ask for a job. */
+void destination_move_slot(struct destination *from, struct destination_slot *slot, struct destination *to);
 /* A connection is gone. */
 void destination_on_closed(struct destination *destination, struct destination_slot *slot);
 

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { HINT_MIN_SEC = 30, HINT_MAX_SEC = 4 * 3600 };
+enum { HINT_MIN_SEC = 30, HINT_MAX_SEC = 4 * 3600, TAKES_NO_MAIL = 521 };
 
 /* A set of stages. */
 #define AT(stage) (1u << (stage))
@@ -86,6 +86,7 @@ static const struct rule rules[] = {
 
     /* The host goes away or does not talk to us. */
     {ANYWHERE, 421, 421, NULL, NULL, CLASS_CONNECT},
+    {AT(STAGE_GREETING), TAKES_NO_MAIL, TAKES_NO_MAIL, NULL, NULL, CLASS_POLICY}, /* RFC 7504 */
     {AT(STAGE_GREETING), 400, 599, NULL, NULL, CLASS_CONNECT},
     {AT(STAGE_RCPT), 550, 553, NULL, NULL, CLASS_MAILBOX},
 };
@@ -215,11 +216,11 @@ static enum failure_class classify(const struct outcome_place *place, int code, 
 }
 
 /* A permanent reply that must not end a message: it is about us or about the host. */
-static bool is_survivable(const struct outcome_place *place, enum failure_class class)
+static bool is_survivable(const struct outcome_place *place, int code, enum failure_class class)
 {
 	if (place->at_relayhost && (class == CLASS_AUTH || class == CLASS_THROTTLE))
 		return true;
-	return place->stage < STAGE_MAIL;
+	return place->stage < STAGE_MAIL && (code != TAKES_NO_MAIL || place->at_relayhost);
 }
 
 static void set_texts(struct outcome *out, const struct outcome_place *place, const char *enhanced, const char *text)
@@ -233,6 +234,8 @@ static const char *default_enhanced(int code, enum failure_class class)
 {
 	bool permanent = code >= 500;
 
+	if (code == TAKES_NO_MAIL)
+		return "5.3.2";
 	switch (class) {
 	case CLASS_GREYLIST: return "4.7.1";
 	case CLASS_AUTH: return permanent ? "5.7.8" : "4.7.0";
@@ -256,7 +259,8 @@ void outcome_of_reply(struct outcome *out, const struct outcome_place *place, in
 		return;
 	}
 	out->class = classify(place, code, enhanced, text);
-	out->kind = code >= 500 && code <= 599 && !is_survivable(place, out->class) ? OUTCOME_FAILED : OUTCOME_DEFERRED;
+	out->kind =
+	    code >= 500 && code <= 599 && !is_survivable(place, code, out->class) ? OUTCOME_FAILED : OUTCOME_DEFERRED;
 	if (!enhanced || !*enhanced)
 		enhanced = default_enhanced(code, out->class);
 	set_texts(out, place, enhanced, text);

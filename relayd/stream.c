@@ -562,6 +562,11 @@ struct stream *stream_connect(struct net *net, const struct dns_address *address
 	return fd < 0 ? NULL : make(net, fd, events, CONNECTING);
 }
 
+void stream_set_events(struct stream *s, const struct stream_events *events)
+{
+	s->events = *events;
+}
+
 static void begin_tls(struct stream *s, struct tls_session *session)
 {
 	BUG_ON(s->tls || s->phase != OPEN);

@@ -48,6 +48,8 @@ struct stream_events {
 
 /* Takes over a connected descriptor, and makes it non-blocking. Events are copied. */
 struct stream *stream_new(struct net *net, int fd, const struct stream_events *events);
+/* Somebody else is told from now on. Copied. */
+void stream_set_events(struct stream *stream, const struct stream_events *events);
 /* Begins to connect. `source`: the address to send from, NULL: any. NULL with words: it failed at once. */
 struct stream *stream_connect(struct net *net, const struct dns_address *address, uint16_t port,
 			      const struct dns_address *source, const struct stream_events *events, struct err *err);

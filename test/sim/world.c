@@ -100,10 +100,10 @@ static struct host *find_host(struct world *world, const struct dns_address *to)
 
 static bool has_quit(const struct peer *peer)
 {
-	char tail[16];
-	ssize_t n = recv(stream_fd(peer->stream), tail, sizeof(tail), MSG_PEEK | MSG_DONTWAIT);
+	char unread[4096];
+	ssize_t n = recv(stream_fd(peer->stream), unread, sizeof(unread), MSG_PEEK | MSG_DONTWAIT);
 
-	return n == 0 || (n < 0 && errno != EAGAIN) || (n >= 6 && memcmp(tail, "QUIT\r\n", 6) == 0);
+	return n == 0 || (n < 0 && errno != EAGAIN) || (n >= 6 && memcmp(unread + n - 6, "QUIT\r\n", 6) == 0);
 }
 
 /* The relay may have left some already: the world has just not had its turn. */
