@@ -122,7 +122,7 @@ static void read_refusal(int status, const json_t *json, const char *const secre
 	bool is_ours = status >= 400 && status < 500 && status != 429 && status != 408;
 	char words[OAUTH2_WORDS_MAX];
 
-	if (!error || holds_secret(error, secrets, secret_count)) {
+	if (!error || !error[0] || holds_secret(error, secrets, secret_count)) {
 		snprintf(words, sizeof(words), "the token endpoint answered with HTTP status %d", status);
 		fail(out, OAUTH2_UNABLE, words);
 		return;

@@ -141,6 +141,7 @@ static void refusals(void **state)
 	    {503, "{\"error\":\"temporarily_unavailable\"}", OAUTH2_UNABLE, "temporarily_unavailable"},
 	    {400, "{\"error\":\"temporarily_unavailable\"}", OAUTH2_UNABLE, "temporarily_unavailable"},
 	    {502, "<html>Bad gateway", OAUTH2_UNABLE, "the token endpoint answered with HTTP status 502"},
+	    {400, "{\"error\":\"\"}", OAUTH2_UNABLE, "the token endpoint answered with HTTP status 400"},
 	    {404, "", OAUTH2_UNABLE, "the token endpoint answered with HTTP status 404"},
 	    {302, "", OAUTH2_UNABLE, "the token endpoint answered with HTTP status 302"},
 	    {200, "<html>Sign in", OAUTH2_UNABLE, "the token endpoint's answer is no JSON"},
