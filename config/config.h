@@ -327,8 +327,6 @@ struct config_source {
 	/* Beside check_files: reads the users file to the last line. Not in a process that takes bytes from the
 	 * network: a reload leaves it to the helper that will use the file. */
 	bool check_users;
-	/* Takes keys whose feature is not there yet. For tests. */
-	bool accept_unsupported;
 	/* NULL: gethostname() and /etc/hosts (config/hostname.h). For tests. */
 	const char *default_hostname;
 };

@@ -41,7 +41,6 @@ enum config_type {
 
 enum config_key_flags {
 	KEY_LIST = 1,	   /* several values: a YAML list, or one value alone; commas in the environment */
-	KEY_LATER = 2,	   /* not supported yet: refused unless it is the default */
 	KEY_NO_ENV = 4,	   /* has no variable: values hold commas */
 	KEY_REQUIRED = 8,  /* of listeners, relayhosts, routes */
 	KEY_OFF_WORD = 16, /* a list that the word "off" empties */

@@ -66,7 +66,6 @@ static struct config_type_context context_of(const struct config_reader *reader,
 	    .memory = reader->config->memory,
 	    .folder = value->origin.kind == CONFIG_FROM_FILE ? reader->file_folder : reader->working_folder,
 	    .is_secret_text = value->is_secret_text,
-	    .accept_unsupported = reader->source->accept_unsupported,
 	};
 }
 
@@ -106,48 +105,6 @@ static bool put_list(struct config_reader *reader, const struct config_target *t
 	return is_good;
 }
 
-/* Writes the value that is in force, for comparing with the default. */
-static void format_field(const struct config_key *key, const void *field, struct buf *out)
-{
-	struct config_list list;
-
-	if (!(key->flags & KEY_LIST)) {
-		config_type_format(key, field, out);
-		return;
-	}
-	memcpy(&list, field, sizeof(list));
-	for (size_t i = 0; i < list.count; i++) {
-		if (i > 0)
-			buf_append_str(out, ", ");
-		config_type_format(key, (const char *)list.items + i * config_type_size(key), out);
-	}
-}
-
-static bool is_default(const struct config_key *key, const void *field)
-{
-	struct buf text;
-	bool equal;
-
-	buf_init(&text, 64 * 1024);
-	format_field(key, field, &text);
-	equal = slice_eq(buf_slice(&text), slice_of_str(key->preset));
-	buf_fini(&text);
-	return equal;
-}
-
-static bool is_supported(struct config_reader *reader, const struct config_target *target, const struct config_key *key,
-			 const struct config_origin *origin)
-{
-	struct config_place place = config_place_of(reader->config, origin);
-
-	if (!(key->flags & KEY_LATER) || reader->source->accept_unsupported || origin->kind == CONFIG_FROM_DEFAULT ||
-	    is_default(key, (const char *)target->object + key->offset))
-		return true;
-	config_errors_add(reader->errors, &place, "'%s%s%s' is not supported yet", target->table->name,
-			  *target->table->name ? "." : "", key->path);
-	return false;
-}
-
 bool config_put(struct config_reader *reader, const struct config_target *target, const struct config_key *key,
 		const struct config_value *values, size_t count)
 {
@@ -160,7 +117,6 @@ bool config_put(struct config_reader *reader, const struct config_target *target
 		is_good = parse_into(reader, target, key, values, (char *)target->object + key->offset);
 	if (count > 0)
 		*origin = values[0].origin;
-	is_good = is_good && (count == 0 || is_supported(reader, target, key, origin));
 	origin->is_refused = !is_good;
 	return is_good;
 }

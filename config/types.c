@@ -55,34 +55,28 @@ static int in_range(const struct config_key *key, int64_t value, struct err *why
 	return ERR_LIMIT;
 }
 
-static int parse_word(const struct config_key *key, struct slice text, const struct config_type_context *context,
-		      int *out, struct err *why)
+static int parse_word(const struct config_key *key, struct slice text, int *out, struct err *why)
 {
 	const struct config_word *word = config_word_find(key->rule, text);
 	struct buf words;
 
 	if (word) {
-		if (word->is_later && !context->accept_unsupported)
-			return err_set(why, ERR_UNSUPPORTED, "is not supported yet");
 		*out = word->value;
 		return 0;
 	}
 	buf_init(&words, sizeof(why->text));
 	for (word = key->rule; word->word; word++)
-		if (!word->is_later || context->accept_unsupported)
-			buf_printf(&words, "%s%s", buf_len(&words) ? ", " : "", word->word);
+		buf_printf(&words, "%s%s", buf_len(&words) ? ", " : "", word->word);
 	err_set(why, ERR_SYNTAX, "is none of %.*s", SLICE_ARG(buf_slice(&words)));
 	buf_fini(&words);
 	return ERR_SYNTAX;
 }
 
 static int parse_via(const struct config_key *key, struct slice text, const struct config_type_context *context,
-		     struct config_via *via, struct err *why)
+		     struct config_via *via)
 {
 	const struct config_word *word = config_word_find(key->rule, text);
 
-	if (word && word->is_later && !context->accept_unsupported)
-		return err_set(why, ERR_UNSUPPORTED, "is not supported yet");
 	via->kind = word ? (enum config_via_kind)word->value : CONFIG_VIA_RELAYHOST;
 	via->name = config_memory_copy(context->memory, text);
 	return 0;
@@ -265,7 +259,7 @@ int config_type_parse(const struct config_key *key, struct slice text, const str
 		rc = config_size_parse(text, out, why);
 		return rc < 0 ? rc : in_range(key, *(int64_t *)out, why);
 	case CONFIG_RATE: return config_rate_parse(text, out, why);
-	case CONFIG_WORD: return parse_word(key, text, context, out, why);
+	case CONFIG_WORD: return parse_word(key, text, out, why);
 	case CONFIG_ENDPOINT: return parse_endpoint(key, text, context, out, why);
 	case CONFIG_SECRET: return parse_secret(text, context, out);
 	case CONFIG_ADDRESS: {
@@ -276,7 +270,7 @@ int config_type_parse(const struct config_key *key, struct slice text, const str
 	}
 	case CONFIG_NETWORK: return config_network_parse(text, out, why);
 	case CONFIG_PATTERN: return parse_pattern(text, context, out, why);
-	case CONFIG_VIA: return parse_via(key, text, context, out, why);
+	case CONFIG_VIA: return parse_via(key, text, context, out);
 	default: return parse_text(key, text, context, out, why);
 	}
 }

@@ -23,7 +23,6 @@ struct config_type_context {
 	struct config_memory *memory;
 	const char *folder;	 /* for relative paths; NULL: leave them */
 	bool is_secret_text;	 /* CONFIG_SECRET: `text` is the secret itself, not a path */
-	bool accept_unsupported; /* words that are not supported yet */
 };
 
 /* Of one value, or of one element of a list. */

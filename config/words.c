@@ -4,9 +4,8 @@
 
 /* clang-format off */
 
-#define WORD(word, value) {(word), (value), false}
-#define LATER(word, value) {(word), (value), true} /* not supported yet */
-#define END {NULL, 0, false}
+#define WORD(word, value) {(word), (value)}
+#define END {NULL, 0}
 
 const struct config_word config_words_listen_tls[] = {
 	WORD("off", CONFIG_LISTEN_OFF),

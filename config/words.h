@@ -11,7 +11,6 @@
 struct config_word {
 	const char *word; /* NULL ends a list */
 	int value;
-	bool is_later; /* not supported yet */
 };
 
 extern const struct config_word config_words_listen_tls[];

@@ -45,11 +45,10 @@ static void look_at_config(struct config **config)
 	config_free(config);
 }
 
-static void load(struct slice text, char *const *environ, bool accept_unsupported)
+static void load(struct slice text, char *const *environ)
 {
 	struct config_source source = {.file = "f",
 				       .environ = environ,
-				       .accept_unsupported = accept_unsupported,
 				       .default_hostname = "relay.example.com"};
 	struct config_errors errors;
 	struct config *config;
@@ -98,7 +97,7 @@ static void load_environment(struct slice text)
 		environ[count++] = xmemdup(buf_slice(&entry).ptr, buf_len(&entry));
 		buf_fini(&entry);
 	}
-	load(SLICE(""), environ, true);
+	load(SLICE(""), environ);
 	for (size_t i = 0; i < count; i++)
 		free(environ[i]);
 }
@@ -123,7 +122,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	case 'u': load_users(rest); break;
 	case 'e': load_environment(rest); break;
 	case 'm': look_at_machine_texts(rest); break;
-	default: load(all, NULL, false); load(all, NULL, true);
+	default: load(all, NULL);
 	}
 	return 0;
 }

@@ -16,7 +16,6 @@ struct config *load_with(const char *text, const struct load_options *options, s
 	if (!options)
 		options = &none;
 	source.environ = options->environ;
-	source.accept_unsupported = options->accept_unsupported;
 	source.check_files = options->check_files;
 	source.default_hostname = options->default_hostname ? options->default_hostname : "relay.example.com";
 	rc = config_load_text(&source, slice_of_str(text), &config, errors);

@@ -12,7 +12,6 @@
 
 struct load_options {
 	char *const *environ;
-	bool accept_unsupported;
 	bool check_files;
 	const char *default_hostname; /* NULL: relay.example.com */
 };

@@ -228,8 +228,7 @@ static void oauth2(void **state)
 	struct load_options options = {
 	    .environ = ENVIRON("RELAYD_RELAYHOST=a.example.net", "RELAYD_RELAYHOST_USERNAME=app",
 			       "RELAYD_OAUTH2_PROVIDER=google", "RELAYD_OAUTH2_CLIENT_ID=id",
-			       "RELAYD_OAUTH2_CLIENT_SECRET=s", "RELAYD_OAUTH2_REFRESH_TOKEN_FILE=/t"),
-	    .accept_unsupported = true};
+			       "RELAYD_OAUTH2_CLIENT_SECRET=s", "RELAYD_OAUTH2_REFRESH_TOKEN_FILE=/t")};
 	struct config_errors errors;
 	struct config *config = load_with("", &options, &errors);
 

@@ -145,7 +145,7 @@ static size_t sink(void *ctx, struct slice bytes)
 
 static struct config *config_of(unsigned helpers, const char *dkim)
 {
-	const struct config_source source = {.accept_unsupported = true, .default_hostname = "relay.test"};
+	const struct config_source source = {.default_hostname = "relay.test"};
 	struct config_errors *errors = xcalloc(1, sizeof(*errors));
 	struct config *config = NULL;
 	char text[4096];

@@ -34,7 +34,7 @@ static int teardown(void **state)
 
 static void load(const char *yaml)
 {
-	struct config_source source = {.default_hostname = "relay.example.org", .accept_unsupported = true};
+	struct config_source source = {.default_hostname = "relay.example.org"};
 	struct config_errors errors;
 
 	if (config_load_text(&source, slice_of_str(yaml), &config, &errors) != 0)
