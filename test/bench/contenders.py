@@ -64,10 +64,13 @@ def end(process, patience=20):
 
 class Contender:
     signings = ()
+    per_destination = 20
 
-    def __init__(self, folder, next_hops, signing="none"):
-        """next_hops: recipient domain -> ADDR:PORT; "" is the default."""
+    def __init__(self, folder, next_hops, signing="none", per_destination=None):
+        """next_hops: recipient domain -> ADDR:PORT; "" is the default. per_destination: most connections to one of
+        them at a time, if not the contender's own best."""
         self.folder, self.next_hops, self.signing = folder, next_hops, signing
+        self.per_destination = per_destination or self.per_destination
         self.processes = []
         self.submit = f"127.0.0.1:{free_port()}"
         os.makedirs(folder, mode=0o755)
@@ -141,7 +144,7 @@ smtpd_tls_security_level = none
 in_flow_delay = 0
 default_process_limit = 200
 initial_destination_concurrency = 20
-default_destination_concurrency_limit = 100
+default_destination_concurrency_limit = {per_destination}
 default_destination_concurrency_failed_cohort_limit = 100
 smtpd_client_connection_count_limit = 0
 smtpd_client_connection_rate_limit = 0
@@ -200,6 +203,7 @@ class Postfix(Contender):
 
     name = "Postfix"
     signings = ("none", "rsa")
+    per_destination = 100
 
     @staticmethod
     def programs():
@@ -226,6 +230,7 @@ class Postfix(Contender):
                                if domain)
         with open(f"{folder}/etc/main.cf", "w") as f:
             f.write(MAIN_CF.format(folder=folder, default=self._hop(self.next_hops[""]), milter=milter,
+                                   per_destination=self.per_destination,
                                    transports=f"inline:{{ {transports} }}" if transports else ""))
         with open(f"{folder}/etc/master.cf", "w") as f:
             f.write(MASTER_CF.format(listen=self.submit))
@@ -281,7 +286,7 @@ dkim:
 relayhosts:
 {relayhosts}
 routes: {routes}
-delivery: {{allow_loopback: true, connections: 200, per_destination: 20}}
+delivery: {{allow_loopback: true, connections: 200, per_destination: {per_destination}}}
 """
 
 
@@ -316,7 +321,8 @@ class Relayd(Contender):
         with open(f"{folder}/relayd.yaml", "w") as f:
             f.write(RELAYD_YAML.format(folder=folder, user=user, submit=self.submit, http=self.http,
                                        unsigned="allow" if self.signing == "none" else "refuse", keys=keys,
-                                       relayhosts=relayhosts, routes=f"[{', '.join(routes)}]"))
+                                       relayhosts=relayhosts, per_destination=self.per_destination,
+                                       routes=f"[{', '.join(routes)}]"))
 
     @classmethod
     def program(cls, name):
