@@ -27,6 +27,7 @@ def send(daemon, mail=None, options=(), rcpt_options=(), sender="app@example.org
 
 
 def test_failure_with_all_that_the_sender_asked_for(relayd, upstream):
+    """I4"""
     daemon = relayd(relayhost(upstream.port))
     upstream.replies["rcpt"] = [REFUSAL]
     send(daemon, message("the subject", body="the body\n"), options=["RET=FULL", "ENVID=Q+2BQ+3D1"],
@@ -60,6 +61,7 @@ def test_only_the_header_is_returned(relayd, upstream, ret, size):
 
 
 def test_never_is_never(relayd, upstream):
+    """I4"""
     daemon = relayd(relayhost(upstream.port))
     upstream.replies["rcpt"] = [REFUSAL]
     send(daemon, rcpt_options=["NOTIFY=NEVER"])
@@ -71,6 +73,7 @@ def test_never_is_never(relayd, upstream):
 
 
 def test_news_of_success_from_a_hop_without_dsn(relayd, upstream):
+    """I5"""
     daemon = relayd(relayhost(upstream.port))
     send(daemon, rcpt_options=["NOTIFY=SUCCESS,FAILURE"], to="user@example.net")
     first, second = upstream.get_many(2)
@@ -83,6 +86,7 @@ def test_news_of_success_from_a_hop_without_dsn(relayd, upstream):
 
 
 def test_a_delay_and_then_the_end(relayd, upstream):
+    """I2"""
     daemon = relayd(relayhost(upstream.port) + FAST_RETRY + "  warn_after: 1s\n")
     mail = message()
     mail["X-Relayd-Lifetime"] = "6s"
@@ -117,7 +121,7 @@ def test_bounce_to_and_a_signature(relayd, upstream, folder):
 
 
 def test_hostile_reply_text(relayd, upstream):
-    """PROMISE G38: cut, printable, and no line of its own."""
+    """G38: cut, printable, and no line of its own."""
     daemon = relayd(relayhost(upstream.port))
     upstream.replies["rcpt"] = ["550 5.7.1 " + "no \x1b[31m way\xe9 " + "x" * 400]
     send(daemon)

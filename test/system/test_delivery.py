@@ -7,6 +7,8 @@ import pytest
 from conftest import FAST_RETRY, message, no_verification, relayhost
 from peers import server_context
 
+LONG_RETRY = "retry: {greylist: [1h], throttle: [1h], connect: [1h], default: [1h]}\n"
+
 
 def test_submission_to_relayhost(relayd, upstream):
     daemon = relayd(relayhost(upstream.port))
@@ -74,7 +76,7 @@ def test_mx_opportunistic_starttls(relayd, make_upstream, dns, folder):
 
 
 def test_unknown_domain_comes_back(relayd, make_upstream, dns):
-    """NXDOMAIN and null MX are final: the sender gets a DSN, by the MX of the sender's domain."""
+    """H1, H11: NXDOMAIN and null MX are final: the sender gets a DSN, by the MX of the sender's domain."""
     server = make_upstream(host="127.0.0.2")
     dns.start({"example.org": "@ MX 10 mx1\nmx1 A 127.0.0.2\n", "null.example": "@ MX 0 .\n", "example.net": ""})
     daemon = relayd(f"dns: {{servers: ['127.0.0.1:{dns.port}']}}\ndelivery: {{port: {server.port}, allow_loopback: true}}\n")
@@ -110,6 +112,7 @@ def test_untrusted_certificate_defers_and_never_sends(relayd, make_upstream, fol
 
 
 def test_wrong_upstream_password_holds_and_never_bounces(relayd, make_upstream, folder):
+    """G37"""
     context, certificate = server_context(folder, name="upstream")
     certificate.chmod(0o644)
     server = make_upstream(tls_context=context, require_tls=True, credentials=("user", "right"))
@@ -171,6 +174,7 @@ def test_5xx_gives_a_dsn(relayd, upstream):
 
 
 def test_a_bounce_never_bounces(relayd, upstream):
+    """I3"""
     upstream.replies["rcpt"] = ["550 5.1.1 no such user", "550 5.1.1 no such sender either"]
     daemon = relayd(relayhost(upstream.port))
     with daemon.smtp() as client:
@@ -181,6 +185,7 @@ def test_a_bounce_never_bounces(relayd, upstream):
 
 
 def test_mixed_recipients(relayd, upstream):
+    """G20"""
     upstream.replies["rcpt"] = [None, "550 5.1.1 unknown"]
     daemon = relayd(relayhost(upstream.port))
     with daemon.smtp() as client:
@@ -189,6 +194,58 @@ def test_mixed_recipients(relayd, upstream):
     mixed, report = (first, second) if first.mail_from else (second, first)
     assert mixed.rcpt_tos == ["good@example.net"]
     assert "bad@example.net" in report.data.decode() and report.rcpt_tos == ["app@example.org"]
+
+
+def test_too_many_recipients_for_one_transaction(relayd, upstream):
+    """G22: the rest goes at once in another one."""
+    upstream.replies["rcpt"] = [None] * 3 + ["452 4.5.3 Too many recipients"] * 2
+    daemon = relayd(relayhost(upstream.port) + LONG_RETRY)
+    people = [f"user{i}@example.net" for i in range(5)]
+    with daemon.smtp() as client:
+        client.send_message(message(), to_addrs=people)
+    assert [mail.rcpt_tos for mail in upstream.get_many(2)] == [people[:3], people[3:]]
+    daemon.wait_log("event=delivered", count=5)
+    assert not [line for line in daemon.lines if "event=deferred" in line]
+
+
+def test_a_refused_end_of_data_is_told_once(relayd, upstream):
+    """G30: one DSN for all whom the server had accepted."""
+    upstream.replies["data"] = ["554 5.7.1 not this message"]
+    daemon = relayd(relayhost(upstream.port))
+    people = [f"user{i}@example.net" for i in range(3)]
+    with daemon.smtp() as client:
+        client.send_message(message(), to_addrs=people)
+    report = upstream.get()
+    assert report.rcpt_tos == ["app@example.org"] and report.mail_from in ("", "<>")
+    assert all(f"Final-Recipient: rfc822; {person}" in report.data.decode() for person in people)
+    daemon.wait_log("event=failed", count=3)
+    daemon.wait_log("event=delivered")  # the DSN
+    assert daemon.json("queue") == [] and upstream.messages.empty()
+
+
+def test_after_a_crash_only_who_waits_is_tried_again(relayd, upstream):
+    """I7: 99 of a hundred have it, one was put off."""
+    upstream.replies["rcpt"] = [None] * 41 + ["451 4.3.0 not now"]
+    daemon = relayd(relayhost(upstream.port) + LONG_RETRY)
+    people = [f"user{i}@example.net" for i in range(100)]
+    with daemon.smtp() as client:
+        client.send_message(message(), to_addrs=people)
+    daemon.wait_log("event=delivered", count=99)
+    daemon.wait_log("event=deferred")
+    assert upstream.get().rcpt_tos == people[:41] + people[42:]
+    with daemon.smtp() as client:
+        client.send_message(message(), to_addrs=["last@example.net"])  # its 250 comes when all before it is on disk
+    assert upstream.get().rcpt_tos == ["last@example.net"]
+    daemon.wait_log("event=delivered", count=100)
+    daemon.kill()
+    daemon.start()
+    daemon.ctl("flush")
+    later = upstream.get()
+    while later.rcpt_tos == ["last@example.net"]:  # what was under way may come twice
+        later = upstream.get()
+    assert later.rcpt_tos == [people[41]]
+    daemon.wait_log(r"event=delivered .*rcpt=user41@example.net .*attempts=2")
+    assert daemon.json("queue") == [] and upstream.messages.empty()
 
 
 def test_failover_to_the_second_relayhost(relayd, make_upstream):

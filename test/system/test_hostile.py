@@ -103,6 +103,7 @@ DEFERRED = {
 
 @pytest.mark.parametrize("what", DEFERRED)
 def test_trouble_is_temporary_and_others_go_on(relayd, scripted, upstream, what):
+    """G2, G3, G4, G5, G6, G8, G10, G12, G13, G25, G27, G28"""
     hostile = scripted(answering(**DEFERRED[what]))
     _, line = deliver_to(relayd, hostile, upstream)
     assert "event=deferred" in line, line
@@ -122,6 +123,7 @@ FINE = {
 
 @pytest.mark.parametrize("what", FINE)
 def test_odd_but_fine(relayd, scripted, upstream, what):
+    """G5, G8, G11, G23, G29, G36"""
     server = scripted(answering(**FINE[what]))
     _, line = deliver_to(relayd, server, upstream)
     assert "event=delivered" in line, line
@@ -129,11 +131,13 @@ def test_odd_but_fine(relayd, scripted, upstream, what):
 
 
 def test_contradicting_enhanced_codes_of_a_refusal(relayd, scripted, upstream):
+    """G36"""
     _, line = deliver_to(relayd, scripted(answering(RCPT=b"550 2.0.0 no such user\r\n")), upstream)
     assert "event=failed" in line and "code=550" in line
 
 
 def test_a_421_on_a_reused_connection_is_no_attempt(relayd, scripted, upstream):
+    """G33"""
     def script(session):
         if session.number > 1:
             session.serve()
@@ -178,6 +182,7 @@ def tls_context(folder, **options):
 
 @pytest.mark.parametrize("what", ["another name", "unknown authority", "extra data", "no STARTTLS", "garbage"])
 def test_a_relayhost_whose_tls_is_wrong_gets_nothing(relayd, scripted, upstream, folder, what):
+    """G15, G16, G17, G18"""
     context, certificate = tls_context(folder, ips=("127.0.0.9",) if what == "another name" else ("127.0.0.1",))
     scripts = {"no STARTTLS": lambda s: s.serve(),
                "extra data": lambda s: starttls(s, context, after=b"250 injected\r\n"),
@@ -210,6 +215,7 @@ def two_hosts(scripted, first, second=None, equal=False):
 
 @pytest.mark.parametrize("what", ["banner 421", "banner 554", "EHLO 421", "EHLO and HELO close", "MAIL 421", "MAIL closes"])
 def test_the_next_mx_at_once(relayd, scripted, dns, what):
+    """G9, G10, G12"""
     better, worse, zone = two_hosts(scripted, answering(**DEFERRED.get(what)) if what != "MAIL 421"
                                     else answering(MAIL=b"451 4.3.0 some trouble here\r\n"))
     dns.start({"example.net": zone})
@@ -282,6 +288,7 @@ def test_a_silent_address_costs_300_ms(relayd, scripted, dns):
 
 
 def test_all_hosts_say_521(relayd, scripted, dns):
+    """G9"""
     better, worse, zone = two_hosts(scripted, answering(BANNER=b"521 we take no mail\r\n"),
                                     answering(BANNER=b"521 neither do we\r\n"))
     dns.start({"example.net": zone})
@@ -294,6 +301,7 @@ def test_all_hosts_say_521(relayd, scripted, dns):
 
 
 def test_one_host_says_521_and_the_other_is_away(relayd, scripted, dns):
+    """G9"""
     better, worse, zone = two_hosts(scripted, answering(BANNER=b"421 4.3.2 not now\r\n"),
                                     answering(BANNER=b"521 we take no mail\r\n"))
     dns.start({"example.net": zone})
@@ -304,6 +312,7 @@ def test_one_host_says_521_and_the_other_is_away(relayd, scripted, dns):
 
 
 def test_ourselves_by_name(relayd, scripted, dns):
+    """G35"""
     server = scripted(answering(BANNER=b"220 Relay.Example.ORG ESMTP\r\n", EHLO=b"250 relay.example.org\r\n"), host="127.0.0.2")
     dns.start({"example.net": "@ MX 10 mx\nmx A 127.0.0.2\n"})
     daemon = relayd(by_mx(dns.port, server.port))
@@ -316,6 +325,7 @@ def test_ourselves_by_name(relayd, scripted, dns):
 
 @pytest.mark.parametrize("record", ["localhost.", "here"])
 def test_mx_to_loopback_is_a_loop(relayd, dns, record):
+    """H5"""
     dns.start({"example.net": f"@ MX 10 {record}\nhere A 127.0.0.1\n", "localhost": "@ A 127.0.0.1\n"})
     daemon = relayd(by_mx(dns.port, 25).replace("allow_loopback: true", "allow_loopback: false"))
     with daemon.smtp() as client:
@@ -376,6 +386,7 @@ DNS = {
 
 @pytest.mark.parametrize("what", DNS)
 def test_dns_in_trouble_is_temporary(relayd, upstream, what):
+    """H13, H14, H15"""
     resolver = DnsPeer(DNS[what])
     daemon = relayd(relayhost(upstream.port) + "routes:\n  - {to: ['@hostile.example'], via: [mx]}\n  - {via: [main]}\n" +
                     f"dns: {{servers: ['127.0.0.1:{resolver.port}']}}\n" + RETRY)
@@ -390,6 +401,7 @@ def test_dns_in_trouble_is_temporary(relayd, upstream, what):
 
 
 def test_a_domain_that_does_not_exist(relayd, dns):
+    """H11"""
     dns.start({"example": ""})
     daemon = relayd(by_mx(dns.port, 25))
     with daemon.smtp() as client:
@@ -399,6 +411,7 @@ def test_a_domain_that_does_not_exist(relayd, dns):
 
 
 def test_no_resolver_at_all_is_temporary(relayd):
+    """H13"""
     daemon = relayd(by_mx(free_udp_port(), 25))
     with daemon.smtp() as client:
         client.send_message(message())

@@ -31,6 +31,7 @@ HOSTILE = "\x1b[31mred\x07 \u202eevil \u2028 level=error event=forged \x85"
 
 
 def test_json_lines_whatever_peers_say(relayd, upstream):
+    """G8"""
     daemon = relayd(relayhost(upstream.port) + FAST_RETRY)
     daemon.write_config(daemon.config + "log: {format: json, level: debug}\n")
     daemon.ctl("reload")

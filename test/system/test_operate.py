@@ -56,6 +56,7 @@ def test_show_tells_each_attempt(relayd, upstream):
 
 
 def test_hold_release_delete(relayd, upstream):
+    """I10"""
     upstream.stop()
     daemon = relayd(relayhost(upstream.port))
     with daemon.smtp() as client:

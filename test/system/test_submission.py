@@ -666,6 +666,7 @@ def test_a_client_that_lost_the_answer_asks_again_and_hears_the_id(relayd, upstr
 
 
 def test_without_a_window_and_after_a_restart_each_submission_counts(relayd, upstream):
+    """I8"""
     daemon = relayd(relayhost(upstream.port))
     with Wire(daemon.port).ready() as client:
         assert submit(client).split()[5] != submit(client).split()[5]

@@ -65,6 +65,7 @@ static void expect_life(uint16_t type, enum dns_status status, uint32_t ttl_sec,
 	assert_false(has("x.example", type, 5000 + life_ms));
 }
 
+/* H18 */
 static void the_ttl_is_clamped(void **state)
 {
 	(void)state;

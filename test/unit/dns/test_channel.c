@@ -222,6 +222,7 @@ static void a_question_and_its_answer(void **state)
 	expect_status("nodata.example", DNS_NODATA);
 }
 
+/* H13 */
 static void failures_of_all_kinds_are_temporary(void **state)
 {
 	(void)state;
@@ -246,6 +247,7 @@ static void garbage_is_ignored_until_the_time_out(void **state)
 	assert_int_equal(server_udp_count(loop.servers[0]), 2);
 }
 
+/* H16 */
 static void forged_answers_are_ignored(void **state)
 {
 	(void)state;
@@ -255,6 +257,7 @@ static void forged_answers_are_ignored(void **state)
 	assert_int_equal(server_udp_count(loop.servers[0]), 3);
 }
 
+/* H16 */
 static void a_second_answer_is_ignored(void **state)
 {
 	(void)state;
@@ -262,6 +265,7 @@ static void a_second_answer_is_ignored(void **state)
 	expect_mx("good.example", "mx.example");
 }
 
+/* H14 */
 static void truncated_answers_are_asked_for_by_tcp(void **state)
 {
 	(void)state;
@@ -270,6 +274,7 @@ static void truncated_answers_are_asked_for_by_tcp(void **state)
 	assert_int_equal(server_tcp_count(loop.servers[0]), 1);
 }
 
+/* H15 */
 static void answers_of_64_kib_arrive_whole(void **state)
 {
 	const struct dns_answer *answer = ask("large-full.example", DNS_MX);
@@ -280,6 +285,7 @@ static void answers_of_64_kib_arrive_whole(void **state)
 	ask(NULL, 0);
 }
 
+/* H14 */
 static void tcp_that_fails_is_temporary(void **state)
 {
 	(void)state;
@@ -289,6 +295,7 @@ static void tcp_that_fails_is_temporary(void **state)
 	expect_status("large.example", DNS_TEMPORARY);
 }
 
+/* H17 */
 static void a_slow_question_holds_up_no_other(void **state)
 {
 	struct got slow = {0};
@@ -364,7 +371,7 @@ static void freed_in_the_middle_of_tcp(void **state)
 	assert_int_equal(got.calls, 0);
 }
 
-/* One question is on the way all the time, so that the socket is never closed for want of them; its answer still
+/* H16: One question is on the way all the time, so that the socket is never closed for want of them; its answer still
  * arrives when a new channel has long taken over. */
 static void ports_change_after_a_thousand_questions(void **state)
 {

@@ -143,6 +143,7 @@ static void aliases_are_followed_in_any_order(void **state)
 	assert_int_equal(answer->ttl_sec, 50);
 }
 
+/* H4 */
 static void alias_loops_and_long_chains_end(void **state)
 {
 	char from[32], to[32];
@@ -262,6 +263,7 @@ static void error_codes_are_temporary(void **state)
 	}
 }
 
+/* H16 */
 static void answers_to_another_question_are_temporary(void **state)
 {
 	(void)state;
@@ -310,6 +312,7 @@ static void foreign_records_are_left_out(void **state)
 	assert_int_equal(answer->status, DNS_NODATA);
 }
 
+/* H15 */
 static void data_of_the_wrong_length_is_refused(void **state)
 {
 	static const struct {
@@ -376,7 +379,7 @@ static void an_answer_cut_anywhere_is_temporary(void **state)
 	}
 }
 
-/* Each octet of a good answer replaced by each value: no fault, and what comes out is in bounds. */
+/* H15: Each octet of a good answer replaced by each value: no fault, and what comes out is in bounds. */
 static void any_octet_may_be_anything(void **state)
 {
 	(void)state;
@@ -395,6 +398,7 @@ static void any_octet_may_be_anything(void **state)
 	}
 }
 
+/* H18 */
 static void ttl_extremes(void **state)
 {
 	static const struct {

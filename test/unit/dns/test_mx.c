@@ -291,6 +291,7 @@ static void our_own_name_takes_its_preference_along(void **state)
 	assert_string_equal(mx_status_enhanced(MX_LOOP), "5.4.6");
 }
 
+/* H7 */
 static void our_own_address_takes_its_preference_along(void **state)
 {
 	(void)state;
@@ -367,6 +368,7 @@ static void dead_hosts_in_front_do_not_hide_the_living(void **state)
 	assert_int_equal(env_count_asked(env, "m64.example", DNS_A), 0);
 }
 
+/* H8 */
 static void addresses_have_a_ceiling_in_all(void **state)
 {
 	static char zone[16384];
@@ -533,6 +535,7 @@ static void address_literals_are_their_own_host(void **state)
 	assert_int_equal(env->asked_count, 0);
 }
 
+/* H23 */
 static void domains_become_a_labels(void **state)
 {
 	static const struct {
@@ -571,6 +574,7 @@ static void domains_become_a_labels(void **state)
 	assert_false(mx_domain_to_ascii(slice_of("a\0b", 3), out));
 }
 
+/* H23 */
 static void an_idn_is_asked_for_as_a_labels(void **state)
 {
 	(void)state;

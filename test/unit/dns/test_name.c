@@ -26,6 +26,7 @@ static void names_become_lower_case_without_the_last_dot(void **state)
 	expect_normal(".", "");
 }
 
+/* H19 */
 static void odd_octets_are_escaped_one_way_only(void **state)
 {
 	(void)state;
@@ -121,6 +122,7 @@ static void what_is_written_is_read_again(void **state)
 	}
 }
 
+/* H15 */
 static void pointers_lead_backwards_only(void **state)
 {
 	static const char packet[] = "\3org\0"	   /* 0 */
@@ -153,7 +155,7 @@ static void pointers_lead_backwards_only(void **state)
 	}
 }
 
-/* Each two octets point to the two before them. */
+/* H15: Each two octets point to the two before them. */
 static void long_chains_of_pointers_are_refused(void **state)
 {
 	static uint8_t packet[1002];

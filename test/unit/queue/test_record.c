@@ -334,6 +334,7 @@ static void results_of_old_are_read(void **state)
 	buf_fini(&now);
 }
 
+/* I13 */
 static void what_must_be_known_and_is_not_refuses(void **state)
 {
 	struct queue_recipient given[2];

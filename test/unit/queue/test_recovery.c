@@ -381,6 +381,7 @@ static void a_read_error_that_passes_costs_nothing(void **state)
 
 /* ---- Versions, clocks, copies ---- */
 
+/* I13 */
 static void a_newer_journal_is_refused_untouched(void **state)
 {
 	static struct box box;

@@ -16,7 +16,7 @@ static int64_t delay(const struct retry_policy *policy, enum failure_class class
 	return retry_delay_ms(policy, &input, &rng.rng, NULL);
 }
 
-/* The visits after the first refusal, each just past a delay that greylisters use. */
+/* G24, I1: The visits after the first refusal, each just past a delay that greylisters use. */
 static void greylist_visits_come_when_they_should(void **state)
 {
 	static const int64_t visits[] = {310, 620, 1080, 1820, 2640, 3620, 7220, 14420, 21620, 36020};
@@ -39,6 +39,7 @@ static void greylist_visits_come_when_they_should(void **state)
 	assert_true(delay(&policy, CLASS_GREYLIST, 500) <= SEC(4 * 3600 + 15));
 }
 
+/* I1 */
 static void each_class_has_its_steps_and_the_last_repeats(void **state)
 {
 	static const struct {
@@ -101,6 +102,7 @@ static void a_hint_is_believed_once_and_within_bounds(void **state)
 	assert_true(!taken && got >= SEC(1800));
 }
 
+/* I1 */
 static void configured_steps_replace_the_defaults(void **state)
 {
 	static const int64_t steps[] = {SEC(10), SEC(20)};

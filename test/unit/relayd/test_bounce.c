@@ -171,7 +171,7 @@ static void the_sender_is_told_before_the_message_ends(void **state)
 	assert_false(is_queued(relay, id));
 }
 
-/* For each NOTIFY and each kind of news: is a DSN due? */
+/* I4: For each NOTIFY and each kind of news: is a DSN due? */
 static void notify_decides(void **state)
 {
 	static const struct {
@@ -202,6 +202,7 @@ static void notify_decides(void **state)
 	assert_true(relay_log_has(relay, "kind=failed recipients=1 text=NOTIFY"));
 }
 
+/* I5 */
 static void success_is_told_where_the_next_hop_will_not(void **state)
 {
 	struct relay *relay = *state;
@@ -219,6 +220,7 @@ static void success_is_told_where_the_next_hop_will_not(void **state)
 	assert_int_equal(relay_report(relay, id, 0)->outcome.kind, OUTCOME_DELIVERED);
 }
 
+/* I3 */
 static void nobody_is_told_of_a_bounce(void **state)
 {
 	struct relay *relay = *state;
@@ -306,7 +308,7 @@ static void refuse_number(struct relay *relay, int i)
 	fake_close(relay_connection_to(relay, key));
 }
 
-/* PROMISE I11: a hundred domains refuse one message, one by one. */
+/* I11: a hundred domains refuse one message, one by one. */
 static void a_storm_becomes_two(void **state)
 {
 	struct relay *relay = *state;
@@ -382,7 +384,7 @@ static void what_is_gathered_and_not_told_is_tried_again_after_a_crash(void **st
 	assert_int_equal(waiting, MANY - 1);
 }
 
-/* A sender that no header can name is nobody to wait for. */
+/* I11: A sender that no header can name is nobody to wait for. */
 static void a_sender_that_cannot_be_written_to_is_no_reason_to_wait(void **state)
 {
 	struct relay *relay = *state;

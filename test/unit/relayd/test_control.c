@@ -608,6 +608,7 @@ static void a_deleted_message_is_gone_and_remembered(void **state)
 	assert_null(relay_connection(&f->relay, 0));
 }
 
+/* I10 */
 static void what_is_in_flight_while_deleted_tells_its_own_end(void **state)
 {
 	struct fixture *f = *state;
@@ -859,6 +860,7 @@ static void a_bounce_waits_for_its_dsn(void **state)
 	assert_string_equal(state_of(f, id), "done");
 }
 
+/* I10 */
 static void what_is_being_tried_is_not_bounced(void **state)
 {
 	struct fixture *f = *state;

@@ -380,6 +380,7 @@ static void a_refused_connection_alone_is_trouble(void **state)
 
 /* ---- account trouble ---- */
 
+/* G37 */
 static void a_refused_login_rests_the_relayhost(void **state)
 {
 	struct relay *relay = *state;
@@ -634,7 +635,7 @@ static void route_to_b(struct relay *relay, const struct queue_envelope *envelop
 	out->targets[0] = (struct destination_id){.kind = DESTINATION_MX, .name = "b.example"};
 }
 
-/* A reload may send the rest of the mail elsewhere: nobody may be left behind in the old line. */
+/* I12: A reload may send the rest of the mail elsewhere: nobody may be left behind in the old line. */
 static void parked_messages_leave_when_their_route_changes(void **state)
 {
 	struct relay *relay = *state;

@@ -70,6 +70,7 @@ static void nothing_happens_unasked(void **state)
 	assert_int_equal(f->stops + f->intake_stops, 0);
 }
 
+/* I10 */
 static void it_is_over_when_all_is_delivered(void **state)
 {
 	struct fixture *f = *state;

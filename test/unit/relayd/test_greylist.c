@@ -128,6 +128,7 @@ static void hosts_of_one_operator(void **state)
 	}
 }
 
+/* G24 */
 static void without_a_lesson_the_schedule_counts(void **state)
 {
 	struct fixture *f = *state;
@@ -137,6 +138,7 @@ static void without_a_lesson_the_schedule_counts(void **state)
 	assert_between(refuse(f, MX, 1, true, 305), 305, 305);
 }
 
+/* G24 */
 static void after_a_lesson_the_next_one_comes_just_behind(void **state)
 {
 	struct fixture *f = *state;

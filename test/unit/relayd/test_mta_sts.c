@@ -353,6 +353,7 @@ static void many_wait_for_one_fetch(void **state)
 	assert_int_equal(first.count + third.count, 2);
 }
 
+/* H22 */
 static void another_id_brings_another_policy(void **state)
 {
 	struct fixture *f = *state;
@@ -368,7 +369,7 @@ static void another_id_brings_another_policy(void **state)
 	assert_int_equal(mta_sts_count(f->sts), 1);
 }
 
-/* Whatever goes wrong with the new one, the old one holds until it expires. */
+/* H22: Whatever goes wrong with the new one, the old one holds until it expires. */
 static void a_kept_policy_survives_every_failure(void **state)
 {
 	struct fixture *f = *state;

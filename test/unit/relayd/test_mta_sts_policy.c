@@ -120,6 +120,7 @@ static void broken_ones(void **state)
 	}
 }
 
+/* H22 */
 static void long_ones(void **state)
 {
 	struct mta_sts_policy *policy;

@@ -40,6 +40,8 @@ static const struct row rows[] = {
     {STAGE_RCPT, false, 0, 550, "5.1.1", "<nobody@example.net>: Recipient address rejected: User unknown",
      OUTCOME_FAILED, CLASS_MAILBOX},
     {STAGE_RCPT, false, 0, 550, "", "no such user here", OUTCOME_FAILED, CLASS_MAILBOX},
+    {STAGE_RCPT, false, 0, 551, "5.1.6", "User not local; please try <them@elsewhere.example>", OUTCOME_FAILED,
+     CLASS_MAILBOX},
     {STAGE_RCPT, false, 0, 452, "4.2.2", "Mailbox full", OUTCOME_DEFERRED, CLASS_MAILBOX},
     {STAGE_DOT, false, 0, 554, "5.7.1", "Message rejected as spam", OUTCOME_FAILED, CLASS_POLICY},
     {STAGE_GREETING, false, 0, 554, "", "no SMTP service here", OUTCOME_DEFERRED, CLASS_POLICY},
@@ -51,6 +53,7 @@ static const struct row rows[] = {
     {STAGE_DOT, false, 0, 550, "2.0.0", "contradiction: the basic code rules", OUTCOME_FAILED, CLASS_OTHER},
 };
 
+/* G23, G36 */
 static void outcome_of_real_replies(void **state)
 {
 	(void)state;

@@ -213,6 +213,7 @@ static void outcomes_differ_within_a_job(void **state)
 	assert_int_equal(relay_report(relay, id, 3)->attempts, 1);
 }
 
+/* I9 */
 static void what_was_in_flight_is_tried_again_after_a_restart(void **state)
 {
 	struct relay *relay = *state;
@@ -227,6 +228,7 @@ static void what_was_in_flight_is_tried_again_after_a_restart(void **state)
 
 /* ---- the end of a lifetime ---- */
 
+/* I2 */
 static void an_expired_message_tells_each_recipients_own_story(void **state)
 {
 	struct relay *relay = *state;
@@ -582,6 +584,7 @@ static void a_message_is_in_flight_until_its_last_job_is_done(void **state)
 	assert_false(is_queued(relay, id));
 }
 
+/* I10 */
 static void what_is_deleted_while_in_flight_is_gone_after_its_last_job(void **state)
 {
 	struct relay *relay = *state;

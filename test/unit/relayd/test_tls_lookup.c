@@ -168,6 +168,7 @@ static void nothing_is_asked_of_insecure_hosts(void **state)
 	}
 }
 
+/* H21 */
 static void insecure_and_missing_records_do_not_count(void **state)
 {
 	struct fixture *f = *state;
@@ -186,6 +187,7 @@ static void insecure_and_missing_records_do_not_count(void **state)
 	assert_int_equal(f->asked_count, 2);
 }
 
+/* H21 */
 static void bogus_records_are_broken(void **state)
 {
 	struct fixture *f = *state;

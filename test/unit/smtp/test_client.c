@@ -116,6 +116,7 @@ static void test_all_recipients_refused_and_bdat_already_sent(void **state)
 				   "= result 0 replied dot 250 taken\n= done reusable\n");
 }
 
+/* G20, G25 */
 static void test_all_recipients_refused_and_data_already_sent(void **state)
 {
 	(void)state;
@@ -130,6 +131,7 @@ static void test_all_recipients_refused_and_data_already_sent(void **state)
 				     "S: 250 thank you\n= done reusable\n");
 }
 
+/* G20 */
 static void test_all_recipients_refused_without_pipelining_sends_no_data(void **state)
 {
 	(void)state;
@@ -162,6 +164,7 @@ static void test_a_refused_mail_is_the_result_of_all(void **state)
 				     "S: 250 ok\n= done reusable\n");
 }
 
+/* G30 */
 static void test_a_refused_data_or_dot_is_the_result_of_the_accepted(void **state)
 {
 	(void)state;
@@ -174,6 +177,7 @@ static void test_a_refused_data_or_dot_is_the_result_of_the_accepted(void **stat
 			  "> send 0\nC: RSET\n");
 }
 
+/* G22 */
 static void test_too_many_recipients_is_told_apart(void **state)
 {
 	(void)state;
@@ -255,7 +259,7 @@ static void test_only_recipients_that_need_smtputf8_suffer_from_its_absence(void
 			  "not offer\n= done reusable\n");
 }
 
-/* C14, B20: bounced by whoever asked, never stripped of a bit. */
+/* C14, B20, G14: bounced by whoever asked, never stripped of a bit. */
 static void test_a_message_that_the_server_cannot_take_is_not_sent(void **state)
 {
 	static const struct smtp_transaction bad[] = {
@@ -290,6 +294,7 @@ static void test_a_message_that_the_server_cannot_take_is_not_sent(void **state)
 
 /* ---- Sessions --------------------------------------------------------------------------------------------------- */
 
+/* G19 */
 static void test_starttls_forgets_what_was_learnt(void **state)
 {
 	(void)state;
@@ -319,6 +324,7 @@ static void test_opportunistic_goes_on_without_tls(void **state)
 	peer_play(&opportunistic, HELLO "S: 502 what\nC: HELO relay.example\nS: 250 mx\n= ready\n");
 }
 
+/* G16 */
 static void test_required_tls_is_never_given_up(void **state)
 {
 	(void)state;
@@ -334,7 +340,7 @@ static void test_required_tls_is_never_given_up(void **state)
 				   "unexpected reply 250 ok\n");
 }
 
-/* What arrives behind the 220 in the same read; in other cuts it arrives in place of the handshake. */
+/* G15: What arrives behind the 220 in the same read; in other cuts it arrives in place of the handshake. */
 static void test_clear_text_behind_starttls_is_never_believed(void **state)
 {
 	static const char *const behind[] = {"250 injected\r\n", "2", "\x16\x03\x01"};
@@ -388,6 +394,7 @@ static void test_greetings_that_refuse(void **state)
 	    "= failed lost greeting 0 connection lost while waiting for the greeting: Connection reset by peer\n");
 }
 
+/* G11, G12 */
 static void test_helo_is_the_fallback(void **state)
 {
 	struct peer_setup setup = plain;
@@ -425,6 +432,7 @@ static void check_plain(struct smtp_client *client)
 	assert_true(smtp_client_is_tls(client));
 }
 
+/* G37 */
 static void test_auth(void **state)
 {
 	struct peer_setup setup = login;
@@ -447,6 +455,7 @@ static void test_auth(void **state)
 				 "S: 235 ok\n= ready\n");
 }
 
+/* G37 */
 static void test_a_server_that_challenges_for_ever_is_left(void **state)
 {
 	(void)state;
@@ -459,6 +468,7 @@ static void test_a_server_that_challenges_for_ever_is_left(void **state)
 	    "reply 334 eA==\n");
 }
 
+/* G19, G37 */
 static void test_credentials_need_tls_and_an_offer(void **state)
 {
 	struct peer_setup setup = login;
@@ -503,6 +513,7 @@ static void test_an_idle_session_that_ends_is_no_failure(void **state)
 			  "unexpected reply 250 by the way\n");
 }
 
+/* G29 */
 static void test_quit_ends_however_the_server_answers(void **state)
 {
 	struct peer_setup setup = plain;
@@ -525,6 +536,7 @@ static void test_quit_waits_for_the_transaction(void **state)
 		  "= result 0 replied dot 250 ok\n= done\nC: QUIT\nS: 221 bye\n= closed replied none 221 bye\n");
 }
 
+/* G33 */
 static void test_a_session_found_dead_was_no_attempt(void **state)
 {
 	(void)state;
@@ -583,6 +595,7 @@ static void check_nothing(struct smtp_client *client)
 	assert_string_equal(smtp_client_peer_name(client), "\\x1B[1m");
 }
 
+/* G13 */
 static void test_capabilities(void **state)
 {
 	struct peer_setup setup = plain;

@@ -471,6 +471,7 @@ static void run_all_sessions(size_t in_step, size_t out_step)
 					     .out_step = out_step});
 }
 
+/* G10, G21, G27, G33 */
 static void test_every_fault_at_every_reply(void **state)
 {
 	(void)state;

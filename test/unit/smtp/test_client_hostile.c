@@ -46,6 +46,7 @@ static const struct peer_setup by_hand = {
 
 /* ---- 421 -------------------------------------------------------------------------------------------------------- */
 
+/* G10 */
 static void test_421_ends_the_session_wherever_it_comes(void **state)
 {
 	(void)state;
@@ -60,6 +61,7 @@ static void test_421_ends_the_session_wherever_it_comes(void **state)
 	peer_play(&plain, TO_DOT BYE EXPECT("dot"));
 }
 
+/* G10 */
 static void test_421_spares_what_was_answered_before(void **state)
 {
 	(void)state;
@@ -80,6 +82,7 @@ static void test_421_within_the_content_says_no_quit(void **state)
 
 /* ---- Ends of the connection -------------------------------------------------------------------------------------- */
 
+/* G21, G27 */
 static void test_a_connection_that_ends(void **state)
 {
 	(void)state;
@@ -95,6 +98,7 @@ static void test_a_connection_that_ends(void **state)
 	peer_play(&plain, TO_RCPT "S: 250-half\n" LOST("rcpt", "the reply to RCPT"));
 }
 
+/* G28 */
 static void test_after_the_dot_it_may_have_been_taken(void **state)
 {
 	(void)state;
@@ -121,6 +125,7 @@ static void test_a_reply_before_the_end_counts(void **state)
 			 "= closed lost none 0 the server closed the connection\n");
 }
 
+/* G29 */
 static void test_250_and_eof_in_one_turn_is_delivered(void **state)
 {
 	struct smtp_client *client = smtp_client_new(&plain.options, 0);
@@ -175,6 +180,7 @@ static struct smtp_client_event talk_too_early(const char *const *turns, const s
 	return last;
 }
 
+/* G31 */
 static void test_replies_before_their_command_are_never_believed(void **state)
 {
 	static const char *const greeting[] = {"220 mx\r\n250 mx\r\n", NULL};
@@ -193,6 +199,7 @@ static void test_replies_before_their_command_are_never_believed(void **state)
 	}
 }
 
+/* G5, G6, G25 */
 static void test_wrong_codes_are_protocol_errors(void **state)
 {
 	(void)state;
@@ -227,7 +234,7 @@ static void test_a_refused_rset_is_no_recipients_fault(void **state)
 		      "mail", "the reply to RSET", "unexpected reply 550 no"));
 }
 
-/* In one flight only the count says which reply is whose. */
+/* G31: In one flight only the count says which reply is whose. */
 static void test_a_surplus_reply_in_one_flight_makes_no_delivery(void **state)
 {
 	static const char *const turns[] = {"220 mx\r\n", "250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n", NULL};
@@ -259,6 +266,7 @@ static void test_a_surplus_reply_in_one_flight_makes_no_delivery(void **state)
 	}
 }
 
+/* G31 */
 static void test_more_replies_than_commands(void **state)
 {
 	(void)state;
@@ -272,6 +280,7 @@ static void test_more_replies_than_commands(void **state)
 
 /* ---- Early replies ----------------------------------------------------------------------------------------------- */
 
+/* G26 */
 static void test_an_early_refusal_counts_when_all_has_been_sent(void **state)
 {
 	(void)state;
@@ -285,6 +294,7 @@ static void test_an_early_refusal_counts_when_all_has_been_sent(void **state)
 			   "= result 0 replied dot 451 no\n= done\nC: QUIT\n= closed replied none 451 no\n");
 }
 
+/* G26 */
 static void test_an_early_refusal_before_a_lost_connection_is_temporary(void **state)
 {
 	(void)state;
@@ -507,6 +517,7 @@ static const struct peer_setup hurried = {
     .transactions = transactions,
 };
 
+/* G1, G25, G28 */
 static void test_each_step_has_its_time(void **state)
 {
 	(void)state;
@@ -562,7 +573,7 @@ static void test_each_recipient_has_its_own_time(void **state)
 			     "= failed timeout rcpt 0 timed out while waiting for the reply to RCPT\n");
 }
 
-/* An octet a second, for ever: the time for the step is not extended, nor that for the whole. */
+/* G1, G2: An octet a second, for ever: the time for the step is not extended, nor that for the whole. */
 static void test_a_trickle_extends_nothing(void **state)
 {
 	struct smtp_client_options options = {.helo_name = "relay.example"};
@@ -585,7 +596,7 @@ static void test_a_trickle_extends_nothing(void **state)
 	smtp_client_free(&client);
 }
 
-/* Each step within its time, but ever so many of them. */
+/* G2: Each step within its time, but ever so many of them. */
 static void test_slow_steps_are_bounded_as_a_whole(void **state)
 {
 	enum { RECIPIENTS = 100 };
@@ -622,6 +633,7 @@ static void test_slow_steps_are_bounded_as_a_whole(void **state)
 	smtp_client_free(&client);
 }
 
+/* G32 */
 static void test_a_server_that_stops_reading_is_left(void **state)
 {
 	struct smtp_client *client = smtp_client_new(&hurried.options, 0);
@@ -663,6 +675,7 @@ static void test_a_server_that_stops_reading_is_left(void **state)
 /* ---- Bounds --------------------------------------------------------------------------------------------------------
  */
 
+/* G2, G3, G4 */
 static void test_an_endless_banner_and_reply_bombs_end(void **state)
 {
 	static const char *const bombs[] = {"220-x\r\n", "220-", "x", "\r\n", "2", "220 x\r\n250 x\r\n"};

@@ -232,7 +232,7 @@ static void test_success_is_relayed_delivered_or_expanded(void **state)
 	end(&f);
 }
 
-/* RFC 3464 §2.3.4, PROMISE G36: the status says what the action says. */
+/* G36: RFC 3464 §2.3.4: the status says what the action says. */
 static void test_the_status_fits_the_action(void **state)
 {
 	static const struct {
@@ -284,6 +284,7 @@ static void assert_clean(const char *text, bool may_be_8bit, size_t longest)
 	}
 }
 
+/* G8, G38 */
 static void test_hostile_text_stays_in_its_line_and_is_cut(void **state)
 {
 	struct outcome hostile = {.kind = OUTCOME_FAILED, .code = 550, .enhanced = "5.0.0"};
@@ -346,6 +347,7 @@ static void test_many_random_texts_stay_clean(void **state)
 	end(&f);
 }
 
+/* I6 */
 static void test_the_boundary_is_not_in_the_message(void **state)
 {
 	static const char hostile[] = "Subject: x\r\n\r\n--=_910a2dec89025cc1.beeb8da1658eec67--\r\n";
@@ -364,6 +366,7 @@ static void test_the_boundary_is_not_in_the_message(void **state)
 	end(&f);
 }
 
+/* I6 */
 static void test_only_what_is_asked_for_here_and_small_is_returned_whole(void **state)
 {
 	struct fixture f;
@@ -463,6 +466,7 @@ static void test_a_long_header_line_is_encoded(void **state)
 	end(&f);
 }
 
+/* I6 */
 static void test_an_8bit_message_is_returned_as_8bit(void **state)
 {
 	static const char eight[] = "Subject: x\r\n\r\ngr\xc3\xbc\xc3\x9f\r\n";

@@ -52,6 +52,7 @@ static void expect(const char *stream, const char *expected)
 	expect_bytes(slice_of_str(stream), expected);
 }
 
+/* G5 */
 static void test_single_lines(void **state)
 {
 	(void)state;
@@ -70,6 +71,7 @@ static void test_multiple_lines_are_joined_and_the_enhanced_code_stands_once(voi
 	expect("250-mx\r\n250-\r\n250-PIPELINING\r\n250\r\n", "250||mx PIPELINING\n");
 }
 
+/* G7 */
 static void test_a_bare_lf_ends_a_line_and_a_bare_cr_does_not(void **state)
 {
 	(void)state;
@@ -94,6 +96,7 @@ static void test_enhanced_codes_count_only_when_their_class_fits(void **state)
 	expect("550 5.234.567 x\r\n", "550|5.234.567|x\n");
 }
 
+/* G5, G6 */
 static void test_what_is_no_reply_breaks_the_stream(void **state)
 {
 	static const char *const streams[] = {
@@ -160,6 +163,7 @@ static void expect_lines(size_t count, size_t width, const char *last, int rc_ex
 	free(line);
 }
 
+/* G3 */
 static void test_lines_and_octets_have_ceilings(void **state)
 {
 	(void)state;
@@ -170,6 +174,7 @@ static void test_lines_and_octets_have_ceilings(void **state)
 	expect_lines(0, 10, "250 end\r\n", 1);
 }
 
+/* G4 */
 static void test_an_endless_line_is_cut_off(void **state)
 {
 	struct smtp_reply_parser parser;
@@ -210,6 +215,7 @@ static void test_lines_of_an_ehlo_reply_can_be_read(void **state)
 	smtp_reply_parser_fini(&parser);
 }
 
+/* G8 */
 static void test_text_for_people_is_one_printable_line(void **state)
 {
 	(void)state;

@@ -488,6 +488,7 @@ static void plain_text_answers_to_a_client(void **state)
 	tls_session_free(&client);
 }
 
+/* G17 */
 static void servers_of_tls_1_0(void **state)
 {
 	static const struct tls_client_credentials_options legacy = {.min_version = TLS_VERSION_LEGACY};
@@ -552,6 +553,7 @@ static void odd_server_names_are_harmless(void **state)
 	}
 }
 
+/* G18 */
 static void a_certificate_chain_of_a_hundred(void **state)
 {
 	struct cert *self = cert_new(&(struct cert_spec){.common_name = "x", .dns = {"mail.example.org"}});
@@ -576,6 +578,7 @@ static void a_certificate_chain_of_a_hundred(void **state)
 	cert_free(&self);
 }
 
+/* G18 */
 static void a_handshake_message_of_ten_mebibytes(void **state)
 {
 	struct tls_session *client = tls_session_new_client(client_side, &(struct tls_client_options){0});

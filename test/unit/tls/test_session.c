@@ -256,6 +256,7 @@ static void good_names_are_accepted(void **state)
 	expect_refusal(fx.leaf, 2, "192.0.2.7", "");
 }
 
+/* G18 */
 static void wrong_names_are_told(void **state)
 {
 	static const char names[] = "mail.example.org, *.wild.example.org, 192.0.2.7";
@@ -274,6 +275,7 @@ static void wrong_names_are_told(void **state)
 	}
 }
 
+/* G18 */
 static void expired_and_future_certificates_are_told(void **state)
 {
 	struct cert *old = cert_new(&(struct cert_spec){
@@ -294,6 +296,7 @@ static void expired_and_future_certificates_are_told(void **state)
 	cert_free(&old);
 }
 
+/* G18 */
 static void untrusted_certificates_are_told(void **state)
 {
 	struct cert *self = cert_new(&(struct cert_spec){.common_name = "x", .dns = {"mail.example.org"}});
