@@ -227,6 +227,13 @@ static void race(struct delivery *d)
 	}
 }
 
+/* The time is up. Who had no turn begins the next time, or a host that is silent for long would hide them for ever. */
+static void put_tried_behind(struct delivery *d)
+{
+	for (size_t i = 0; i < d->next_candidate && d->next_candidate < d->candidate_count; i++)
+		hosts_note_hid_others(d->owner->hosts, &d->candidates[i].address, d->port, delivery_now_ms(d));
+}
+
 /* Something goes on as long as there is a candidate; otherwise the destination has failed. */
 static void go_on(struct delivery *d)
 {
@@ -235,6 +242,7 @@ static void go_on(struct delivery *d)
 	while (attempts_under_way(d) == 0 && has_next(d))
 		start_attempt(d, free_attempt(d), false);
 	if (attempts_under_way(d) == 0) {
+		put_tried_behind(d);
 		delivery_fail_destination(d);
 		return;
 	}

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <uthash.h>
 
-enum { REST_FIRST_MS = 60 * 1000, REST_MAX_MS = 10 * 60 * 1000 };
+enum { REST_FIRST_MS = 60 * 1000, REST_MAX_MS = 10 * 60 * 1000, REST_OF_HIDING_MS = 6 * 3600 * 1000 };
 
 struct host_key {
 	struct dns_address address;
@@ -84,6 +84,15 @@ void hosts_note_failed(struct hosts *hosts, const struct dns_address *address, u
 	host->failed_at_ms = now_ms;
 	host->until_ms = now_ms + MIN((int64_t)REST_FIRST_MS << MIN(failures, 8u), (int64_t)REST_MAX_MS);
 	HASH_ADD(hh, hosts->by_key, key, sizeof(host->key), host);
+}
+
+void hosts_note_hid_others(struct hosts *hosts, const struct dns_address *address, uint16_t port, int64_t now_ms)
+{
+	struct host_key key = key_of(address, port);
+	struct host *host = find(hosts, &key);
+
+	if (host)
+		host->until_ms = now_ms + REST_OF_HIDING_MS;
 }
 
 void hosts_note_good(struct hosts *hosts, const struct dns_address *address, uint16_t port)

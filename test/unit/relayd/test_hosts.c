@@ -76,6 +76,23 @@ static void a_good_session_ends_it(void **state)
 	hosts_free(&hosts);
 }
 
+static void who_left_no_time_for_others_rests_for_hours(void **state)
+{
+	struct hosts *hosts = hosts_new();
+	struct dns_address address = address_of(1), other = address_of(2);
+
+	(void)state;
+	note_failed(hosts, 1, 1000);
+	hosts_note_hid_others(hosts, &address, 25, 2000);
+	hosts_note_hid_others(hosts, &other, 25, 2000); /* it has not failed */
+	assert_true(rests(hosts, 1, 2000 + 6 * 3600 * 1000 - 1));
+	assert_false(rests(hosts, 1, 2000 + 6 * 3600 * 1000));
+	assert_false(rests(hosts, 2, 2001));
+	hosts_note_good(hosts, &address, 25);
+	assert_false(rests(hosts, 1, 2001));
+	hosts_free(&hosts);
+}
+
 static void the_oldest_are_forgotten_first(void **state)
 {
 	struct hosts *hosts = hosts_new();
@@ -95,6 +112,7 @@ int main(void)
 	    cmocka_unit_test(each_failure_makes_it_rest_longer),
 	    cmocka_unit_test(what_fails_together_fails_once),
 	    cmocka_unit_test(a_good_session_ends_it),
+	    cmocka_unit_test(who_left_no_time_for_others_rests_for_hours),
 	    cmocka_unit_test(the_oldest_are_forgotten_first),
 	};
 	return cmocka_run_group_tests_name("hosts", tests, NULL, NULL);
