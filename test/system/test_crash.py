@@ -45,6 +45,7 @@ def kill_in_the_middle(relayd_factory, upstream, daemon):
 
 
 def test_kill_9_in_the_middle_of_submissions(relayd, upstream):
+    """J1, J2"""
     daemon = relayd(relayhost(upstream.port) + FAST_RETRY)
     wanted, arrived = set(), {}
     for _ in range(ROUNDS):
@@ -78,6 +79,7 @@ def test_sigterm_and_restart_with_mail_waiting(relayd, upstream):
 
 
 def test_a_second_daemon_waits_for_the_first(relayd, upstream):
+    """J21"""
     first = relayd(relayhost(upstream.port))
     second = relayd(relayhost(upstream.port), start=False)
     second.spawn()

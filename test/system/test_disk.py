@@ -109,6 +109,7 @@ def fill(path):
 
 
 def test_a_full_disk_refuses_new_mail_and_goes_on_by_itself(relayd, upstream, disk, folder):
+    """J6"""
     daemon = relayd(relayhost(upstream.port) + FAST_RETRY, start=False)
     daemon.config = daemon.config.replace(f"spool: {daemon.spool}", f"spool: {disk / 'spool'}")
     daemon.spool = disk / "spool"
@@ -130,6 +131,7 @@ def test_a_full_disk_refuses_new_mail_and_goes_on_by_itself(relayd, upstream, di
 
 
 def test_with_the_disk_full_deliveries_and_their_results_go_on(relayd, upstream, disk, folder):
+    """J6"""
     upstream.stop()
     daemon = relayd(relayhost(upstream.port) + FAST_RETRY, start=False)
     daemon.config = daemon.config.replace(f"spool: {daemon.spool}", f"spool: {disk / 'spool'}")
@@ -146,6 +148,26 @@ def test_with_the_disk_full_deliveries_and_their_results_go_on(relayd, upstream,
     daemon.kill()
     daemon.start()  # on a full disk, too; what was delivered is known
     until_empty(daemon)
+
+
+def test_a_read_only_disk_at_the_start(relayd, upstream, disk):
+    """J22: said and refused; nothing is changed, and all is there when it can be written again."""
+    upstream.stop()
+    daemon = relayd(relayhost(upstream.port) + FAST_RETRY, start=False)
+    daemon.config = daemon.config.replace(f"spool: {daemon.spool}", f"spool: {disk / 'spool'}")
+    daemon.spool = disk / "spool"
+    daemon.start()
+    with daemon.smtp() as client:
+        client.send_message(message("kept"))
+    assert daemon.stop() == 0
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    daemon.spawn()
+    assert daemon.wait_exit() == 77
+    assert any("ead-only file system" in line for line in daemon.lines), daemon.lines
+    subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+    upstream.start()
+    daemon.start()
+    assert "Subject: kept" in upstream.get().head
 
 
 def child_named(daemon, name):
@@ -178,6 +200,7 @@ class Injection:
 
 
 def test_one_failed_sync_costs_nobody_anything(relayd, upstream):
+    """J8"""
     daemon = relayd(relayhost(upstream.port) + FAST_RETRY)
     crowd = Crowd(daemon, 8)
     crowd.wait(crowd.acknowledged, 50)
@@ -191,8 +214,10 @@ def test_one_failed_sync_costs_nobody_anything(relayd, upstream):
 
 @pytest.mark.parametrize("who, calls, error, code", [
     ("sync", "fdatasync", "EIO", 451), ("sync", "fdatasync", "ENOSPC", 452), ("daemon", "pwrite64", "EIO", 451),
-    ("daemon", "pwrite64", "ENOSPC", 452), ("daemon", "pwrite64", "EDQUOT", 452)])
+    ("daemon", "pwrite64", "ENOSPC", 452), ("daemon", "pwrite64", "EDQUOT", 452),
+    ("daemon", "pwrite64", "EROFS", 451)])
 def test_a_disk_that_fails_for_a_while(relayd, upstream, who, calls, error, code):
+    """J6, J7, J8, J9, J22"""
     daemon = relayd(relayhost(upstream.port) + FAST_RETRY)
     crowd = Crowd(daemon, 8)
     crowd.wait(crowd.acknowledged, 50)

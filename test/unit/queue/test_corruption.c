@@ -197,6 +197,7 @@ static void flip_every_octet(bool marked)
 	free_original(&o);
 }
 
+/* J17 */
 static void each_octet_of_a_small_spool_may_flip(void **state)
 {
 	(void)state;
@@ -297,6 +298,7 @@ static void random_damage_to_a_big_spool(void **state)
 
 /* ---- Bodies that look like a journal ---- */
 
+/* J23 */
 static void a_body_made_of_records_changes_nothing(void **state)
 {
 	static struct box box;

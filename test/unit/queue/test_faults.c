@@ -90,6 +90,7 @@ static void long_quiet_histories_keep_everything(void **state)
 	run_histories(1, scaled(100), 400, DANGER_NONE);
 }
 
+/* J3, J28 */
 static void short_histories_with_faults_keep_everything(void **state)
 {
 	(void)state;
@@ -117,6 +118,7 @@ static void rot_and_faults_together_lose_nothing_in_silence(void **state)
 	run_histories(4000000, scaled(1000), 60, DANGER_ROT | DANGER_FAULTS);
 }
 
+/* J6, J25 */
 static void a_full_disk_takes_results_and_then_mail_again(void **state)
 {
 	(void)state;
@@ -154,6 +156,7 @@ static uint64_t fail_everywhere(struct history *history, struct totals *totals)
 	return points;
 }
 
+/* J1, J2, J4, J10, J24 */
 static void every_operation_fails_in_every_way(void **state)
 {
 	uint64_t workloads = env_number("WORKLOADS", env_number("LONG", 0) ? 3000 : 230), points = 0;

@@ -45,6 +45,7 @@ static void a_record_is_read_as_it_was_written(void **state)
 	assert_true(record_payload_ok(&header, bytes + RECORD_HEADER_BYTES, NONCE, 8192));
 }
 
+/* J19 */
 static void a_record_passes_only_where_it_was_written(void **state)
 {
 	char bytes[128] = {0};
@@ -56,6 +57,7 @@ static void a_record_passes_only_where_it_was_written(void **state)
 	assert_true(is_sound(bytes, NONCE, 8192));
 }
 
+/* J17 */
 static void each_flipped_bit_of_a_record_is_noticed(void **state)
 {
 	char bytes[128] = {0};
@@ -82,6 +84,7 @@ static void an_empty_payload_has_a_sum_too(void **state)
 	assert_true(get_u32(bytes + 4) != 0);
 }
 
+/* J15 */
 static void zeros_are_no_record(void **state)
 {
 	char bytes[64] = {0};

@@ -88,6 +88,7 @@ static void check_one_failure(enum fault_kind kind)
 	box_fini(&box);
 }
 
+/* J5, J7, J8, J9 */
 static void one_failure_is_mended_by_a_new_segment(void **state)
 {
 	(void)state;
@@ -135,6 +136,7 @@ static void check_two_failures(enum fault_kind kind, enum err_code answer, int i
 	box_fini(&box);
 }
 
+/* J6, J7, J8, J9 */
 static void two_failures_running_are_told_to_all_who_wait(void **state)
 {
 	(void)state;
@@ -142,6 +144,7 @@ static void two_failures_running_are_told_to_all_who_wait(void **state)
 	check_two_failures(FAULT_ENOSPC, ERR_NO_SPACE, ERR_NO_SPACE);
 }
 
+/* J12 */
 static void a_sync_that_takes_long_stops_nothing(void **state)
 {
 	static struct box box;
@@ -163,6 +166,7 @@ static void a_sync_that_takes_long_stops_nothing(void **state)
 	box_fini(&box);
 }
 
+/* J13 */
 static void a_group_stands_or_falls_together(void **state)
 {
 	static struct box box;
@@ -212,6 +216,7 @@ static void intake_pauses_while_too_much_is_unsynced(void **state)
 
 /* ---- The end of the journal ---- */
 
+/* J14, J15 */
 static void a_tail_cut_at_each_octet_costs_only_the_last_batch(void **state)
 {
 	static struct box box, copy;
@@ -246,6 +251,7 @@ static void a_tail_cut_at_each_octet_costs_only_the_last_batch(void **state)
 	box_fini(&box);
 }
 
+/* J16 */
 static void old_bytes_behind_the_end_are_not_taken_for_new_ones(void **state)
 {
 	static struct box box;
@@ -270,7 +276,7 @@ static void old_bytes_behind_the_end_are_not_taken_for_new_ones(void **state)
 	box_fini(&box);
 }
 
-/* A sound header that claims the impossible is bounded by the file. */
+/* J18: A sound header that claims the impossible is bounded by the file. */
 static void an_absurd_length_is_bounded(void **state)
 {
 	static struct box box;
@@ -300,6 +306,7 @@ static void an_absurd_length_is_bounded(void **state)
 	}
 }
 
+/* J19 */
 static void a_block_in_the_wrong_place_is_noticed(void **state)
 {
 	static struct box box;
@@ -322,6 +329,7 @@ static void a_block_in_the_wrong_place_is_noticed(void **state)
 	box_fini(&box);
 }
 
+/* J20 */
 static void a_missing_segment_is_a_loss_that_is_told(void **state)
 {
 	static struct box box;
@@ -410,6 +418,7 @@ static void a_newer_journal_is_refused_untouched(void **state)
 	box_fini(&box);
 }
 
+/* J27 */
 static void times_from_the_future_are_clamped(void **state)
 {
 	static struct box box;
@@ -431,6 +440,7 @@ static void times_from_the_future_are_clamped(void **state)
 	box_fini(&box);
 }
 
+/* J29 */
 static void a_copy_made_while_running_is_a_sound_journal(void **state)
 {
 	static struct box box, copy;
@@ -456,6 +466,7 @@ static void a_copy_made_while_running_is_a_sound_journal(void **state)
 
 /* ---- Strange things in the folder, on the real disk ---- */
 
+/* J20 */
 static void strange_files_are_told_and_left_alone(void **state)
 {
 	struct spool spool;
@@ -492,6 +503,7 @@ static void strange_files_are_told_and_left_alone(void **state)
 	spool_fini(&spool);
 }
 
+/* J21 */
 static void the_lock_admits_one(void **state)
 {
 	struct spool spool;
