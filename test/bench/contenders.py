@@ -64,13 +64,13 @@ def end(process, patience=20):
 
 class Contender:
     signings = ()
-    per_destination = 20
+    per_destination = 20  # connections at a time
+    many_destinations = {}  # limits that are better for many destinations, of which some are slow
 
-    def __init__(self, folder, next_hops, signing="none", per_destination=None):
-        """next_hops: recipient domain -> ADDR:PORT; "" is the default. per_destination: most connections to one of
-        them at a time, if not the contender's own best."""
+    def __init__(self, folder, next_hops, signing="none", **limits):
+        """next_hops: recipient domain -> ADDR:PORT; "" is the default. limits: of the class, when others here."""
         self.folder, self.next_hops, self.signing = folder, next_hops, signing
-        self.per_destination = per_destination or self.per_destination
+        self.__dict__.update(limits)
         self.processes = []
         self.submit = f"127.0.0.1:{free_port()}"
         os.makedirs(folder, mode=0o755)
@@ -143,7 +143,7 @@ smtp_tls_security_level = none
 smtpd_tls_security_level = none
 in_flow_delay = 0
 default_process_limit = 200
-initial_destination_concurrency = 20
+initial_destination_concurrency = {initial}
 default_destination_concurrency_limit = {per_destination}
 default_destination_concurrency_failed_cohort_limit = 100
 smtpd_client_connection_count_limit = 0
@@ -204,6 +204,8 @@ class Postfix(Contender):
     name = "Postfix"
     signings = ("none", "rsa")
     per_destination = 100
+    initial = 20
+    many_destinations = {"initial": 5}  # its default: with 20 ten tarpits hold all 200 processes
 
     @staticmethod
     def programs():
@@ -230,7 +232,7 @@ class Postfix(Contender):
                                if domain)
         with open(f"{folder}/etc/main.cf", "w") as f:
             f.write(MAIN_CF.format(folder=folder, default=self._hop(self.next_hops[""]), milter=milter,
-                                   per_destination=self.per_destination,
+                                   per_destination=self.per_destination, initial=self.initial,
                                    transports=f"inline:{{ {transports} }}" if transports else ""))
         with open(f"{folder}/etc/master.cf", "w") as f:
             f.write(MASTER_CF.format(listen=self.submit))
