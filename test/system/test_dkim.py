@@ -47,6 +47,7 @@ BODIES = {
 
 @pytest.mark.parametrize("name", BODIES)
 def test_both_signatures_verify(relayd, upstream, keys, name):
+    """K1, K2"""
     yaml, records = keys
     daemon = relayd(relayhost(upstream.port) + yaml)
     text = f"From: App <app@example.org>\nTo: user@example.net\nSubject:  odd   spacing \n folded\nX-Odd : x\n\n{BODIES[name]}"

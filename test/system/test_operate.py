@@ -154,10 +154,15 @@ def test_mailz_tells_of_a_dead_upstream_and_readyz_does_not(relayd, upstream):
 
 
 def test_rights_of_the_sockets(relayd, upstream):
+    """K8"""
     daemon = relayd(relayhost(upstream.port))
     mode = lambda name: stat.S_IMODE(os.stat(daemon.spool / name).st_mode)
     assert mode(".") == 0o711 and mode("drop") == 0o1733
     assert mode("control.sock") == 0o660 and mode("submit.sock") == 0o666
+    daemon.stop()
+    os.chmod(daemon.spool, 0o777)  # anybody could put a socket of his own there
+    daemon.start()
+    assert mode(".") == 0o711
 
 
 def test_unreachable_daemon_is_3(relayd, upstream, folder):

@@ -129,6 +129,7 @@ def test_fields_are_removed_set_and_prefixed(relayd, upstream):
 
 
 def test_signatures_verify_behind_all_of_it(relayd, upstream, folder):
+    """K2"""
     key, record = keygen(folder, "s1", "rsa", domain="verified.example")
     senders = write(folder, "from", "@corp.example @verified.example\n")
     daemon = open_relay(relayd, upstream, f"origin: corp.example\nrewrite: {{from_file: {senders}}}\n"

@@ -64,7 +64,7 @@ def can_log_in(daemon, password, user="app"):
 
 
 def test_changed_files_are_noticed(relayd, upstream, folder, material):
-    """Within a minute, without a word to the daemon; a file that makes no sense changes nothing."""
+    """K4: Within a minute, without a word to the daemon; a file that makes no sense changes nothing."""
     daemon = relayd(relayhost(upstream.port) + material)
     put(folder / "users", users_line(password="other") + users_line("new"))
     fresh = new_certificate(folder)
@@ -81,6 +81,7 @@ def test_changed_files_are_noticed(relayd, upstream, folder, material):
 
 
 def test_a_bad_configuration_is_refused_whole(relayd, upstream, folder, material):
+    """K4, K10"""
     daemon = relayd(relayhost(upstream.port) + material)
     old = served_certificate(daemon)
     new_certificate(folder)

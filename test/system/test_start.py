@@ -47,6 +47,7 @@ def test_nobody_could_submit_is_78(relayd):
 
 
 def test_unreadable_key_is_78(relayd, folder):
+    """K4"""
     code, text = failing_start(relayd(f"dkim: {{domains: {{example.org: {{s1: {folder}/missing.pem}}}}}}\n", start=False))
     assert code in (77, 78) and "missing.pem" in text
 

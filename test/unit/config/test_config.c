@@ -419,6 +419,7 @@ static const struct {
     {"log: {level: loud}\n", "f:1:14: log.level: 'loud' is none of error, warn, info, debug"},
 };
 
+/* K10 */
 static void each_mistake_has_its_place_and_its_words(void **state)
 {
 	(void)state;
@@ -426,6 +427,7 @@ static void each_mistake_has_its_place_and_its_words(void **state)
 		assert_mistake(mistakes[i].text, mistakes[i].mistake);
 }
 
+/* K10 */
 static void a_nul_is_told_its_place(void **state)
 {
 	static const char text[] = "spool: /a\nuser: b\0c\n";
@@ -475,6 +477,7 @@ static void the_twenty_first_mistake_is_only_counted(void **state)
 	assert_string_equal(errors.items[19].text, "f:20:1: unknown key 'zz19'");
 }
 
+/* K10 */
 static void too_large_is_refused_unread(void **state)
 {
 	size_t len = 1024 * 1024 + 1;

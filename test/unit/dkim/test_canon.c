@@ -110,7 +110,7 @@ static void simple_body_as_in_the_rfc(void **state)
 	assert_body(DKIM_CANON_SIMPLE, " \r\n", " \r\n");
 }
 
-/* Every text of up to seven octets over the five that matter. */
+/* K1: Every text of up to seven octets over the five that matter. */
 static void every_short_body(void **state)
 {
 	static const char alphabet[] = {'a', ' ', '\t', '\r', '\n'};

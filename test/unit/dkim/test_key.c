@@ -163,6 +163,7 @@ static void der_of_either_kind(void **state)
 	dkim_key_free(&key);
 }
 
+/* K4 */
 static void keys_that_cannot_sign_are_refused_with_the_reason(void **state)
 {
 	static char large[70000];

@@ -181,7 +181,7 @@ static void a_changed_message_fails(void **state)
 	letter_free(letter);
 }
 
-/* Whichever of the signed names is added, present before or not, above or below: the signature breaks. */
+/* K3: Whichever of the signed names is added, present before or not, above or below: the signature breaks. */
 static void nobody_can_add_a_signed_field(void **state)
 {
 	struct letter *letter = signed_letter(slice_of_str(rfc_header), slice_of_str(rfc_body));
@@ -271,6 +271,7 @@ static void the_last_names_may_be_omitted(void **state)
 	letter_free(letter);
 }
 
+/* K6 */
 static void never_trace_fields_or_a_length(void **state)
 {
 	static const char header[] =
@@ -295,6 +296,7 @@ static void never_trace_fields_or_a_length(void **state)
 	letter_free(letter);
 }
 
+/* K3 */
 static void an_older_signature_stays_and_does_not_matter(void **state)
 {
 	static const char header[] =
@@ -387,6 +389,7 @@ static void the_field_is_bounded_and_folded(void **state)
 	buf_fini(&header);
 }
 
+/* K5 */
 static void ten_thousand_fields_of_one_name(void **state)
 {
 	struct buf header, text;
@@ -417,6 +420,7 @@ static void ten_thousand_fields_of_one_name(void **state)
 	buf_fini(&header);
 }
 
+/* K5 */
 static void a_field_of_a_mebibyte(void **state)
 {
 	struct buf header;

@@ -495,6 +495,7 @@ static void a_socket_below_a_long_path_has_its_mode_and_knows_its_peer(void **st
 	close(peer);
 }
 
+/* K8 */
 static void a_leftover_socket_is_replaced(void **state)
 {
 	struct fixture *f = *state;
@@ -511,6 +512,7 @@ static void a_leftover_socket_is_replaced(void **state)
 	close(fresh);
 }
 
+/* K8 */
 static void a_file_of_that_name_is_left_alone(void **state)
 {
 	struct fixture *f = *state;
@@ -521,6 +523,20 @@ static void a_file_of_that_name_is_left_alone(void **state)
 	assert_int_equal(net_listen_unix(f->dir_fd, "control.sock", &control_options, &err), -1);
 	assert_int_equal(err.code, ERR_EXISTS);
 	assert_int_equal(faccessat(f->dir_fd, "control.sock", F_OK, 0), 0);
+}
+
+/* K8: nor is it followed: no socket appears elsewhere. */
+static void a_link_of_that_name_is_left_alone(void **state)
+{
+	struct fixture *f = *state;
+	struct err err;
+	char to[32];
+
+	assert_int_equal(symlinkat("elsewhere.sock", f->dir_fd, "control.sock"), 0);
+	assert_int_equal(net_listen_unix(f->dir_fd, "control.sock", &control_options, &err), -1);
+	assert_int_equal(err.code, ERR_EXISTS);
+	assert_int_equal(readlinkat(f->dir_fd, "control.sock", to, sizeof(to)), strlen("elsewhere.sock"));
+	assert_int_equal(faccessat(f->dir_fd, "elsewhere.sock", F_OK, 0), -1);
 }
 
 static void peers_are_written_for_people(void **state)
@@ -558,6 +574,7 @@ int main(void)
 	    TEST_FOLDER(a_socket_below_a_long_path_has_its_mode_and_knows_its_peer),
 	    TEST_FOLDER(a_leftover_socket_is_replaced),
 	    TEST_FOLDER(a_file_of_that_name_is_left_alone),
+	    TEST_FOLDER(a_link_of_that_name_is_left_alone),
 	    TEST(peers_are_written_for_people),
 	};
 	return cmocka_run_group_tests_name("net", tests, NULL, NULL);

@@ -141,6 +141,7 @@ static int drop_with_groups(void)
 	return 0;
 }
 
+/* K11 */
 static void root_becomes_somebody_for_good(void **state)
 {
 	(void)state;
@@ -256,6 +257,7 @@ static int enter_daemon(void)
 	return 0;
 }
 
+/* K11 */
 static void a_daemon_starts_no_programs(void **state)
 {
 	(void)state;

@@ -291,7 +291,7 @@ static void wishes_that_mean_nothing_are_refused(void **state)
 	}
 }
 
-/* C19, K3, OpenDKIM */
+/* C19, K3: as OpenDKIM does. */
 static void froms_that_no_verifier_can_judge_are_refused(void **state)
 {
 	(void)state;
