@@ -260,12 +260,25 @@ static void on_transaction_done(struct delivery *d, bool reusable)
 		delivery_take_job(d);
 }
 
+/* It broke off within a message: the next attempt begins with another host, if there is one. */
+static void note_broken(struct delivery *d, const struct smtp_client_result *result)
+{
+	bool is_broken = result->cause == SMTP_CLIENT_LOST || result->cause == SMTP_CLIENT_TIMEOUT ||
+			 result->cause == SMTP_CLIENT_PROTOCOL;
+
+	if (d->stage != TRANSACTION || !is_broken || result->untried)
+		return;
+	hosts_note_failed(d->owner->hosts, &d->current->address, d->port, delivery_now_ms(d));
+	hosts_note_hid_others(d->owner->hosts, &d->current->address, d->port, delivery_now_ms(d));
+}
+
 static void on_session_failed(struct delivery *d, const struct smtp_client_event *event)
 {
 	bool had_session = d->stage == TRANSACTION || d->stage == IDLE;
 	struct outcome fault;
 
 	if (had_session) {
+		note_broken(d, &event->result);
 		delivery_end_gently(d);
 		return;
 	}

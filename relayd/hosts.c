@@ -6,7 +6,7 @@
 #include <string.h>
 #include <uthash.h>
 
-enum { REST_FIRST_MS = 60 * 1000, REST_MAX_MS = 10 * 60 * 1000, REST_OF_HIDING_MS = 6 * 3600 * 1000 };
+enum { REST_FIRST_MS = 60 * 1000, REST_MAX_MS = 10 * 60 * 1000, REST_OF_HIDING_MS = 2 * 3600 * 1000 };
 
 struct host_key {
 	struct dns_address address;

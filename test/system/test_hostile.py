@@ -227,6 +227,18 @@ def test_the_next_mx_at_once(relayd, scripted, dns, what):
     assert better.sessions >= 1 and len(worse.taken) == 1
 
 
+@pytest.mark.parametrize("verb", ["RCPT", "DATA", "DOT"])
+def test_a_host_that_breaks_off_is_not_first_the_next_time(relayd, scripted, dns, verb):
+    """G27, G33: one that takes every session and drops each transaction hides no other."""
+    better, worse, zone = two_hosts(scripted, answering(**{verb: close}))
+    dns.start({"example.net": zone})
+    daemon = relayd(by_mx(dns.port, better.port).replace("connect: [1h]", "connect: [1s]"))
+    with daemon.smtp() as client:
+        client.send_message(message())
+    (line,) = daemon.wait_log("event=delivered")
+    assert "attempts=2" in line and "mx2.example.net" in line and better.sessions == 1
+
+
 def test_a_greylister_is_not_asked_at_its_other_mx(relayd, scripted, dns):
     better, worse, zone = two_hosts(scripted, answering(RCPT=b"450 4.7.1 Greylisted, come back later\r\n"))
     dns.start({"example.net": zone})

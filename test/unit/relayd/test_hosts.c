@@ -85,8 +85,8 @@ static void who_left_no_time_for_others_rests_for_hours(void **state)
 	note_failed(hosts, 1, 1000);
 	hosts_note_hid_others(hosts, &address, 25, 2000);
 	hosts_note_hid_others(hosts, &other, 25, 2000); /* it has not failed */
-	assert_true(rests(hosts, 1, 2000 + 6 * 3600 * 1000 - 1));
-	assert_false(rests(hosts, 1, 2000 + 6 * 3600 * 1000));
+	assert_true(rests(hosts, 1, 2000 + 2 * 3600 * 1000 - 1));
+	assert_false(rests(hosts, 1, 2000 + 2 * 3600 * 1000));
 	assert_false(rests(hosts, 2, 2001));
 	hosts_note_good(hosts, &address, 25);
 	assert_false(rests(hosts, 1, 2001));
