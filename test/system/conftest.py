@@ -172,6 +172,15 @@ class Relayd:
                 return float(line.rsplit(" ", 1)[1])
         raise AssertionError(f"no sample {sample}")
 
+    def wait_queued(self, count):
+        """Until so many messages are in the queue, in whatever state; of one scrape, since they move between states."""
+        for _ in range(PATIENCE * 10):
+            queued = sum(map(int, re.findall(r'^relayd_queue_messages{state="\w+"} (\d+)', self.scrape()[1], re.M)))
+            if queued == count:
+                return
+            threading.Event().wait(0.1)
+        raise AssertionError(f"{queued} messages are queued, not {count}")
+
 
 def no_verification():
     context = ssl.create_default_context()
