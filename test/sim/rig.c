@@ -302,7 +302,7 @@ static void make_deliveries(struct rig *rig)
 	    .metrics = rig->metrics,
 	    .resolver = rig->resolver,
 	    .mx = rig->mx,
-	    .tls = {rig->dns, loop_timers(rig->loop), &rig->clock->clock},
+	    .tls = {.dns = rig->dns, .timers = loop_timers(rig->loop), .clock = &rig->clock->clock},
 	};
 	struct destinations_options options = {.loop = rig->loop,
 					       .queue = rig->queue,
