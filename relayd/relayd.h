@@ -1,9 +1,10 @@
 /*
  * relayd/relayd.h - the daemon: owns all parts, joins them, starts, reloads and stops them in the right order
  *
- *   start   configuration, spool (made, checked, locked), sockets bound, privileges dropped, helpers, journal
- * recovered, then the doors open turn    events; timers; queue_turn() (batch, sync, 250s); scheduler_turn() (due mail);
- * log_flush() stop    doors closed, transactions under way finish within stop_timeout, the journal is synced and marked
+ * - Start: configuration, spool (made, checked, locked), sockets bound, privileges dropped, helpers, journal recovered;
+ *   then the doors open.
+ * - A turn: events; timers; webhook_turn(); queue_turn() (batch, sync, 250s); scheduler_turn() (due mail); log_flush().
+ * - Stop: doors closed, transactions under way finish within stop_timeout, the journal is synced and marked.
  */
 #ifndef RELAYD_RELAYD_H
 #define RELAYD_RELAYD_H
