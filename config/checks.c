@@ -11,11 +11,11 @@
 
 #define IS_SET(origin) ((origin)->kind != CONFIG_FROM_DEFAULT)
 
-/* At the value that lies at `offset`. Nothing is told of a value that was refused already. */
-__attribute__((format(printf, 4, 5))) static void
-complain(struct config_reader *reader, const struct config_target *target, size_t offset, const char *format, ...)
+void config_complain(struct config_reader *reader, const struct config_target *target, size_t offset,
+		     const char *format, ...)
 {
-	const struct config_origin *origin = config_origin_at(target, offset);
+	struct config_target root = config_root_target(reader->config);
+	const struct config_origin *origin = config_origin_at(target ? target : &root, offset);
 	struct config_place place = config_place_of(reader->config, origin);
 	char text[512];
 	va_list args;
@@ -96,9 +96,9 @@ static void check_trusted(struct config_reader *reader, const struct config_targ
 			continue;
 		buf_init(&text, 64);
 		config_network_format(&trusted->items[i], &text);
-		complain(reader, target, offsetof(struct config_listener, trusted),
-			 "%.*s trusts everybody, which makes an open relay: name your own networks",
-			 SLICE_ARG(buf_slice(&text)));
+		config_complain(reader, target, offsetof(struct config_listener, trusted),
+				"%.*s trusts everybody, which makes an open relay: name your own networks",
+				SLICE_ARG(buf_slice(&text)));
 		buf_fini(&text);
 	}
 }
@@ -112,12 +112,13 @@ static void check_listener(struct config_reader *reader, struct config_listener 
 
 	check_trusted(reader, &target, &listener->trusted);
 	if (can_judge && listener->auth == CONFIG_AUTH_REQUIRED && listener->trusted.count > 0)
-		complain(reader, &target, offsetof(struct config_listener, trusted),
-			 "trusted does not go with auth: required; set auth: optional");
+		config_complain(reader, &target, offsetof(struct config_listener, trusted),
+				"trusted does not go with auth: required; set auth: optional");
 	if (can_judge && listener->auth == CONFIG_AUTH_REQUIRED && listener->tls == CONFIG_LISTEN_OFF &&
 	    !listener->allow_plaintext_auth)
-		complain(reader, &target, offsetof(struct config_listener, tls),
-			 "nobody could log in here: AUTH needs TLS (tls: starttls) or allow_plaintext_auth: true");
+		config_complain(
+		    reader, &target, offsetof(struct config_listener, tls),
+		    "nobody could log in here: AUTH needs TLS (tls: starttls) or allow_plaintext_auth: true");
 }
 
 static bool same_address(const struct config_endpoint *a, const struct config_endpoint *b)
@@ -135,8 +136,8 @@ static void check_listeners(struct config_reader *reader)
 		check_listener(reader, &config->listeners[i]);
 		for (size_t j = 0; j < i; j++)
 			if (same_address(&config->listeners[i].address, &config->listeners[j].address))
-				complain(reader, &target, offsetof(struct config_listener, address),
-					 "another listener has the same address");
+				config_complain(reader, &target, offsetof(struct config_listener, address),
+						"another listener has the same address");
 	}
 }
 
@@ -161,19 +162,21 @@ static void check_credentials(struct config_reader *reader, const struct config_
 	bool wants_password = relayhost->auth == CONFIG_RELAY_AUTH_PLAIN || relayhost->auth == CONFIG_RELAY_AUTH_LOGIN;
 
 	if (relayhost->auth == CONFIG_RELAY_AUTH_NONE && (relayhost->username || has_password || has_oauth2))
-		complain(reader, target, offsetof(struct config_relayhost, auth),
-			 "auth: none does not go with a username, a password or oauth2");
+		config_complain(reader, target, offsetof(struct config_relayhost, auth),
+				"auth: none does not go with a username, a password or oauth2");
 	else if (wants_password && !(relayhost->username && has_password))
-		complain(reader, target, offsetof(struct config_relayhost, auth),
-			 "auth: %s needs username and password_file", config_relay_auth_name(relayhost->auth));
+		config_complain(reader, target, offsetof(struct config_relayhost, auth),
+				"auth: %s needs username and password_file", config_relay_auth_name(relayhost->auth));
 	else if (relayhost->username && !has_password && !has_oauth2)
-		complain(reader, target, offsetof(struct config_relayhost, username), "username needs password_file");
+		config_complain(reader, target, offsetof(struct config_relayhost, username),
+				"username needs password_file");
 	else if (has_password && !relayhost->username)
-		complain(reader, target, offsetof(struct config_relayhost, password), "a password needs username");
+		config_complain(reader, target, offsetof(struct config_relayhost, password),
+				"a password needs username");
 	if (relayhost->tls == CONFIG_TLS_NONE && (relayhost->username || has_oauth2) &&
 	    !is_loopback(&relayhost->address))
-		complain(reader, target, offsetof(struct config_relayhost, tls),
-			 "with tls: none the password would cross the network in clear text: set tls: verify");
+		config_complain(reader, target, offsetof(struct config_relayhost, tls),
+				"with tls: none the password would cross the network in clear text: set tls: verify");
 }
 
 /* Is there what one of the two grants needs? */
@@ -185,11 +188,12 @@ static void check_grant(struct config_reader *reader, const struct config_oauth2
 	if (config_secret_is_set(&oauth2->refresh_token))
 		return;
 	if (oauth2->provider == CONFIG_OAUTH2_GOOGLE)
-		complain(reader, target, at, "oauth2 with provider: google needs refresh_token_file");
+		config_complain(reader, target, at, "oauth2 with provider: google needs refresh_token_file");
 	else if (!config_secret_is_set(&oauth2->client_secret))
-		complain(reader, target, at, "oauth2 needs client_secret_file or refresh_token_file");
+		config_complain(reader, target, at, "oauth2 needs client_secret_file or refresh_token_file");
 	else if (oauth2->provider == CONFIG_OAUTH2_MICROSOFT && !oauth2->tenant && !oauth2->token_url)
-		complain(reader, target, at, "oauth2 with provider: microsoft and no refresh_token_file needs tenant");
+		config_complain(reader, target, at,
+				"oauth2 with provider: microsoft and no refresh_token_file needs tenant");
 }
 
 static void check_oauth2(struct config_reader *reader, const struct config_relayhost *relayhost,
@@ -202,26 +206,27 @@ static void check_oauth2(struct config_reader *reader, const struct config_relay
 
 	if (oauth2->provider == CONFIG_OAUTH2_NONE) {
 		if (wants_oauth2)
-			complain(reader, target, offsetof(struct config_relayhost, auth),
-				 "auth: %s needs oauth2: {provider: ...}", config_relay_auth_name(relayhost->auth));
+			config_complain(reader, target, offsetof(struct config_relayhost, auth),
+					"auth: %s needs oauth2: {provider: ...}",
+					config_relay_auth_name(relayhost->auth));
 		else if (oauth2->client_id || oauth2->tenant || oauth2->token_url || oauth2->scope)
-			complain(reader, target, at, "oauth2 needs provider: microsoft, google or other");
+			config_complain(reader, target, at, "oauth2 needs provider: microsoft, google or other");
 		return;
 	}
 	if (!relayhost->username)
-		complain(reader, target, at, "oauth2 needs username");
+		config_complain(reader, target, at, "oauth2 needs username");
 	if (!oauth2->client_id)
-		complain(reader, target, at, "oauth2 needs client_id");
+		config_complain(reader, target, at, "oauth2 needs client_id");
 	if (relayhost->auth == CONFIG_RELAY_AUTH_PLAIN || relayhost->auth == CONFIG_RELAY_AUTH_LOGIN)
-		complain(reader, target, offsetof(struct config_relayhost, auth),
-			 "auth: %s does not go with oauth2: write auto, xoauth2 or oauthbearer",
-			 config_relay_auth_name(relayhost->auth));
+		config_complain(reader, target, offsetof(struct config_relayhost, auth),
+				"auth: %s does not go with oauth2: write auto, xoauth2 or oauthbearer",
+				config_relay_auth_name(relayhost->auth));
 	else if (config_secret_is_set(&relayhost->password))
-		complain(reader, target, offsetof(struct config_relayhost, password),
-			 "password_file does not go with oauth2");
+		config_complain(reader, target, offsetof(struct config_relayhost, password),
+				"password_file does not go with oauth2");
 	check_grant(reader, oauth2, target);
 	if (oauth2->provider == CONFIG_OAUTH2_OTHER && !oauth2->token_url)
-		complain(reader, target, at, "oauth2 with provider: other needs token_url");
+		config_complain(reader, target, at, "oauth2 with provider: other needs token_url");
 }
 
 static void check_relayhosts(struct config_reader *reader)
@@ -236,19 +241,20 @@ static void check_relayhosts(struct config_reader *reader)
 		check_credentials(reader, relayhost, &target);
 		check_oauth2(reader, relayhost, &target);
 		if (relayhost->implicit && relayhost->tls == CONFIG_TLS_NONE)
-			complain(reader, &target, offsetof(struct config_relayhost, tls),
-				 "tls: none does not go with implicit TLS (the default on ports 465 and 2465)");
+			config_complain(reader, &target, offsetof(struct config_relayhost, tls),
+					"tls: none does not go with implicit TLS (the default on ports 465 and 2465)");
 		if (relayhost->key && !relayhost->certificate)
-			complain(reader, &target, offsetof(struct config_relayhost, key), "key needs certificate");
+			config_complain(reader, &target, offsetof(struct config_relayhost, key),
+					"key needs certificate");
 		if (relayhost->certificate && relayhost->tls == CONFIG_TLS_NONE)
-			complain(reader, &target, offsetof(struct config_relayhost, certificate),
-				 "with tls: none no certificate is shown");
+			config_complain(reader, &target, offsetof(struct config_relayhost, certificate),
+					"with tls: none no certificate is shown");
 		if (relayhost->tls == CONFIG_TLS_DANE && relayhost->address.family != 0)
-			complain(reader, &target, offsetof(struct config_relayhost, tls),
-				 "tls: dane needs the name of the host, not its address");
+			config_complain(reader, &target, offsetof(struct config_relayhost, tls),
+					"tls: dane needs the name of the host, not its address");
 		if (relayhost->fingerprint && relayhost->tls != CONFIG_TLS_VERIFY)
-			complain(reader, &target, offsetof(struct config_relayhost, fingerprint),
-				 "a fingerprint is looked at with tls: verify only");
+			config_complain(reader, &target, offsetof(struct config_relayhost, fingerprint),
+					"a fingerprint is looked at with tls: verify only");
 	}
 }
 
@@ -270,11 +276,11 @@ static void resolve_via(struct config_reader *reader, struct config_route *route
 	for (size_t i = 0; i < config->relayhost_count; i++)
 		nearest_offer(&nearest, config->relayhosts[i].name);
 	if (nearest.best)
-		complain(reader, &target, offsetof(struct config_route, via),
-			 "there is no relayhost '%.64s', did you mean '%.64s'?", via->name, nearest.best);
+		config_complain(reader, &target, offsetof(struct config_route, via),
+				"there is no relayhost '%.64s', did you mean '%.64s'?", via->name, nearest.best);
 	else
-		complain(reader, &target, offsetof(struct config_route, via), "there is no relayhost '%.64s'",
-			 via->name);
+		config_complain(reader, &target, offsetof(struct config_route, via), "there is no relayhost '%.64s'",
+				via->name);
 }
 
 static bool has_condition(const struct config_route *route)
@@ -294,13 +300,13 @@ static void check_route(struct config_reader *reader, struct config_route *route
 	const size_t at = offsetof(struct config_route, via);
 
 	if (route->via.count == 0 && IS_SET(config_origin_at(&target, at)))
-		complain(reader, &target, at, "via is empty: name mx or a relayhost");
+		config_complain(reader, &target, at, "via is empty: name mx or a relayhost");
 	for (size_t i = 0; i < route->via.count; i++) {
 		struct config_via *via = &route->via.items[i];
 		if (via->kind == CONFIG_VIA_RELAYHOST)
 			resolve_via(reader, route, via);
 		if (is_alone(via) && route->via.count > 1)
-			complain(reader, &target, at, "%s stands alone", via->name);
+			config_complain(reader, &target, at, "%s stands alone", via->name);
 	}
 }
 
@@ -314,8 +320,8 @@ static void check_routes(struct config_reader *reader)
 		check_route(reader, route);
 		for (size_t j = 0; j < i; j++)
 			if (strcmp(route->name, config->routes[j].name) == 0)
-				complain(reader, &target, offsetof(struct config_route, name),
-					 "another route is named '%.64s'", route->name);
+				config_complain(reader, &target, offsetof(struct config_route, name),
+						"another route is named '%.64s'", route->name);
 		if (!has_condition(route) && i + 1 < config->route_count && reader->errors->error_count == 0) {
 			struct config_place place = config_place_of(config, &route->place);
 			config_errors_warn(reader->errors, &place,
@@ -342,8 +348,8 @@ static void check_dkim(struct config_reader *reader)
 						  SLICE_ARG(domain));
 	}
 	if (!default_is_there)
-		complain(reader, &root, offsetof(struct config, dkim.default_domain),
-			 "'%.100s' has no key: name it under dkim.domains", config->dkim.default_domain);
+		config_complain(reader, &root, offsetof(struct config, dkim.default_domain),
+				"'%.100s' has no key: name it under dkim.domains", config->dkim.default_domain);
 }
 
 static void check_bind(struct config_reader *reader)
@@ -357,8 +363,8 @@ static void check_bind(struct config_reader *reader)
 		v6 += bind->items[i].family == AF_INET6;
 	}
 	if (v4 > 1 || v6 > 1)
-		complain(reader, &root, offsetof(struct config, delivery.bind),
-			 "delivery.bind takes one address of each family");
+		config_complain(reader, &root, offsetof(struct config, delivery.bind),
+				"delivery.bind takes one address of each family");
 }
 
 static void check_retry(struct config_reader *reader)
@@ -371,7 +377,8 @@ static void check_retry(struct config_reader *reader)
 		if (!IS_SET(config_origin_at(&root, offset)))
 			continue;
 		if (steps->count == 0 || steps->count > CONFIG_RETRY_STEPS_MAX)
-			complain(reader, &root, offset, "a list of waits has 1 to %d of them", CONFIG_RETRY_STEPS_MAX);
+			config_complain(reader, &root, offset, "a list of waits has 1 to %d of them",
+					CONFIG_RETRY_STEPS_MAX);
 	}
 }
 
@@ -382,19 +389,20 @@ static void check_pairs(struct config_reader *reader)
 	bool by_webhook = config->bounce.mode == CONFIG_BOUNCE_WEBHOOK || config->bounce.mode == CONFIG_BOUNCE_BOTH;
 
 	if (config->tls.key && !config->tls.certificate)
-		complain(reader, &root, offsetof(struct config, tls.key), "tls.key needs tls.certificate");
+		config_complain(reader, &root, offsetof(struct config, tls.key), "tls.key needs tls.certificate");
 	if (by_webhook && !config->webhook.url)
-		complain(reader, &root, offsetof(struct config, bounce.mode), "bounce.mode: %s needs webhook.url",
-			 config_bounce_mode_name(config->bounce.mode));
+		config_complain(reader, &root, offsetof(struct config, bounce.mode),
+				"bounce.mode: %s needs webhook.url", config_bounce_mode_name(config->bounce.mode));
 	if (config->webhook.url && !config_secret_is_set(&config->webhook.secret))
-		complain(reader, &root, offsetof(struct config, webhook.url), "webhook.url needs webhook.secret_file");
+		config_complain(reader, &root, offsetof(struct config, webhook.url),
+				"webhook.url needs webhook.secret_file");
 	if (config->limits.message_size_bytes > config->limits.queue_bytes)
-		complain(reader, &root, offsetof(struct config, limits.queue_bytes),
-			 "limits.queue_bytes is less than limits.message_size");
+		config_complain(reader, &root, offsetof(struct config, limits.queue_bytes),
+				"limits.queue_bytes is less than limits.message_size");
 	if (!config->spool)
-		complain(reader, &root, offsetof(struct config, spool), "spool wants a folder");
+		config_complain(reader, &root, offsetof(struct config, spool), "spool wants a folder");
 	if (!config->user)
-		complain(reader, &root, offsetof(struct config, user), "user wants a name");
+		config_complain(reader, &root, offsetof(struct config, user), "user wants a name");
 }
 
 /* Names that a machine gives itself and DNS does not know. */
@@ -420,10 +428,10 @@ static void check_hostname(struct config_reader *reader)
 
 	if (!config_uses_mx(config) || (config_is_fqdn(name) && (was_chosen || !is_private_name(name))))
 		return;
-	complain(reader, &root, at,
-		 "hostname is '%.100s', but mail that goes by MX needs this machine's full name in DNS, such as "
-		 "relay.example.com: set hostname (or RELAYD_HOSTNAME), or a relayhost",
-		 config->hostname);
+	config_complain(reader, &root, at,
+			"hostname is '%.100s', but mail that goes by MX needs this machine's full name in DNS, such as "
+			"relay.example.com: set hostname (or RELAYD_HOSTNAME), or a relayhost",
+			config->hostname);
 }
 
 static bool has_users(const struct config_reader *reader)

@@ -3,28 +3,9 @@
 
 #include "base/base.h"
 
-#include <stdio.h>
 #include <unistd.h>
 
 enum { BCC_MAX = 100, FIELDS_MAX = 100, PREFIX_MAX_BYTES = 200, FIELD_MAX_BYTES = 2000 };
-
-/* At the value that lies at `offset`. Nothing is told of a value that was refused already. */
-__attribute__((format(printf, 3, 4))) static void complain(struct config_reader *reader, size_t offset,
-							   const char *format, ...)
-{
-	struct config_target root = config_root_target(reader->config);
-	const struct config_origin *origin = config_origin_at(&root, offset);
-	struct config_place place = config_place_of(reader->config, origin);
-	char text[512];
-	va_list args;
-
-	if (origin->is_refused)
-		return;
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-	config_errors_add(reader->errors, &place, "%s", text);
-}
 
 /* ---- Header fields. */
 
@@ -42,8 +23,8 @@ static bool is_vital(struct slice name)
 /* relayd's own. */
 static bool is_ours(struct slice name)
 {
-	static const char *const ours[] = {"Date",	   "Message-ID", "Received", "DKIM-Signature",
-					   "Return-Path", "Bcc",	       "Resent-Bcc"};
+	static const char *const ours[] = {"Date",	  "Message-ID", "Received",  "DKIM-Signature",
+					   "Return-Path", "Bcc",	"Resent-Bcc"};
 
 	for (size_t i = 0; i < ARRAY_LEN(ours); i++)
 		if (slice_case_eq(name, slice_of_str(ours[i])))
@@ -65,13 +46,13 @@ static void check_removed(struct config_reader *reader)
 	const size_t at = offsetof(struct config, headers.remove);
 
 	if (remove->count > FIELDS_MAX)
-		complain(reader, at, "headers.remove takes at most %d names", FIELDS_MAX);
+		config_complain(reader, NULL, at, "headers.remove takes at most %d names", FIELDS_MAX);
 	for (size_t i = 0; i < remove->count; i++)
 		if (is_vital(slice_of_str(remove->items[i])))
-			complain(reader, at, "a message is none without its %s%s", remove->items[i],
-				 slice_case_eq(slice_of_str(remove->items[i]), SLICE("From"))
-				     ? ": rewrite.from_file replaces it"
-				     : "");
+			config_complain(reader, NULL, at, "a message is none without its %s%s", remove->items[i],
+					slice_case_eq(slice_of_str(remove->items[i]), SLICE("From"))
+					    ? ": rewrite.from_file replaces it"
+					    : "");
 }
 
 static void check_set(struct config_reader *reader)
@@ -80,15 +61,15 @@ static void check_set(struct config_reader *reader)
 	const size_t at = offsetof(struct config, headers.set);
 
 	if (set->count > FIELDS_MAX)
-		complain(reader, at, "headers.set takes at most %d fields", FIELDS_MAX);
+		config_complain(reader, NULL, at, "headers.set takes at most %d fields", FIELDS_MAX);
 	for (size_t i = 0; i < set->count; i++) {
 		struct slice field = slice_of_str(set->items[i]);
 		struct slice name = slice_to(field, (size_t)slice_find(field, ':'));
 		if (is_vital(name) || is_ours(name))
-			complain(reader, at, "%.*s cannot be set here", SLICE_ARG(name));
+			config_complain(reader, NULL, at, "%.*s cannot be set here", SLICE_ARG(name));
 		else if (!is_printable_ascii(field) || field.len > FIELD_MAX_BYTES)
-			complain(reader, at, "%.*s: a value has at most %d printable ASCII characters", SLICE_ARG(name),
-				 FIELD_MAX_BYTES);
+			config_complain(reader, NULL, at, "%.*s: a value has at most %d printable ASCII characters",
+					SLICE_ARG(name), FIELD_MAX_BYTES);
 	}
 }
 
@@ -100,8 +81,9 @@ static void check_subject_prefix(struct config_reader *reader)
 	for (size_t i = 0; i < prefix.len; i++)
 		is_good = is_good && (uint8_t)prefix.ptr[i] >= ' ' && prefix.ptr[i] != 0x7f;
 	if (!is_good)
-		complain(reader, offsetof(struct config, headers.subject_prefix),
-			 "headers.subject_prefix has at most %d octets, and no control characters", PREFIX_MAX_BYTES);
+		config_complain(reader, NULL, offsetof(struct config, headers.subject_prefix),
+				"headers.subject_prefix has at most %d octets, and no control characters",
+				PREFIX_MAX_BYTES);
 }
 
 /* ---- Files. */
@@ -140,7 +122,7 @@ static void read_files(struct config_reader *reader)
 void config_check_mail_changes(struct config_reader *reader)
 {
 	if (reader->config->bcc.count > BCC_MAX)
-		complain(reader, offsetof(struct config, bcc), "bcc takes at most %d mailboxes", BCC_MAX);
+		config_complain(reader, NULL, offsetof(struct config, bcc), "bcc takes at most %d mailboxes", BCC_MAX);
 	check_removed(reader);
 	check_set(reader);
 	check_subject_prefix(reader);

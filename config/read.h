@@ -42,6 +42,12 @@ struct config_place config_place_of(const struct config *config, const struct co
 /* Where the value at `offset` comes from. */
 const struct config_origin *config_origin_at(const struct config_target *target, size_t offset);
 
+/* An error at the value that lies at `offset` of `target` (NULL: of the configuration itself); none if that value was
+ * refused already. */
+__attribute__((format(printf, 4, 5))) void config_complain(struct config_reader *reader,
+							   const struct config_target *target, size_t offset,
+							   const char *format, ...);
+
 /* Replaces a value, or all elements of a list. False: refused, told. */
 bool config_put(struct config_reader *reader, const struct config_target *target, const struct config_key *key,
 		const struct config_value *values, size_t count);
