@@ -6,11 +6,12 @@
  * records the original's outcome only after `done` said 0: so a crash in between tells the sender twice at worst, and
  * never not at all.
  *
- * NOBODY   Null reverse-path, NOTIFY that does not ask for it, bounce.mode without mail: a log line, and done.
- * WEBHOOK  Its events are stored before `done`. Where the webhook is all there is (bounce.mode: webhook or both), an
- * event that cannot be stored now makes the recipient wait; otherwise it is dropped and counted. STORMS   One message
- * that fails for a thousand recipients one by one is told of at once for the first of them, and then at most once a
- * minute for all that came meanwhile, or when its last recipient has ended. What waits for that is not recorded yet.
+ * - Nobody: null reverse-path, NOTIFY that does not ask for it, bounce.mode without mail. A log line, and done.
+ * - Webhook: its events are stored before `done`. Where the webhook is all there is (bounce.mode: webhook or both), an
+ *   event that cannot be stored now makes the recipient wait; otherwise it is dropped and counted.
+ * - Storms: one message that fails for a thousand recipients one by one is told of at once for the first of them, and
+ *   then at most once a minute for all that came meanwhile, or when its last recipient has ended. What waits for that
+ *   is not recorded yet.
  */
 #ifndef RELAYD_BOUNCE_H
 #define RELAYD_BOUNCE_H

@@ -8,8 +8,9 @@
  *          read from the socket, until stream_resume(). One read of at most 64 KiB a turn.
  * CALLS    A stream calls nobody from inside a call of its owner. From a callback everything may be called,
  *          stream_close() included: the object goes at the end of the turn, and no callback comes any more.
- * TIME     Deadlines are the owner's, for connecting, handshakes and idling too; only stream_close_gently() has its
- * own. MEMORY   An idle stream has no buffers: some 400 octets, plus the TLS session.
+ *
+ * Deadlines are the owner's, for connecting, handshakes and idling too; only stream_close_gently() has its own. An idle
+ * stream has no buffers: some 400 octets, plus the TLS session.
  */
 #ifndef RELAYD_STREAM_H
 #define RELAYD_STREAM_H

@@ -9,15 +9,17 @@
  *
  *     {"relay":"relay.example.com","events":[{...},...]}
  *
- * TAKEN     Any 2xx. At least once: an event may come again after a crash or a lost answer, with the same event_id.
- * AGAIN     Anything else is tried again after 1, 2, 4 ... s, at most 15 minutes, or when Retry-After says. An event
- *           that is a day old and has been tried in vain for ten minutes is given up.
- * REFUSED   A server may choke on one event: after a 4xx that is about the content events go one by one, and one that
- * is refused alone five times in ten minutes is given up, so that it does not block the others. FULL WEBHOOK_BYTES_MAX
- * wait at most; then events are dropped, except that the last eighth of the room takes only failures and alerts. All
- * that is given up or dropped is counted (relayd_webhook_events_total) and an alert
- *           ("webhook") is raised. Mail never waits for a webhook; only a failure that nobody else is told of
- *           (bounce.mode: webhook) stays in the queue until its event is stored.
+ * - Taken: any 2xx. At least once: an event may come again after a crash or a lost answer, with the same event_id.
+ * - Again: anything else is tried again after 1, 2, 4 ... s, at most 15 minutes, or when Retry-After says. An event
+ *   that is a day old and has been tried in vain for ten minutes is given up.
+ * - Refused: a server may choke on one event. After a 4xx that is about the content events go one by one, and one that
+ *   is refused alone five times in ten minutes is given up, so that it does not block the others.
+ * - Full: WEBHOOK_BYTES_MAX wait at most; then events are dropped, except that the last eighth of the room takes only
+ *   failures and alerts.
+ *
+ * All that is given up or dropped is counted (relayd_webhook_events_total), and the alert "webhook" is raised. Mail
+ * never waits for a webhook; only a failure that nobody else is told of (bounce.mode: webhook) stays in the queue until
+ * its event is stored.
  */
 #ifndef RELAYD_WEBHOOK_H
 #define RELAYD_WEBHOOK_H

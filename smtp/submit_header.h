@@ -4,16 +4,17 @@
  * Pure: the header block and what is known about the session go in; fields to add, the block to keep and the facts that
  * others decide by come out. Called once per message, when header.h has found the end of the header.
  *
- * ADDED    on top: Received (RFC 5321 §4.4, RFC 3848, RFC 6531); Date and Message-ID when they are missing; From when
- * it is missing (at(1), cron): `author`, else the reverse-path, or MAILER-DAEMON@hostname for <>, since no verifier judges a message
- * without it. REMOVED  Bcc, Resent-Bcc, Return-Path, X-Relayd-*, in any case, folded or repeated; and those in
- * `remove`. REPAIRED blanks before a field's colon are dropped (dkimpy cannot read such a field); in From a name
- * without domain
- *          ("root") gets "@origin" when no address there has a domain; a last line gets its CRLF.
- * All other fields stay byte for byte, in their order.
- * REFUSED  two From fields (receivers refuse them, and which one counts is a matter of taste: RFC 6376 §8.15); a From
- *          without a readable address; 100 Received fields (RFC 5321 §6.3); an X-Relayd-* value that means nothing.
- *          Then the result is negative and `refusal` is the reply, with words that name the field.
+ * - Added on top: Received (RFC 5321 §4.4, RFC 3848, RFC 6531); Date and Message-ID when they are missing; From when it
+ *   is missing (at(1), cron): `author`, else the reverse-path, or MAILER-DAEMON@hostname for <>, since no verifier
+ *   judges a message without it.
+ * - Removed: Bcc, Resent-Bcc, Return-Path, X-Relayd-*, in any case, folded or repeated; and those in `remove`.
+ * - Repaired: blanks before a field's colon are dropped (dkimpy cannot read such a field); in From a name without a
+ *   domain ("root") gets "@origin" when no address there has one; a last line gets its CRLF.
+ * - All other fields stay byte for byte, in their order.
+ * - Refused: two From fields (receivers refuse them, and which one counts is a matter of taste: RFC 6376 §8.15); a From
+ *   without a readable address; 100 Received fields (RFC 5321 §6.3); an X-Relayd-* value that means nothing. Then the
+ *   result is negative and `refusal` is the reply, with words that name the field.
+ *
  * A header with nothing in it is fine: what is added makes it one. NUL and bare newlines never get here (content.h).
  */
 #ifndef SMTP_SUBMIT_HEADER_H
