@@ -437,8 +437,7 @@ static bool is_repeat(struct log *log, enum log_level level, const char *event, 
 	if (log->repeats.burst == 0 || is_about_message(fields))
 		return false;
 	event_key = hash_line(log, event, nothing);
-	repeat =
-	    log_repeats_count(&log->repeats, hash_line(log, event, fields), event_key, clock_mono_ms(log->clock));
+	repeat = log_repeats_count(&log->repeats, hash_line(log, event, fields), event_key, clock_mono_ms(log->clock));
 	if (!repeat)
 		return false;
 	if (repeat->count == 1) {

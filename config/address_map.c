@@ -110,7 +110,8 @@ static int parse_line(struct config_memory *memory, enum address_map_kind kind, 
 	*wrong = next_word(line, &at);
 	if (kind == ADDRESS_MAP_REPLACES) {
 		if (wrong->len == 0)
-			return err_set(why, ERR_SYNTAX, "needs a replacement behind it: an address, a blank, what it becomes");
+			return err_set(why, ERR_SYNTAX,
+				       "needs a replacement behind it: an address, a blank, what it becomes");
 		entry->value = parse_value(memory, *wrong, why);
 		if (!entry->value)
 			return ERR_SYNTAX;
@@ -122,7 +123,7 @@ static int parse_line(struct config_memory *memory, enum address_map_kind kind, 
 /* ---- The whole. */
 
 __attribute__((format(printf, 5, 6))) static void complain(struct config_errors *errors, const char *path,
-							    uint32_t line, size_t column, const char *format, ...)
+							   uint32_t line, size_t column, const char *format, ...)
 {
 	struct config_place place = {path, line, (uint32_t)column + 1};
 	char text[400];
@@ -145,7 +146,8 @@ static void take_line(struct config_memory *memory, struct address_map *map, str
 	if (parse_line(memory, map->kind, line, &entry, &wrong, &why) < 0) {
 		column = wrong.len ? (size_t)(wrong.ptr - line.ptr) : 0;
 		if (wrong.len)
-			complain(errors, path, number, column, "'%.*s' %s", (int)MIN(wrong.len, 60u), wrong.ptr, why.text);
+			complain(errors, path, number, column, "'%.*s' %s", (int)MIN(wrong.len, 60u), wrong.ptr,
+				 why.text);
 		else
 			complain(errors, path, number, column, "'%s' %s", entry.key, why.text);
 		return;

@@ -210,7 +210,8 @@ static void take_targets(struct parser *p, struct alias *alias)
 		}
 		take_target(p, alias, at, target);
 		if (peek(p) != ',' && peek(p) != '\n') {
-			complain(p, p->at, slice_to(slice_from(p->text, p->at), 1), "stands where a comma was expected");
+			complain(p, p->at, slice_to(slice_from(p->text, p->at), 1),
+				 "stands where a comma was expected");
 			skip_entry(p);
 			return;
 		}
@@ -231,13 +232,13 @@ static void take_entry(struct parser *p)
 	}
 	if (!is_name(name))
 		complain(p, at, name,
-			 slice_find(name, '@') >= 0 ? "is an address: rewrite.recipient_file is for those" : "is no name");
+			 slice_find(name, '@') >= 0 ? "is an address: rewrite.recipient_file is for those"
+						    : "is no name");
 	p->at++;
 	alias.name = config_memory_copy(p->memory, name);
 	alias.line = place_of(p, at).line;
 	take_targets(p, &alias);
-	p->aliases->entries =
-	    config_memory_grow(p->memory, p->aliases->entries, p->aliases->count, sizeof(alias));
+	p->aliases->entries = config_memory_grow(p->memory, p->aliases->entries, p->aliases->count, sizeof(alias));
 	p->aliases->entries[p->aliases->count++] = alias;
 }
 

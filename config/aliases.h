@@ -22,7 +22,7 @@
 
 struct alias {
 	const char *name;
-	size_t count; /* 0: nothing that a relay can write to */
+	size_t count;	      /* 0: nothing that a relay can write to */
 	const char **targets; /* "user@example.com", "root", "\root" */
 	uint32_t line;
 };

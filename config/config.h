@@ -169,8 +169,8 @@ struct config_relayhost {
 	bool is_default;
 	struct config_texts rewrites; /* names of header fields */
 	const char *ca_file, *fingerprint;
-	const char *certificate, *key;	 /* ours, shown to it; key NULL: in the certificate's file */
-	struct config_origin place; /* of its name */
+	const char *certificate, *key; /* ours, shown to it; key NULL: in the certificate's file */
+	struct config_origin place;    /* of its name */
 	struct config_origin *origins;
 };
 

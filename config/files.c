@@ -72,7 +72,8 @@ static void take_users(struct config_reader *reader)
 	if (!reader->source->check_files || !reader->source->check_users || access(config->users_file, R_OK) < 0)
 		return;
 	users = users_new();
-	if (users_load(users, config->users_file, reader->errors) == 0 && users_check(users, config, reader->errors) == 0)
+	if (users_load(users, config->users_file, reader->errors) == 0 &&
+	    users_check(users, config, reader->errors) == 0)
 		reader->user_count = (ptrdiff_t)users_count(users);
 	users_free(&users);
 }

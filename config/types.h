@@ -21,8 +21,8 @@ struct config_list {
 
 struct config_type_context {
 	struct config_memory *memory;
-	const char *folder;	 /* for relative paths; NULL: leave them */
-	bool is_secret_text;	 /* CONFIG_SECRET: `text` is the secret itself, not a path */
+	const char *folder;  /* for relative paths; NULL: leave them */
+	bool is_secret_text; /* CONFIG_SECRET: `text` is the secret itself, not a path */
 };
 
 /* Of one value, or of one element of a list. */

@@ -64,11 +64,8 @@ static const struct option {
 	take_option *take;
 	bool may_repeat;
 } option_table[] = {
-    {"from", take_from, true},
-    {"rate", take_rate, false},
-    {"class", take_class, false},
-    {"lifetime", take_lifetime, false},
-    {"relayhost", take_relayhost, false},
+    {"from", take_from, true},		{"rate", take_rate, false},	      {"class", take_class, false},
+    {"lifetime", take_lifetime, false}, {"relayhost", take_relayhost, false},
 };
 
 static const struct option *find_option(struct slice name)
@@ -79,8 +76,8 @@ static const struct option *find_option(struct slice name)
 	return NULL;
 }
 
-static int read_option(struct slice text, struct config_memory *memory,
-		       struct user_options *options, unsigned *seen, struct err *err)
+static int read_option(struct slice text, struct config_memory *memory, struct user_options *options, unsigned *seen,
+		       struct err *err)
 {
 	ptrdiff_t equals = slice_find(text, '=');
 	struct slice name = equals < 0 ? text : slice_to(text, (size_t)equals);
@@ -102,8 +99,8 @@ static int read_option(struct slice text, struct config_memory *memory,
 	return 0;
 }
 
-int user_options_read(struct slice text, struct config_memory *memory,
-		      struct user_options *options, size_t *at, struct err *err)
+int user_options_read(struct slice text, struct config_memory *memory, struct user_options *options, size_t *at,
+		      struct err *err)
 {
 	struct slice rest = text;
 	unsigned seen = 0;

@@ -11,7 +11,7 @@
 
 /* "from=@example.com:rate=100/m". Everything in *options lives in `memory`. *at: the index in `text` of the option that
  * is wrong. */
-int user_options_read(struct slice text, struct config_memory *memory,
-		      struct user_options *options, size_t *at, struct err *err);
+int user_options_read(struct slice text, struct config_memory *memory, struct user_options *options, size_t *at,
+		      struct err *err);
 
 #endif

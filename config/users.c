@@ -213,8 +213,7 @@ static int parse_line(struct users *users, struct slice line, uint32_t number, s
 		return rc;
 	*at += secret.len + 1;
 	entry->options_column = (uint32_t)*at + 1;
-	rc = user_options_read(slice_from(line, secret.len + 1), users->memory, &entry->options, &in_options,
-			       why);
+	rc = user_options_read(slice_from(line, secret.len + 1), users->memory, &entry->options, &in_options, why);
 	*at += in_options;
 	return rc < 0 ? rc : add_entry(users, entry, why);
 }

@@ -70,7 +70,7 @@ struct user_entry {
 	const char *name;
 	enum user_secret_kind kind;
 	const struct user_options *options;
-	uint32_t line; /* 0: from the environment */
+	uint32_t line;		 /* 0: from the environment */
 	uint32_t options_column; /* where they begin in that line */
 };
 size_t users_count(const struct users *users);

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#define BYTES_MAX (16u << 20)	  /* a batch is closed long before: gather.h */
+#define BYTES_MAX (16u << 20)  /* a batch is closed long before: gather.h */
 #define IDLE_BUFFER (1u << 20) /* a larger buffer is given back when it is empty */
 
 void batch_init(struct batch *batch)

@@ -335,8 +335,8 @@ static void next(struct capture *c)
 	if (rc < 0)
 		fail(c, "there can be no file in " CAPTURE_FOLDER, -rc);
 	else
-		timers_set(loop_timers(c->owner->options.loop), &c->timer, loop_now_ms(c->owner->options.loop), write_on,
-			   c);
+		timers_set(loop_timers(c->owner->options.loop), &c->timer, loop_now_ms(c->owner->options.loop),
+			   write_on, c);
 }
 
 static void begin(void *ctx)

@@ -198,8 +198,8 @@ static json_t *end_of_road(const char *kind, const char *text, const struct dest
 {
 	bool has_trouble = d && d->trouble.kind != OUTCOME_NONE;
 
-	return json_pack("{s:s, s:s, s:o, s:s, s:s, s:o}", "kind", kind, "tls", "none", "text", control_str(text), "name",
-			 kind, "state", has_trouble ? "trouble" : "up", "reason",
+	return json_pack("{s:s, s:s, s:o, s:s, s:s, s:o}", "kind", kind, "tls", "none", "text", control_str(text),
+			 "name", kind, "state", has_trouble ? "trouble" : "up", "reason",
 			 control_str(has_trouble ? d->trouble.text : ""));
 }
 
@@ -253,9 +253,10 @@ static void begin_recipient(struct routing *routing)
 	why_route(config, route, route ? (size_t)(route - config->routes) + 1 : 0, why, sizeof(why));
 	is_discarded = routing->targets.count == 0 && routing->targets.failure.kind == OUTCOME_DELIVERED;
 	routing->list = json_array();
-	object = json_pack("{s:o, s:o, s:o, s:o}", "address", control_text(recipient), "why", control_str(why),
-			   "failure", control_str(routing->targets.count || is_discarded ? "" : routing->targets.failure.text),
-			   "next_hops", routing->list);
+	object =
+	    json_pack("{s:o, s:o, s:o, s:o}", "address", control_text(recipient), "why", control_str(why), "failure",
+		      control_str(routing->targets.count || is_discarded ? "" : routing->targets.failure.text),
+		      "next_hops", routing->list);
 	if (is_discarded)
 		json_array_append_new(routing->list, end_of_road("discard", routing->targets.failure.text, NULL));
 	json_array_append_new(json_object_get(routing->document, "recipients"), object);

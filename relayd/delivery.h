@@ -29,7 +29,7 @@ struct deliveries_options {
 	struct metrics *metrics;
 	struct resolver *resolver;
 	struct mx *mx;
-	struct log *log; /* NULL: nothing to tell */
+	struct log *log;       /* NULL: nothing to tell */
 	struct oauth2 *oauth2; /* NULL: relayhosts with oauth2 get no token */
 	struct tls_sources tls;
 };

@@ -36,8 +36,8 @@ enum destination_kind { DESTINATION_MX, DESTINATION_RELAYHOST, DESTINATION_CAPTU
 /* Which next hop, and how it must be reached: what makes two destinations the same. */
 struct destination_id {
 	enum destination_kind kind;
-	enum config_tls_level tls;	 /* of the route; CONFIG_TLS_UNSET: as usual for that kind */
-	char name[DESTINATION_NAME_MAX]; /* the domain as A-labels, the relayhost's name, or "captured" */
+	enum config_tls_level tls;	   /* of the route; CONFIG_TLS_UNSET: as usual for that kind */
+	char name[DESTINATION_NAME_MAX];   /* the domain as A-labels, the relayhost's name, or "captured" */
 	char route[DESTINATION_ROUTE_MAX]; /* its name, if it has a rate of its own; else "" */
 };
 
@@ -55,7 +55,8 @@ struct destination_slot {
 struct destination {
 	UT_hash_handle hh;
 	struct destinations *owner;
-	/* "mx:example.net", "relayhost:main", "capture:captured", "mx:example.net/verify", "relayhost:main#newsletter" (the route) */
+	/* "mx:example.net", "relayhost:main", "capture:captured", "mx:example.net/verify", "relayhost:main#newsletter"
+	 * (the route) */
 	char key[DESTINATION_NAME_MAX + DESTINATION_ROUTE_MAX + 32];
 	struct destination_id id;
 
@@ -130,7 +131,7 @@ struct destinations_options {
 	struct destination_events events;
 	struct destination_driver driver;
 	struct destination_driver capture; /* of DESTINATION_CAPTURE; open NULL: there is none to come */
-	unsigned connections_max; /* of all destinations together */
+	unsigned connections_max;	   /* of all destinations together */
 	unsigned per_destination_max;
 	const struct pauses *pauses; /* NULL: nothing is ever paused */
 	struct rates *rates;	     /* NULL: nothing is limited */

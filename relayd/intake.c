@@ -154,9 +154,8 @@ const struct smtp_server_reply *intake_add_recipient(struct intake *intake, cons
 	*suppressed += made.suppressed;
 	intake->looked_at += made.looked_at;
 	if (!refusal) {
-		like = (struct rcpt){.submitted = keep(intake, submitted),
-				     .orcpt = keep(intake, rcpt->orcpt),
-				     .notify = rcpt->notify};
+		like = (struct rcpt){
+		    .submitted = keep(intake, submitted), .orcpt = keep(intake, rcpt->orcpt), .notify = rcpt->notify};
 		put_recipients(intake, submitted, &made, &like);
 	}
 	policy_recipients_fini(&made);

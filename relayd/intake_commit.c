@@ -121,10 +121,11 @@ static void commit(struct intake *intake, struct slice signatures)
 	envelope.prefix = buf_slice(&intake->prefix);
 	for (size_t i = 0; i < intake->recipient_count; i++) {
 		const struct rcpt *rcpt = &intake->recipients[i];
-		recipients[i] = (struct queue_recipient){.address = intake_text(intake, rcpt->address),
-							 .original = original_of(intake, rcpt->submitted, rcpt->address),
-							 .orcpt = intake_text(intake, rcpt->orcpt),
-							 .notify = rcpt->notify};
+		recipients[i] =
+		    (struct queue_recipient){.address = intake_text(intake, rcpt->address),
+					     .original = original_of(intake, rcpt->submitted, rcpt->address),
+					     .orcpt = intake_text(intake, rcpt->orcpt),
+					     .notify = rcpt->notify};
 	}
 	if (rc == 0)
 		rc = queue_upload_commit(&intake->upload, &envelope, intake->claim ? on_claim_committed : on_committed,
@@ -201,10 +202,9 @@ static size_t rewritten_fields(struct intake *intake, struct slice *out, size_t 
 	size_t count = 0;
 
 	for (size_t r = 0; r < intake->recipient_count; r++) {
-		struct router_question question = {intake_text(intake, intake->sender), intake->header.from_domain,
-						   intake->client.user,
-						   intake_text(intake, intake->recipients[r].address),
-						   relayhost_of(intake)};
+		struct router_question question = {
+		    intake_text(intake, intake->sender), intake->header.from_domain, intake->client.user,
+		    intake_text(intake, intake->recipients[r].address), relayhost_of(intake)};
 		struct scheduler_targets targets;
 		router_decide(intake->config, intake->context->rng, &question, &targets, NULL);
 		for (size_t t = 0; t < targets.count; t++) {

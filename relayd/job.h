@@ -43,9 +43,9 @@ struct job {
 	struct job_failure *successes; /* delivered, and the sender wants to be told; `success_count` of them */
 	uint32_t failure_count, deferral_count, delay_count, success_count;
 	bool next_hop_reports; /* it offers DSN: whoever asked for news of success hears of it from there */
-	int64_t started_ms; /* the attempt began */
-	bool has_begun;	    /* its recipients count as in flight */
-	bool has_waited;    /* for a rate; is counted */
+	int64_t started_ms;    /* the attempt began */
+	bool has_begun;	       /* its recipients count as in flight */
+	bool has_waited;       /* for a rate; is counted */
 
 	/* The wait that was last given to one of its recipients, and what for. */
 	struct retry_input last_input;

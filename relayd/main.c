@@ -63,7 +63,8 @@ int main(int argc, char **argv)
 	if (sodium_init() < 0)
 		return EX_SOFTWARE;
 	signal(SIGPIPE, SIG_IGN);
-	/* Batches of the journal come and go: their memory must go back to the system, whatever glibc has got used to. */
+	/* Batches of the journal come and go: their memory must go back to the system, whatever glibc has got used to.
+	 */
 	mallopt(M_MMAP_THRESHOLD, 1 << 20);
 	mallopt(M_TRIM_THRESHOLD, 1 << 20);
 	if (check_only)

@@ -58,7 +58,7 @@ struct mta_sts {
 	struct waiter *waiters;
 	uint64_t last_id;
 	size_t bytes, count; /* of the policies that are kept; see weight() */
-	struct memo *memo; /* NULL: nothing is kept on disk */
+	struct memo *memo;   /* NULL: nothing is kept on disk */
 	timer_id look_timer;
 };
 
@@ -215,7 +215,8 @@ static json_t *save(void *ctx)
 	return document;
 }
 
-/* Written by ourselves, but maybe under another clock: no policy comes from the future, or lives longer than it says. */
+/* Written by ourselves, but maybe under another clock: no policy comes from the future, or lives longer than it says.
+ */
 static void take_entry(struct mta_sts *m, const char *name, json_t *entry)
 {
 	json_int_t fetched, expires;
@@ -304,8 +305,8 @@ static void note_failure(struct domain *d, const char *why)
 {
 	memcpy(d->failed_id, d->fetch_id, sizeof(d->failed_id));
 	d->retry_ms = now_ms(d->owner) + MTA_STS_FAILURE_MS;
-	log_event(d->owner->options.log, LOG_WARN, "mta_sts", LOG_STR("domain", d->name), LOG_STR("version", d->fetch_id),
-		  LOG_STR("kept", holds(d) ? d->id : ""), LOG_STR("text", why));
+	log_event(d->owner->options.log, LOG_WARN, "mta_sts", LOG_STR("domain", d->name),
+		  LOG_STR("version", d->fetch_id), LOG_STR("kept", holds(d) ? d->id : ""), LOG_STR("text", why));
 }
 
 static bool is_text_plain(const char *type)

@@ -9,9 +9,9 @@
  *           somebody has waited in vain, others wait for MTA_STS_HASTY_MS at most, for five minutes.
  * REFRESH   Past half of its life, or after a day, a policy is fetched anew, on a lookup or by itself once an hour, so
  *           that none expires while its server is well.
- * KEPT      In SPOOL/mta-sts.json (relayd/memo.h), at most MTA_STS_DOMAINS_MAX domains and MTA_STS_BYTES_MAX; those that
- *           were not asked for longest go first. Written a second after a change, and at the end.
- * FETCH     https://mta-sts.DOMAIN/.well-known/mta-sts.txt: 200, text/plain, at most 64 KiB, a verified certificate, no
+ * KEPT      In SPOOL/mta-sts.json (relayd/memo.h), at most MTA_STS_DOMAINS_MAX domains and MTA_STS_BYTES_MAX; those
+ * that were not asked for longest go first. Written a second after a change, and at the end. FETCH
+ * https://mta-sts.DOMAIN/.well-known/mta-sts.txt: 200, text/plain, at most 64 KiB, a verified certificate, no
  *           redirects; one at a time for a domain.
  */
 #ifndef RELAYD_MTA_STS_H

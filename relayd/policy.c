@@ -89,7 +89,8 @@ struct taking {
 	bool is_forbidden;
 };
 
-/* An alias may lead to several; one who may not be written to is reason enough to refuse all, for it shows a mistake. */
+/* An alias may lead to several; one who may not be written to is reason enough to refuse all, for it shows a mistake.
+ */
 static int take(void *ctx, struct slice address)
 {
 	struct taking *taking = ctx;

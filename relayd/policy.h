@@ -48,8 +48,8 @@ bool policy_rewrite_author(const struct config *config, struct slice address, st
 
 /* What a recipient stands for. */
 struct policy_recipients {
-	struct buf texts; /* addresses, each with a NUL behind it */
-	size_t count;	  /* at least one, when it is not refused */
+	struct buf texts;    /* addresses, each with a NUL behind it */
+	size_t count;	     /* at least one, when it is not refused */
 	unsigned suppressed; /* that were on the suppression list, and are not among them */
 	unsigned looked_at;  /* what it cost, also when it is refused */
 };

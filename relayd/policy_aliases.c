@@ -49,8 +49,8 @@ static int add_found(struct walk *walk, struct slice target)
 	if (walk->found_count == POLICY_ALIAS_MAX)
 		return ERR_LIMIT;
 	if ((walk->found_count & (walk->found_count - 1)) == 0)
-		walk->found = xreallocarray(walk->found, walk->found_count ? walk->found_count * 2 : 1,
-					    sizeof(*walk->found));
+		walk->found =
+		    xreallocarray(walk->found, walk->found_count ? walk->found_count * 2 : 1, sizeof(*walk->found));
 	walk->found[walk->found_count++] = address;
 	return 0;
 }

@@ -23,7 +23,7 @@ enum {
 struct edit {
 	const struct policy_header_options *options;
 	struct buf *out;
-	struct slice former_from;	       /* its body, when it was rewritten */
+	struct slice former_from;		/* its body, when it was rewritten */
 	size_t from_domain_at, from_domain_len; /* in `out`; 0: it was not rewritten */
 	bool has_reply_to, has_subject;
 	unsigned looked_at; /* addresses */
@@ -70,8 +70,7 @@ static bool replace_author(struct edit *edit, const struct address *address, str
 	struct policy_address complete;
 	struct slice text = slice_of(address->text, address->len);
 
-	if (++edit->looked_at > ADDRESSES_MAX ||
-	    policy_complete(edit->options->config, text, &complete) < 0)
+	if (++edit->looked_at > ADDRESSES_MAX || policy_complete(edit->options->config, text, &complete) < 0)
 		return false;
 	if (policy_rewrite_author(edit->options->config, policy_address_slice(&complete), out))
 		return true;

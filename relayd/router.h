@@ -1,8 +1,9 @@
 /*
  * relayd/router.h - the one place that decides where a recipient goes
  *
- * A user's own relayhost counts first. The first route whose conditions all hold counts; without one, everything goes through the relayhosts with
- * `default: true`, by priority and, among equals, at random by weight; without relayhosts by MX. Pure.
+ * A user's own relayhost counts first. The first route whose conditions all hold counts; without one, everything goes
+ * through the relayhosts with `default: true`, by priority and, among equals, at random by weight; without relayhosts
+ * by MX. Pure.
  */
 #ifndef RELAYD_ROUTER_H
 #define RELAYD_ROUTER_H

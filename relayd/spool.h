@@ -20,7 +20,8 @@ struct service_user {
 	bool must_drop; /* we are root and `name` is somebody else */
 };
 
-/* Whom to run as: root becomes the configured user, anybody else stays. EX_OK, or EX_CONFIG with words: no such user. */
+/* Whom to run as: root becomes the configured user, anybody else stays. EX_OK, or EX_CONFIG with words: no such user.
+ */
 int service_user_find(const struct config *config, struct service_user *user, struct err *err);
 
 /*

@@ -98,14 +98,12 @@ size_t tls_lookup_add_host(struct tls_lookup *lookup, const struct tls_lookup_ho
 
 	host->lookup = lookup;
 	host->name = without_dot(what->name);
-	host->canonical =
-	    what->canonical && strcmp(what->canonical, host->name) != 0 ? xstrdup(what->canonical) : NULL;
+	host->canonical = what->canonical && strcmp(what->canonical, host->name) != 0 ? xstrdup(what->canonical) : NULL;
 	host->is_secure = what->is_name_secure && what->is_secure;
-	host->facts = (struct tls_facts){
-	    .host = host->name,
-	    .next_hop = lookup->next_hop,
-	    .is_name_secure = what->is_name_secure,
-	    .is_resolver_trusted = dns_is_trusted(lookup->sources.dns)};
+	host->facts = (struct tls_facts){.host = host->name,
+					 .next_hop = lookup->next_hop,
+					 .is_name_secure = what->is_name_secure,
+					 .is_resolver_trusted = dns_is_trusted(lookup->sources.dns)};
 	lookup->hosts = xreallocarray(lookup->hosts, lookup->count + 1, sizeof(struct host *));
 	lookup->hosts[lookup->count] = host;
 	return lookup->count++;

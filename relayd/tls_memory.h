@@ -6,7 +6,8 @@
  * waits there, with an alert. When that has lasted for TLS_MEMORY_PATIENCE_SEC it is the host's will, and the host is
  * forgotten, which the log says.
  *
- * Kept in SPOOL/tls-seen.json (relayd/memo.h), at most TLS_MEMORY_HOSTS_MAX of them, those with the newest certificates.
+ * Kept in SPOOL/tls-seen.json (relayd/memo.h), at most TLS_MEMORY_HOSTS_MAX of them, those with the newest
+ * certificates.
  */
 #ifndef RELAYD_TLS_MEMORY_H
 #define RELAYD_TLS_MEMORY_H

@@ -321,6 +321,7 @@ enum tls_verdict tls_policy_judge(const struct tls_need *need, const struct tls_
 		return need->session.level == TLS_LEVEL_OPPORTUNISTIC ? TLS_VERDICT_ENCRYPTED : TLS_VERDICT_REFUSED;
 	if (name_is_good)
 		return TLS_VERDICT_AUTHENTICATED;
-	err_set(why, ERR_CRYPTO, "neither DNSSEC nor an MTA-STS policy says that %.200s is the right host", facts->host);
+	err_set(why, ERR_CRYPTO, "neither DNSSEC nor an MTA-STS policy says that %.200s is the right host",
+		facts->host);
 	return TLS_VERDICT_VERIFIED;
 }

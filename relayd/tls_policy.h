@@ -98,7 +98,8 @@ void tls_policy_decide(const struct tls_policy *policy, enum config_tls_level le
 
 /* What comes of a handshake that was completed. */
 enum tls_verdict {
-	TLS_VERDICT_AUTHENTICATED, /* verified, and the name itself can be trusted: what REQUIRETLS asks for (RFC 8689) */
+	TLS_VERDICT_AUTHENTICATED, /* verified, and the name itself can be trusted: what REQUIRETLS asks for (RFC 8689)
+				    */
 	TLS_VERDICT_VERIFIED,	   /* the certificate is good for the name, but the name came by plain DNS */
 	TLS_VERDICT_ENCRYPTED,	   /* with somebody, and that is enough here */
 	TLS_VERDICT_REFUSED,	   /* nothing may be sent: `why` */

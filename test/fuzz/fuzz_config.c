@@ -47,9 +47,7 @@ static void look_at_config(struct config **config)
 
 static void load(struct slice text, char *const *environ)
 {
-	struct config_source source = {.file = "f",
-				       .environ = environ,
-				       .default_hostname = "relay.example.com"};
+	struct config_source source = {.file = "f", .environ = environ, .default_hostname = "relay.example.com"};
 	struct config_errors errors;
 	struct config *config;
 	int rc = config_load_text(&source, text, &config, &errors);

@@ -215,9 +215,9 @@ static void try_header(struct slice block, uint8_t choice)
 
 	config_errors_init(&errors);
 	if (choice & 8)
-		config->rewrite.from =
-		    address_map_parse(memory, ADDRESS_MAP_REPLACES,
-				      SLICE("* @verified.example\na@example.com long.name@other.example\n"), "m", &errors);
+		config->rewrite.from = address_map_parse(
+		    memory, ADDRESS_MAP_REPLACES, SLICE("* @verified.example\na@example.com long.name@other.example\n"),
+		    "m", &errors);
 	buf_init(&once, 2 << 20);
 	buf_init(&twice, 2 << 20);
 	if (is_clean(block) && is_block(block))

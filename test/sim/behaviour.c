@@ -157,8 +157,8 @@ static int64_t wait_of(struct peer *peer, struct triplet *triplet)
 	return MAX(triplet->first_ms + domain->delay_ms - now, 0);
 }
 
-/* After a first refusal, and before anything has been learnt, the next visit is in 5:10, or when the hint says, and some
- * seconds. */
+/* After a first refusal, and before anything has been learnt, the next visit is in 5:10, or when the hint says, and
+ * some seconds. */
 static void expect_return(struct peer *peer, const char *address, int64_t from_ms, int64_t until_ms)
 {
 	struct truth_rcpt *rcpt = ledger_find_rcpt(peer->world->ledger, slice_of_str(address));

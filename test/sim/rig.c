@@ -241,8 +241,7 @@ static void release_greylisted(void *ctx, uint64_t id, uint32_t recipient)
 	if (queue_read_envelope(rig->queue, id, 0, &message) != 0)
 		return;
 	if (message.status[recipient].state == QUEUE_WAITING) {
-		struct truth_rcpt *rcpt =
-		    ledger_find_rcpt(rig->ledger, message.envelope.recipients[recipient].address);
+		struct truth_rcpt *rcpt = ledger_find_rcpt(rig->ledger, message.envelope.recipients[recipient].address);
 		if (rcpt)
 			ledger_on_hastened(rig->ledger, rcpt);
 	}

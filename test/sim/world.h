@@ -95,8 +95,8 @@ struct domain {
 	unsigned connections, connections_most;
 	/* Counts: connections asked for, sessions, MAIL, RCPT, messages taken. */
 	unsigned asked, sessions, mails, rcpts, taken;
-	unsigned refused; /* messages, by OUT_OF_QUOTA and ACCOUNT_LOCKED */
-	unsigned barren;  /* sessions that ended without a MAIL */
+	unsigned refused;    /* messages, by OUT_OF_QUOTA and ACCOUNT_LOCKED */
+	unsigned barren;     /* sessions that ended without a MAIL */
 	unsigned greylisted; /* refusals; and whether anybody has passed, so that the relay may have learnt */
 	bool has_let_through;
 };

@@ -41,8 +41,7 @@ static void expect(const struct aliases *aliases, const char *name, const char *
 	buf_init(&found, 4096);
 	for (size_t i = 0; alias && i < alias->count; i++)
 		buf_printf(&found, "%s%s", i ? " " : "", alias->targets[i]);
-	if ((alias == NULL) != (targets == NULL) ||
-	    (targets && !slice_eq(buf_slice(&found), slice_of_str(targets))))
+	if ((alias == NULL) != (targets == NULL) || (targets && !slice_eq(buf_slice(&found), slice_of_str(targets))))
 		fail_msg("%s: %.*s", name, SLICE_ARG(buf_slice(&found)));
 	buf_fini(&found);
 }
@@ -181,14 +180,14 @@ static void what_cannot_be_set_or_removed(void **state)
 	(void)state;
 	assert_mistake("headers: {remove: [from]}\n",
 		       "f:1:19: a message is none without its from: rewrite.from_file replaces it");
-	assert_mistake("headers: {remove: [X-A, Content-Type]}\n", "f:1:19: a message is none without its Content-Type");
+	assert_mistake("headers: {remove: [X-A, Content-Type]}\n",
+		       "f:1:19: a message is none without its Content-Type");
 	assert_mistake("headers: {set: [\"Date: x\"]}\n", "f:1:16: Date cannot be set here");
 	assert_mistake("headers: {set: [\"X-Relayd-Tag: x\"]}\n", "f:1:16: X-Relayd-Tag cannot be set here");
 	assert_mistake("headers: {set: [\"X-A: \xc3\xa4\"]}\n",
 		       "f:1:16: X-A: a value has at most 2000 printable ASCII characters");
 	snprintf(text, sizeof(text), "headers: {subject_prefix: \"%0201d\"}\n", 0);
-	assert_mistake(text,
-		       "f:1:27: headers.subject_prefix has at most 200 octets, and no control characters");
+	assert_mistake(text, "f:1:27: headers.subject_prefix has at most 200 octets, and no control characters");
 }
 
 static void files_are_read_with_the_configuration(void **state)

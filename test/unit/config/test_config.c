@@ -551,15 +551,15 @@ static void oauth2_that_lacks_something(void **state)
 			&options, "f:1:74: oauth2 with provider: google needs refresh_token_file", NULL);
 	assert_mistakes("relayhosts: {a: {address: a.example.net, username: u, oauth2: {provider: microsoft, "
 			"client_id: c, client_secret_file: /s}}}\n",
-			&options,
-			"f:1:74: oauth2 with provider: microsoft and no refresh_token_file needs tenant", NULL);
+			&options, "f:1:74: oauth2 with provider: microsoft and no refresh_token_file needs tenant",
+			NULL);
 	assert_mistakes("relayhosts: {a: {address: a.example.net, username: u, password_file: /p, oauth2: {provider: "
 			"google, client_id: c, refresh_token_file: /r}}}\n",
 			&options, "f:1:70: password_file does not go with oauth2", NULL);
 	assert_mistakes("relayhosts: {a: {address: a.example.net, username: u, password_file: /p, auth: plain, oauth2: "
 			"{provider: google, client_id: c, refresh_token_file: /r}}}\n",
-			&options,
-			"f:1:80: auth: plain does not go with oauth2: write auto, xoauth2 or oauthbearer", NULL);
+			&options, "f:1:80: auth: plain does not go with oauth2: write auto, xoauth2 or oauthbearer",
+			NULL);
 }
 
 /* ---- With the machine. */

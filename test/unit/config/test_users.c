@@ -349,7 +349,8 @@ static void all_options(void **state)
 
 static void a_relayhost_must_be_one_of_the_configuration(void **state)
 {
-	struct config *config = load_good("users: u\nrelayhosts: {main: {address: a.example.net}, ses: {address: b.example.net}}\n");
+	struct config *config =
+	    load_good("users: u\nrelayhosts: {main: {address: a.example.net}, ses: {address: b.example.net}}\n");
 	struct users *users = users_new();
 	struct config_errors errors;
 	char text[1024], mistake[1024];
@@ -357,8 +358,9 @@ static void a_relayhost_must_be_one_of_the_configuration(void **state)
 	(void)state;
 	config->users_file = "u";
 	config_errors_init(&errors);
-	snprintf(text, sizeof(text), "app:" TOKEN_SECRET ":from=@a.example:relayhost=mian\nweb:" TOKEN_SECRET ":relayhost=ses\nold:" TOKEN_SECRET
-				     ":relayhost=nowhere-near\n");
+	snprintf(text, sizeof(text),
+		 "app:" TOKEN_SECRET ":from=@a.example:relayhost=mian\nweb:" TOKEN_SECRET
+		 ":relayhost=ses\nold:" TOKEN_SECRET ":relayhost=nowhere-near\n");
 	assert_int_equal(users_parse(users, slice_of_str(text), "u", &errors), 0);
 	assert_int_equal(users_check(users, config, &errors), ERR_CONFIG);
 	assert_int_equal(errors.error_count, 2);

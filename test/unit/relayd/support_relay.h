@@ -84,7 +84,8 @@ struct relay {
 	unsigned opened, quits;
 	unsigned corruptions;
 	unsigned health_changes;
-	char last_health[DESTINATION_NAME_MAX + DESTINATION_ROUTE_MAX + 64]; /* "KEY CLASS", class none: it is well again */
+	char last_health[DESTINATION_NAME_MAX + DESTINATION_ROUTE_MAX +
+			 64]; /* "KEY CLASS", class none: it is well again */
 
 	struct reported reports[REPORTS_MAX];
 	size_t report_count;

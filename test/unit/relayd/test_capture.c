@@ -148,8 +148,8 @@ static void a_failed_sync_is_tried_again_from_the_beginning(void **state)
 	relay->capture_waits = true;
 	id = relay_submit(relay, "app@example.org", "one@a.example");
 	relay_turn(relay);
-	assert_true(captures_on_disk_done(relay->captures,
-					  &(struct disk_done){.token = relay->capture_token, .result = -EIO}));
+	assert_true(
+	    captures_on_disk_done(relay->captures, &(struct disk_done){.token = relay->capture_token, .result = -EIO}));
 	relay_turn(relay);
 	assert_int_equal(relay_report(relay, id, 0)->outcome.kind, OUTCOME_DEFERRED);
 	assert_non_null(strstr(relay_report(relay, id, 0)->outcome.text, "synced"));
@@ -211,7 +211,8 @@ static void a_large_message_is_captured_octet_for_octet(void **state)
 					  .expires_wall = clock_wall_ms(&relay->clock.clock) + 3600 * 1000};
 	struct queue_upload *upload = queue_upload_begin(relay->queue, NULL);
 	uint64_t id = queue_upload_id(upload);
-	const char *head = "Return-Path: <app@example.org>\r\nDelivered-To: one@a.example\r\nReceived: x\r\nSubject: x\r\n\r\n";
+	const char *head =
+	    "Return-Path: <app@example.org>\r\nDelivered-To: one@a.example\r\nReceived: x\r\nSubject: x\r\n\r\n";
 	char line[LINE + 1], *text;
 	size_t len;
 

@@ -160,7 +160,8 @@ static void serve(struct fixture *f, const char *body)
 
 static void break_fetch(struct fixture *f)
 {
-	const struct https_answer answer = {.result = HTTPS_CONNECT, .content_type = "", .reason = "connection refused"};
+	const struct https_answer answer = {
+	    .result = HTTPS_CONNECT, .content_type = "", .reason = "connection refused"};
 
 	answer_fetch(f, &answer);
 }

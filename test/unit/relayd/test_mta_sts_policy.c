@@ -71,8 +71,8 @@ static void the_example_of_the_rfc(void **state)
 
 static void odd_but_good(void **state)
 {
-	struct mta_sts_policy *policy =
-	    parse("max_age:9999999999\nx-later: a:b\n\nmx:MX.Example.COM.  \t\nmode: testing \nmode: none\nversion:STSv1");
+	struct mta_sts_policy *policy = parse(
+	    "max_age:9999999999\nx-later: a:b\n\nmx:MX.Example.COM.  \t\nmode: testing \nmode: none\nversion:STSv1");
 
 	(void)state;
 	assert_int_equal(policy->mode, MTA_STS_TESTING);
@@ -171,7 +171,8 @@ static void a_wildcard_stands_for_one_label(void **state)
 
 static void as_text_and_back(void **state)
 {
-	struct mta_sts_policy *policy = parse("version: STSv1\nmode: testing\nmax_age: 77\nmx: *.A.example\nmx: b.example"),
+	struct mta_sts_policy *policy =
+				  parse("version: STSv1\nmode: testing\nmax_age: 77\nmx: *.A.example\nmx: b.example"),
 			      *again;
 	struct buf text;
 
@@ -192,12 +193,9 @@ static void as_text_and_back(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(records),
-	    cmocka_unit_test(the_example_of_the_rfc),
-	    cmocka_unit_test(odd_but_good),
-	    cmocka_unit_test(broken_ones),
-	    cmocka_unit_test(long_ones),
-	    cmocka_unit_test(a_wildcard_stands_for_one_label),
+	    cmocka_unit_test(records),		cmocka_unit_test(the_example_of_the_rfc),
+	    cmocka_unit_test(odd_but_good),	cmocka_unit_test(broken_ones),
+	    cmocka_unit_test(long_ones),	cmocka_unit_test(a_wildcard_stands_for_one_label),
 	    cmocka_unit_test(as_text_and_back),
 	};
 

@@ -344,11 +344,12 @@ static void bare_names_of_recipients_get_their_domain(void **state)
 	names[1] = SLICE("www");
 	name_count = 2;
 	redirected_count = 0;
-	expect_header("From: a@example.com\r\nTo: root, Acme, Inc. <b@example.com>,\r\n WWW (web)\r\nCc: \"W\" <www>; ops\r\n"
-		      "X-To: root\r\n" REST,
-		      "From: a@example.com\r\nTo: root@corp.example, Acme, Inc. <b@example.com>,\r\n WWW@corp.example (web)\r\n"
-		      "Cc: \"W\" <www@corp.example>; ops\r\nX-To: root\r\n" REST,
-		      "example.com");
+	expect_header(
+	    "From: a@example.com\r\nTo: root, Acme, Inc. <b@example.com>,\r\n WWW (web)\r\nCc: \"W\" <www>; ops\r\n"
+	    "X-To: root\r\n" REST,
+	    "From: a@example.com\r\nTo: root@corp.example, Acme, Inc. <b@example.com>,\r\n WWW@corp.example (web)\r\n"
+	    "Cc: \"W\" <www@corp.example>; ops\r\nX-To: root\r\n" REST,
+	    "example.com");
 	/* What cannot be read stays. */
 	expect_header("From: a@example.com\r\nTo: root <<, root\r\n" REST,
 		      "From: a@example.com\r\nTo: root <<, root\r\n" REST, "example.com");
@@ -393,10 +394,11 @@ static void authors_are_replaced_and_kept_as_reply_to(void **state)
 	name_count = redirected_count = 0;
 	load("origin: corp.example\n");
 	config->rewrite.from = map_of(ADDRESS_MAP_REPLACES, rules);
-	expect_header("From: \"A, B\" <a@example.com>,\r\n c@example.org (C)\r\nSender: a@example.com\r\n" REST,
-		      "From: \"A, B\" <a@verified.example>,\r\n c@example.org (C)\r\nSender: a@verified.example\r\n" REST
-		      "Reply-To: \"A, B\" <a@example.com>,\r\n c@example.org (C)\r\n",
-		      "verified.example");
+	expect_header(
+	    "From: \"A, B\" <a@example.com>,\r\n c@example.org (C)\r\nSender: a@example.com\r\n" REST,
+	    "From: \"A, B\" <a@verified.example>,\r\n c@example.org (C)\r\nSender: a@verified.example\r\n" REST
+	    "Reply-To: \"A, B\" <a@example.com>,\r\n c@example.org (C)\r\n",
+	    "verified.example");
 	/* A bare one is completed first. Whoever has a Reply-To keeps it. */
 	expect_header("From: root\r\nreply-to: x@example.com\r\n" REST,
 		      "From: ops@example.net\r\nreply-to: x@example.com\r\n" REST, "example.net");
@@ -417,7 +419,8 @@ static void fields_are_removed_and_set(void **state)
 
 static void loops_end_although_received_is_removed(void **state)
 {
-	struct submit_header_options options = {.hostname = SLICE("relay.test"), .sender = SLICE("a@b"), .rng = &seeded.rng};
+	struct submit_header_options options = {
+	    .hostname = SLICE("relay.test"), .sender = SLICE("a@b"), .rng = &seeded.rng};
 	struct submit_header header;
 	struct buf block;
 	struct slice *removed;
@@ -458,7 +461,8 @@ static void subjects_get_their_prefix_once(void **state)
 		expect_header(text, text, "b");
 	}
 	load("headers: {subject_prefix: \"[T\xc3\xa4st]\"}\n");
-	expect_header("From: a@b\r\nSubject: x\r\n" REST, "From: a@b\r\nSubject: =?utf-8?Q?=5BT=C3=A4st=5D?= x\r\n" REST, "b");
+	expect_header("From: a@b\r\nSubject: x\r\n" REST,
+		      "From: a@b\r\nSubject: =?utf-8?Q?=5BT=C3=A4st=5D?= x\r\n" REST, "b");
 	/* White space between two encoded words is not seen: the blank goes inside. */
 	expect_header("From: a@b\r\nSubject: =?utf-8?q?x?=\r\n" REST,
 		      "From: a@b\r\nSubject: =?utf-8?Q?=5BT=C3=A4st=5D_?= =?utf-8?q?x?=\r\n" REST, "b");

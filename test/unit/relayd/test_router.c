@@ -306,7 +306,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    TEST(a_users_relayhost_goes_before_all_routes),
-    TEST(domains_are_lower_case_a_labels),
+	    TEST(domains_are_lower_case_a_labels),
 	    TEST(a_domain_that_is_too_long_fails),
 	    TEST(without_relayhosts_mail_goes_by_mx),
 	    TEST(relayhosts_come_by_priority),

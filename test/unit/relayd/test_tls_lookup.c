@@ -65,7 +65,10 @@ static void ask(void *ctx, struct dns *dns, uint64_t token, const char *name, ui
 		return;
 	buf_init(&packet, 4096);
 	buf_append(&packet, slice_of("\0\0\201", 3));
-	buf_append_byte(&packet, (char)(0x80 | (kind == SECURE ? 0x20 : 0) | (kind == BOGUS ? 2 : kind == NOTHING ? 3 : 0)));
+	buf_append_byte(&packet, (char)(0x80 | (kind == SECURE ? 0x20 : 0) |
+					(kind == BOGUS	   ? 2
+					 : kind == NOTHING ? 3
+							   : 0)));
 	buf_append(&packet, slice_of("\0\1\0", 3));
 	buf_append_byte(&packet, kind == SECURE || kind == INSECURE);
 	buf_append(&packet, slice_of("\0\0\0\0", 4));
@@ -123,10 +126,8 @@ static void on_done(void *ctx)
 static const struct tls_facts *look(struct fixture *f, const char *canonical, bool is_name_secure, bool is_secure)
 {
 	const struct tls_lookup_question question = {.next_hop = "example", .port = 25, .wants_dane = true};
-	const struct tls_lookup_host host = {.name = "mx.example",
-					     .canonical = canonical,
-					     .is_name_secure = is_name_secure,
-					     .is_secure = is_secure};
+	const struct tls_lookup_host host = {
+	    .name = "mx.example", .canonical = canonical, .is_name_secure = is_name_secure, .is_secure = is_secure};
 
 	f->lookup = tls_lookup_new(&f->sources, &question);
 	assert_int_equal(tls_lookup_add_host(f->lookup, &host), 0);

@@ -206,8 +206,8 @@ static const struct row by_mx[] = {
 };
 /* clang-format on */
 
-static void assert_row(const struct tls_policy *policy, const struct config_relayhost *relayhost,
-		       const struct row *row, size_t number)
+static void assert_row(const struct tls_policy *policy, const struct config_relayhost *relayhost, const struct row *row,
+		       size_t number)
 {
 	struct situation s;
 	struct tls_need need;
@@ -276,7 +276,8 @@ static enum after_ehlo after_ehlo(const struct tls_need *need, bool offers_start
 	smtp_client_input(client, SLICE("220 mx.test\r\n"));
 	assert_false(smtp_client_next(client, &event));
 	smtp_client_output_sent(client, smtp_client_output(client).len); /* EHLO */
-	smtp_client_input(client, offers_starttls ? SLICE("250-mx.test\r\n250 STARTTLS\r\n") : SLICE("250 mx.test\r\n"));
+	smtp_client_input(client,
+			  offers_starttls ? SLICE("250-mx.test\r\n250 STARTTLS\r\n") : SLICE("250 mx.test\r\n"));
 	while (smtp_client_next(client, &event)) {
 		is_ready |= event.type == SMTP_CLIENT_READY;
 		if (event.type != SMTP_CLIENT_FAILED)

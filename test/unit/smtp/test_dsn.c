@@ -495,7 +495,8 @@ static void test_the_submitted_address_is_the_original_one(void **state)
 	f.recipients[0].submitted = SLICE("root");
 	assert_has(compose(&f), "Original-Recipient: rfc822; Joe+X@example.com\r\n");
 	f.recipients[0].orcpt = SLICE("");
-	assert_has(compose(&f), "\r\n\r\nOriginal-Recipient: rfc822; root\r\nFinal-Recipient: rfc822; joe@example.com\r\n");
+	assert_has(compose(&f),
+		   "\r\n\r\nOriginal-Recipient: rfc822; root\r\nFinal-Recipient: rfc822; joe@example.com\r\n");
 	end(&f);
 }
 
