@@ -1,44 +1,20 @@
 /* Live events: which ones a client gets, and that one which does not read costs no more than its buffer. */
-#include "support_http.h"
-
-#include "base/msgid.h"
-#include "relayd/control.h"
+#include "support_control.h"
 
 #include <errno.h>
 #include <unistd.h>
 
 struct fixture {
-	struct relay relay;
-	struct control *control;
-	struct web_server web;
+	struct console console;
 	int fd;		 /* of the client */
 	struct buf text; /* what it has read */
 };
 
-static const struct config *current_config(void *ctx)
-{
-	return ((struct fixture *)ctx)->relay.config;
-}
-
 static int setup(void **state)
 {
 	struct fixture *f = xcalloc(1, sizeof(*f));
-	struct control_options options;
 
-	relay_init(&f->relay, NULL);
-	options = (struct control_options){.loop = f->relay.loop,
-					   .clock = &f->relay.clock.clock,
-					   .log = f->relay.log,
-					   .metrics = f->relay.metrics,
-					   .queue = f->relay.queue,
-					   .destinations = f->relay.destinations,
-					   .scheduler = f->relay.scheduler,
-					   .health = f->relay.health,
-					   .recent = f->relay.recent,
-					   .ctx = f,
-					   .config = current_config};
-	f->control = control_new(&options);
-	web_server_init(&f->web, &f->relay, control_handle, f->control);
+	console_init(&f->console, NULL);
 	f->fd = -1;
 	buf_init(&f->text, 16 << 20);
 	*state = f;
@@ -51,9 +27,7 @@ static int teardown(void **state)
 
 	if (f->fd >= 0)
 		close(f->fd);
-	web_server_fini(&f->web);
-	control_free(&f->control);
-	relay_fini(&f->relay);
+	console_fini(&f->console);
 	buf_fini(&f->text);
 	free(f);
 	return 0;
@@ -70,7 +44,7 @@ static bool read_all(struct fixture *f)
 		if (n > 0)
 			buf_commit(&f->text, (size_t)n);
 		quiet = n > 0 ? 0 : quiet + 1;
-		relay_turn(&f->relay);
+		relay_turn(&f->console.relay);
 	}
 	return true;
 }
@@ -88,13 +62,13 @@ static void follow(struct fixture *f, const char *query)
 		close(f->fd);
 	buf_clear(&f->text);
 	snprintf(path, sizeof(path), "/v1/events%s", query);
-	f->fd = web_begin(&f->web, "GET", path, NULL);
+	f->fd = web_begin(&f->console.web, "GET", path, NULL);
 	read_all(f);
 }
 
 static void event_one(struct fixture *f, enum log_level level, const char *event, const char *recipient)
 {
-	log_event(f->relay.log, level, event, LOG_ID(7), LOG_STR("user", "app"),
+	log_event(f->console.relay.log, level, event, LOG_ID(7), LOG_STR("user", "app"),
 		  LOG_ADDR("from", SLICE("App@example.org")), LOG_ADDR("rcpt", slice_of_str(recipient)),
 		  LOG_STR("outcome", event), LOG_INT("code", 450), LOG_STR("relayhost", "main"),
 		  LOG_STR("text", "bad \x1b[31m\xff bytes"));
@@ -125,12 +99,12 @@ static void debug_is_there_for_who_asks(void **state)
 	struct fixture *f = *state;
 	struct log_options errors_only = {.level = LOG_ERROR};
 
-	log_configure(f->relay.log, &errors_only);
+	log_configure(f->console.relay.log, &errors_only);
 	follow(f, "?level=debug");
 	event_one(f, LOG_DEBUG, "detail", "one@a.example");
 	read_all(f);
 	assert_true(has_text(f, "detail"));
-	assert_false(relay_log_has(&f->relay, "detail"));
+	assert_false(relay_log_has(&f->console.relay, "detail"));
 }
 
 static void conditions_choose(void **state)
@@ -174,8 +148,9 @@ static void a_relayhosts_own_events_are_its_too(void **state)
 	struct fixture *f = *state;
 
 	follow(f, "?relayhost=main");
-	log_event(f->relay.log, LOG_WARN, "destination_trouble", LOG_STR("destination", "relayhost:main/verify"));
-	log_event(f->relay.log, LOG_WARN, "destination_ok", LOG_STR("destination", "relayhost:mainline"));
+	log_event(f->console.relay.log, LOG_WARN, "destination_trouble",
+		  LOG_STR("destination", "relayhost:main/verify"));
+	log_event(f->console.relay.log, LOG_WARN, "destination_ok", LOG_STR("destination", "relayhost:mainline"));
 	read_all(f);
 	assert_true(has_text(f, "destination_trouble"));
 	assert_false(has_text(f, "destination_ok"));
@@ -203,7 +178,7 @@ static void a_client_that_does_not_read_loses_lines_and_is_told(void **state)
 		snprintf(last, sizeof(last), "number%d@a.example", i);
 		event_one(f, LOG_INFO, "deferred", last);
 		if (i % 100 == 0)
-			relay_turn(&f->relay);
+			relay_turn(&f->console.relay);
 	}
 	read_all(f);
 	assert_true(has_text(f, "number0@a.example"));
@@ -222,10 +197,10 @@ static void a_client_that_left_is_noticed(void **state)
 	follow(f, "");
 	close(f->fd);
 	f->fd = -1;
-	relay_pass(&f->relay, 60 * 1000);
+	relay_pass(&f->console.relay, 60 * 1000);
 	/* Nobody is there: the next fact is made for nobody. The sanitizers watch. */
 	event_one(f, LOG_INFO, "deferred", "one@a.example");
-	relay_turn(&f->relay);
+	relay_turn(&f->console.relay);
 }
 
 static void heartbeats_keep_a_silent_stream_alive(void **state)
@@ -236,7 +211,7 @@ static void heartbeats_keep_a_silent_stream_alive(void **state)
 	follow(f, "");
 	before = buf_len(&f->text);
 	for (int i = 0; i < 6; i++) {
-		relay_pass(&f->relay, 10 * 1000);
+		relay_pass(&f->console.relay, 10 * 1000);
 		assert_true(read_all(f));
 	}
 	assert_in_range(buf_len(&f->text) - before, 5, 100);

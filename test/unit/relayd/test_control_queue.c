@@ -1,75 +1,23 @@
 /* The listing of the queue: conditions, bounds, and that it goes in steps. */
-#include "support_http.h"
+#include "support_control.h"
 
 #include "base/msgid.h"
-#include "relayd/control.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <unistd.h>
 
-struct fixture {
-	struct relay relay;
-	struct control *control;
-	struct web_server web;
-	struct web_answer answer;
-};
-
-static const struct config *current_config(void *ctx)
-{
-	return ((struct fixture *)ctx)->relay.config;
-}
-
-static int setup(void **state)
-{
-	struct fixture *f = xcalloc(1, sizeof(*f));
-	struct control_options options;
-
-	relay_init(&f->relay, NULL);
-	options = (struct control_options){.loop = f->relay.loop,
-					   .clock = &f->relay.clock.clock,
-					   .log = f->relay.log,
-					   .metrics = f->relay.metrics,
-					   .queue = f->relay.queue,
-					   .destinations = f->relay.destinations,
-					   .pauses = f->relay.pauses,
-					   .scheduler = f->relay.scheduler,
-					   .health = f->relay.health,
-					   .recent = f->relay.recent,
-					   .ctx = f,
-					   .config = current_config};
-	f->control = control_new(&options);
-	web_server_init(&f->web, &f->relay, control_handle, f->control);
-	*state = f;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *f = *state;
-
-	web_answer_fini(&f->answer);
-	web_server_fini(&f->web);
-	control_free(&f->control);
-	relay_fini(&f->relay);
-	free(f);
-	return 0;
-}
-
 /* The messages of the answer. */
-static json_t *list(struct fixture *f, const char *query)
+static json_t *list(struct console *f, const char *query)
 {
 	char path[512];
 
-	web_answer_fini(&f->answer);
 	snprintf(path, sizeof(path), "/v1/queue%s", query);
-	web_ask(&f->web, "GET", path, NULL, &f->answer);
-	if (f->answer.status != 200 || !f->answer.json)
-		fail_msg("%s: %d %s", path, f->answer.status, buf_slice(&f->answer.body).ptr);
+	console_get(f, path);
 	return json_object_get(f->answer.json, "messages");
 }
 
-static bool has_more(struct fixture *f)
+static bool has_more(struct console *f)
 {
 	json_t *more = json_object_get(f->answer.json, "more");
 
@@ -77,31 +25,12 @@ static bool has_more(struct fixture *f)
 	return json_is_true(more);
 }
 
-static const char *refusal(struct fixture *f, const char *query)
+static const char *refusal(struct console *f, const char *query)
 {
 	char path[256];
 
-	web_answer_fini(&f->answer);
 	snprintf(path, sizeof(path), "/v1/queue%s", query);
-	web_ask(&f->web, "GET", path, NULL, &f->answer);
-	assert_int_equal(f->answer.status, 400);
-	return json_string_value(json_object_get(f->answer.json, "error"));
-}
-
-static const char *text_of(json_t *row, const char *key)
-{
-	const char *text = json_string_value(json_object_get(row, key));
-
-	if (!text)
-		fail_msg("no text %s", key);
-	return text;
-}
-
-static int64_t number_of(json_t *row, const char *key)
-{
-	if (!json_is_integer(json_object_get(row, key)))
-		fail_msg("no integer %s", key);
-	return json_integer_value(json_object_get(row, key));
+	return text_of(console_ask(f, 400, "GET", path, NULL), "error");
 }
 
 static const char *recipient(json_t *row, size_t index)
@@ -109,7 +38,7 @@ static const char *recipient(json_t *row, size_t index)
 	return json_string_value(json_array_get(json_object_get(row, "recipients"), index));
 }
 
-static uint64_t defer(struct fixture *f, const char *recipient_address, const struct outcome *outcome)
+static uint64_t defer(struct console *f, const char *recipient_address, const struct outcome *outcome)
 {
 	uint64_t id = relay_submit(&f->relay, "app@example.org", recipient_address);
 
@@ -125,7 +54,7 @@ static uint64_t defer(struct fixture *f, const char *recipient_address, const st
 
 static void an_empty_queue_is_an_empty_list(void **state)
 {
-	struct fixture *f = *state;
+	struct console *f = *state;
 
 	assert_int_equal(json_array_size(list(f, "")), 0);
 	assert_false(has_more(f));
@@ -134,17 +63,15 @@ static void an_empty_queue_is_an_empty_list(void **state)
 
 static void a_row_has_what_the_contract_names(void **state)
 {
-	struct fixture *f = *state;
+	struct console *f = *state;
 	struct outcome refused =
 	    outcome_like(OUTCOME_DEFERRED, CLASS_THROTTLE, STAGE_RCPT, 421, "4.7.0", "too many messages");
 	uint64_t id = defer(f, "one@a.example two@a.example", &refused);
-	char text[MSGID_CHARS + 1];
 	json_t *row;
 
 	relay_pass(&f->relay, 10000);
 	row = json_array_get(list(f, ""), 0);
-	msgid_format(id, text);
-	assert_string_equal(text_of(row, "id"), text);
+	assert_string_equal(text_of(row, "id"), id_text(id));
 	assert_string_equal(text_of(row, "state"), "deferred");
 	assert_string_equal(text_of(row, "sender"), "app@example.org");
 	assert_string_equal(recipient(row, 0), "one@a.example");
@@ -163,7 +90,7 @@ static void a_row_has_what_the_contract_names(void **state)
 
 static void what_is_not_planned_has_no_next_attempt(void **state)
 {
-	struct fixture *f = *state;
+	struct console *f = *state;
 	uint64_t id = relay_submit(&f->relay, "", "one@a.example");
 	json_t *row;
 
@@ -184,7 +111,7 @@ static void what_is_not_planned_has_no_next_attempt(void **state)
 
 static void one_that_was_never_tried_says_what_it_waits_for(void **state)
 {
-	struct fixture *f = *state;
+	struct console *f = *state;
 	struct fake_connection *connection;
 	json_t *row;
 
@@ -201,7 +128,7 @@ static void one_that_was_never_tried_says_what_it_waits_for(void **state)
 
 static void those_who_have_it_are_not_listed(void **state)
 {
-	struct fixture *f = *state;
+	struct console *f = *state;
 	json_t *row;
 
 	relay_submit(&f->relay, "app@example.org", "one@a.example two@b.example");
@@ -218,7 +145,7 @@ static void those_who_have_it_are_not_listed(void **state)
 static void a_row_is_bounded(void **state)
 {
 	enum { MANY = 3000 };
-	struct fixture *f = *state;
+	struct console *f = *state;
 	struct queue_recipient *to = xcalloc(MANY, sizeof(*to));
 	char *addresses = xmalloc(MANY * 40);
 	struct queue_envelope envelope = {.sender = SLICE("app@example.org"),
@@ -243,7 +170,7 @@ static void a_row_is_bounded(void **state)
 static void the_worst_row_fits(void **state)
 {
 	enum { LONGEST = 1024 };
-	struct fixture *f = *state;
+	struct console *f = *state;
 	struct queue_recipient to[64];
 	char *bad = xmalloc(LONGEST);
 	struct slice text = {bad, LONGEST};
@@ -265,7 +192,7 @@ static void the_worst_row_fits(void **state)
 }
 
 /* Wherever the journal keeps it. */
-static void damage(struct fixture *f, const char *text)
+static void damage(struct console *f, const char *text)
 {
 	int dir = openat(f->relay.fd, "journal", O_RDONLY | O_DIRECTORY);
 	DIR *files = fdopendir(dup(dir));
@@ -288,7 +215,7 @@ static void damage(struct fixture *f, const char *text)
 
 static void a_damaged_message_is_listed_too(void **state)
 {
-	struct fixture *f = *state;
+	struct console *f = *state;
 	json_t *row;
 
 	relay_submit(&f->relay, "unmistakable@example.org", "one@a.example");
@@ -309,7 +236,7 @@ static void a_damaged_message_is_listed_too(void **state)
 
 static void conditions_hold_together(void **state)
 {
-	struct fixture *f = *state;
+	struct console *f = *state;
 	uint64_t held;
 
 	relay_submit(&f->relay, "app@example.org", "one@a.example two@B.example");
@@ -345,7 +272,7 @@ static void conditions_hold_together(void **state)
 
 static void conditions_that_make_no_sense_are_refused(void **state)
 {
-	struct fixture *f = *state;
+	struct console *f = *state;
 
 	assert_string_equal(refusal(f, "?state=nonsense"),
 			    "unknown state 'nonsense'; there are ready, inflight, deferred, held");
@@ -363,7 +290,7 @@ static void conditions_that_make_no_sense_are_refused(void **state)
 
 static void limit_and_more(void **state)
 {
-	struct fixture *f = *state;
+	struct console *f = *state;
 
 	for (int i = 0; i < 5; i++)
 		relay_submit(&f->relay, i == 2 ? "odd@example.org" : "app@example.org", "one@a.example");
@@ -380,7 +307,7 @@ static void limit_and_more(void **state)
 
 static void without_a_limit_a_thousand_come(void **state)
 {
-	struct fixture *f = *state;
+	struct console *f = *state;
 
 	relay_submit_many(&f->relay, "one@a.example", 1001);
 	assert_int_equal(json_array_size(list(f, "")), 1000);
@@ -392,7 +319,7 @@ static void without_a_limit_a_thousand_come(void **state)
 /* ---- order and pages ---- */
 
 /* The local parts of the recipients, in the order of the listing. */
-static void expect_order(struct fixture *f, const char *query, const char *expected)
+static void expect_order(struct console *f, const char *query, const char *expected)
 {
 	struct buf found;
 	json_t *row;
@@ -408,7 +335,7 @@ static void expect_order(struct fixture *f, const char *query, const char *expec
 
 static void rows_come_in_the_order_that_is_asked_for(void **state)
 {
-	struct fixture *f = *state;
+	struct console *f = *state;
 	struct outcome refused = outcome_like(OUTCOME_DEFERRED, CLASS_MAILBOX, STAGE_RCPT, 450, "4.2.2", "full");
 	uint64_t held;
 
@@ -431,7 +358,7 @@ static void rows_come_in_the_order_that_is_asked_for(void **state)
 }
 
 /* Page after page everything comes, and once. */
-static void check_pages(struct fixture *f, const char *conditions, unsigned expected)
+static void check_pages(struct console *f, const char *conditions, unsigned expected)
 {
 	char query[300], next[64] = "";
 	uint64_t last = 0;
@@ -458,7 +385,7 @@ static void check_pages(struct fixture *f, const char *conditions, unsigned expe
 
 static void pages_follow_each_other(void **state)
 {
-	struct fixture *f = *state;
+	struct console *f = *state;
 	char query[64], id[MSGID_CHARS + 1];
 
 	for (int i = 0; i < 50; i++)
@@ -471,15 +398,13 @@ static void pages_follow_each_other(void **state)
 	snprintf(id, sizeof(id), "%s", text_of(json_array_get(list(f, "?limit=48"), 47), "id"));
 	snprintf(query, sizeof(query), "?after=%s", id);
 	assert_int_equal(json_array_size(list(f, query)), 2);
-	web_answer_fini(&f->answer);
-	web_ask(&f->web, "GET", "/v1/queue?after=0000000000007", NULL, &f->answer);
-	assert_int_equal(f->answer.status, 404);
+	console_ask(f, 404, "GET", "/v1/queue?after=0000000000007", NULL);
 }
 
 /* More than a sort keeps at a time. */
 static void pages_of_a_long_queue(void **state)
 {
-	struct fixture *f = *state;
+	struct console *f = *state;
 
 	relay_submit_many(&f->relay, "one@a.example", 300);
 	check_pages(f, "", 300);
@@ -487,7 +412,7 @@ static void pages_of_a_long_queue(void **state)
 
 static void rows_as_lines(void **state)
 {
-	struct fixture *f = *state;
+	struct console *f = *state;
 	struct slice text;
 	unsigned lines = 0;
 
@@ -514,7 +439,7 @@ struct walk {
 	unsigned steps;
 };
 
-static void walk_begin(struct fixture *f, struct walk *walk)
+static void walk_begin(struct console *f, struct walk *walk)
 {
 	struct http_request request = {.method = "GET", .path = "/v1/queue"};
 
@@ -550,7 +475,7 @@ static json_t *walk_end(struct walk *walk)
 static void the_queue_may_change_under_the_walk(void **state)
 {
 	enum { COUNT = 900 };
-	struct fixture *f = *state;
+	struct console *f = *state;
 	uint64_t *ids = xcalloc(COUNT, sizeof(*ids));
 	bool *seen = xcalloc(COUNT, sizeof(*seen));
 	struct walk walk;
@@ -594,7 +519,7 @@ static void the_queue_may_change_under_the_walk(void **state)
 
 static void a_client_that_leaves_ends_the_walk(void **state)
 {
-	struct fixture *f = *state;
+	struct console *f = *state;
 	struct web_answer answer;
 	int fd;
 
@@ -611,7 +536,7 @@ static void a_client_that_leaves_ends_the_walk(void **state)
 
 static void a_listing_under_way_ends_with_the_server(void **state)
 {
-	struct fixture *f = *state;
+	struct console *f = *state;
 	int fd;
 
 	relay_submit_many(&f->relay, "one@a.example", 1000);
@@ -624,7 +549,7 @@ static void a_listing_under_way_ends_with_the_server(void **state)
 	assert_int_equal(json_array_size(list(f, "?limit=2")), 2);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, console_setup_mx, console_teardown)
 
 int main(void)
 {
