@@ -81,7 +81,7 @@ int console_setup_mx(void **state)
 
 int console_setup_relayhost(void **state)
 {
-	return setup(state, "relayhosts:\n  main:\n    address: smtp.example.net:587\n    tls: none\n");
+	return setup(state, RELAY_BY_MAIN);
 }
 
 int console_teardown(void **state)

@@ -340,10 +340,30 @@ void relay_init(struct relay *relay, const char *yaml)
 	make_loop(relay);
 }
 
+int relay_setup_with(void **state, const char *yaml)
+{
+	struct relay *relay = xmalloc(sizeof(*relay));
+
+	relay_init(relay, yaml);
+	*state = relay;
+	return 0;
+}
+
+int relay_setup(void **state)
+{
+	return relay_setup_with(state, NULL);
+}
+
+int relay_teardown(void **state)
+{
+	relay_fini(*state);
+	free(*state);
+	return 0;
+}
+
 static void free_parts(struct relay *relay)
 {
-	while (!list_is_empty(&relay->connections))
-		fake_close(relay_connection(relay, 0));
+	relay_close_all(relay);
 	captures_free(&relay->captures);
 	memos_free(&relay->memos);
 	destinations_free(&relay->destinations);
@@ -360,8 +380,7 @@ static void end_connections(struct relay *relay)
 {
 	scheduler_stop(relay->scheduler);
 	destinations_stop(relay->destinations);
-	while (!list_is_empty(&relay->connections))
-		fake_close(relay_connection(relay, 0));
+	relay_close_all(relay);
 	captures_abort(relay->captures);
 	relay_turn(relay);
 }
@@ -504,6 +523,15 @@ uint64_t relay_submit(struct relay *relay, const char *sender, const char *recip
 	return relay_submit_class(relay, MESSAGE_DEFAULT, sender, recipients);
 }
 
+uint64_t relay_submit_lifetime(struct relay *relay, int64_t ms, const char *recipients)
+{
+	struct queue_recipient list[SUBMIT_RECIPIENTS_MAX];
+	struct queue_envelope envelope = make_envelope(relay, list, "app@example.org", recipients);
+
+	envelope.expires_wall = envelope.arrived_wall + ms;
+	return relay_submit_envelope(relay, &envelope);
+}
+
 void relay_submit_many(struct relay *relay, const char *recipients, unsigned count)
 {
 	struct queue_recipient list[SUBMIT_RECIPIENTS_MAX];
@@ -512,6 +540,72 @@ void relay_submit_many(struct relay *relay, const char *recipients, unsigned cou
 	for (unsigned i = 0; i < count; i++)
 		upload(relay, &envelope, NULL, NULL);
 	relay_turn(relay);
+}
+
+unsigned relay_connection_count(struct relay *relay)
+{
+	unsigned count = 0;
+
+	while (relay_connection(relay, count))
+		count++;
+	return count;
+}
+
+unsigned relay_deliver_all(struct relay *relay)
+{
+	unsigned delivered = 0;
+	bool any = true;
+
+	while (any) {
+		any = false;
+		relay_pass(relay, 10);
+		for (unsigned i = 0; relay_connection(relay, i); i++) {
+			struct fake_connection *connection = relay_connection(relay, i);
+			if (!connection->job && connection->slot.busy) {
+				fake_session(connection);
+				any = true;
+			} else if (connection->job) {
+				fake_deliver(connection);
+				delivered++;
+				any = true;
+			}
+		}
+	}
+	return delivered;
+}
+
+uint64_t relay_waiting(struct relay *relay)
+{
+	struct queue_stats stats;
+
+	queue_stats(relay->queue, &stats);
+	return stats.messages[STATE_READY] + stats.messages[STATE_INFLIGHT] + stats.messages[STATE_DEFERRED];
+}
+
+int64_t relay_time_to_next_open(struct relay *relay, int64_t at_most)
+{
+	int64_t began = clock_mono_ms(&relay->clock.clock);
+	unsigned opened = relay->opened;
+
+	while (relay->opened == opened && clock_mono_ms(&relay->clock.clock) - began < at_most)
+		relay_pass(relay, 1);
+	return clock_mono_ms(&relay->clock.clock) - began;
+}
+
+struct fake_connection *relay_connect_to(struct relay *relay, const char *key)
+{
+	struct fake_connection *connection = relay_connection_to(relay, key);
+
+	if (!connection->job)
+		fake_session(connection);
+	assert_non_null(connection->job);
+	return connection;
+}
+
+void relay_close_all(struct relay *relay)
+{
+	while (relay_connection(relay, 0))
+		fake_close(relay_connection(relay, 0));
 }
 
 const struct reported *relay_report(const struct relay *relay, uint64_t id, uint32_t recipient)

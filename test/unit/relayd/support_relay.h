@@ -30,6 +30,9 @@
 
 #define RELAY_WALL_MS 1790000000000
 
+/* All mail goes by one relayhost, "main". */
+#define RELAY_BY_MAIN "relayhosts:\n  main: {address: 'smtp.example.net:587', tls: none}\n"
+
 /* A connection that a destination has asked for. It does nothing by itself. */
 struct fake_connection {
 	struct destination_slot slot;
@@ -108,6 +111,10 @@ struct relay {
 /* Configuration in YAML; NULL: none, so mail goes by MX. */
 void relay_init(struct relay *relay, const char *yaml);
 void relay_fini(struct relay *relay);
+/* For cmocka: the state is a struct relay, by MX if nothing else is said. */
+int relay_setup(void **state);
+int relay_setup_with(void **state, const char *yaml);
+int relay_teardown(void **state);
 void relay_configure(struct relay *relay, const char *yaml);
 /* Stops and starts again; what was in flight is so no more. */
 void relay_restart(struct relay *relay);
@@ -121,6 +128,8 @@ void relay_pass(struct relay *relay, int64_t ms);
 /* Submits a message, its recipients parted by spaces, and turns until it is accepted. */
 uint64_t relay_submit(struct relay *relay, const char *sender, const char *recipients);
 uint64_t relay_submit_class(struct relay *relay, enum message_class class, const char *sender, const char *recipients);
+/* One that expires after so long. */
+uint64_t relay_submit_lifetime(struct relay *relay, int64_t ms, const char *recipients);
 uint64_t relay_submit_envelope(struct relay *relay, const struct queue_envelope *envelope);
 /* So many of the same, synced together; they may all be under way already. */
 void relay_submit_many(struct relay *relay, const char *recipients, unsigned count);
@@ -129,6 +138,17 @@ void relay_submit_many(struct relay *relay, const char *recipients, unsigned cou
 struct fake_connection *relay_connection(struct relay *relay, unsigned place);
 /* The first open one to the destination of this key; fails when there is none. */
 struct fake_connection *relay_connection_to(struct relay *relay, const char *key);
+/* The same, its session standing, with a job; fails when it has none. */
+struct fake_connection *relay_connect_to(struct relay *relay, const char *key);
+unsigned relay_connection_count(struct relay *relay);
+/* Closes all that are open, and those that are opened instead. */
+void relay_close_all(struct relay *relay);
+/* Everything that stands in lines goes out, through as many connections as are opened; how many messages. */
+unsigned relay_deliver_all(struct relay *relay);
+/* How many messages wait in the queue, the held ones left out. */
+uint64_t relay_waiting(struct relay *relay);
+/* Milliseconds until a new connection is asked for. */
+int64_t relay_time_to_next_open(struct relay *relay, int64_t at_most);
 struct destination *relay_destination(struct relay *relay, const char *key);
 /* The session stands: it takes a job if there is one. */
 void fake_session(struct fake_connection *connection);

@@ -127,21 +127,11 @@ static uint64_t submit_one(struct relay *relay, const char *sender, const char *
 	return submit(relay, sender, &one, 1);
 }
 
-static struct fake_connection *connect_to(struct relay *relay, const char *key)
-{
-	struct fake_connection *connection = relay_connection_to(relay, key);
-
-	if (!connection->job)
-		fake_session(connection);
-	assert_non_null(connection->job);
-	return connection;
-}
-
 static void refuse(struct relay *relay, const char *key)
 {
 	struct outcome outcome = outcome_like(OUTCOME_FAILED, CLASS_MAILBOX, STAGE_RCPT, 550, "5.1.1", "no such user");
 
-	fake_finish(connect_to(relay, key), &outcome);
+	fake_finish(relay_connect_to(relay, key), &outcome);
 }
 
 static bool is_queued(struct relay *relay, uint64_t id)
@@ -194,7 +184,7 @@ static void notify_decides(void **state)
 		expected += rows[i].failed;
 		assert_int_equal(find_dsns(relay).count, expected);
 		submit_one(relay, "app@example.org", "joe@a.example", rows[i].notify);
-		fake_deliver(connect_to(relay, "mx:a.example"));
+		fake_deliver(relay_connect_to(relay, "mx:a.example"));
 		expected += rows[i].relayed;
 		assert_int_equal(find_dsns(relay).count, expected);
 	}
@@ -207,14 +197,14 @@ static void success_is_told_where_the_next_hop_will_not(void **state)
 {
 	struct relay *relay = *state;
 	uint64_t id = submit_one(relay, "app@example.org", "joe@a.example", QUEUE_NOTIFY_SUCCESS);
-	struct fake_connection *connection = connect_to(relay, "mx:a.example");
+	struct fake_connection *connection = relay_connect_to(relay, "mx:a.example");
 
 	connection->job->next_hop_reports = true;
 	fake_deliver(connection);
 	assert_int_equal(find_dsns(relay).count, 0);
 	assert_false(is_queued(relay, id));
 	id = submit_one(relay, "app@example.org", "joe@a.example", QUEUE_NOTIFY_SUCCESS);
-	fake_deliver(connect_to(relay, "mx:a.example"));
+	fake_deliver(relay_connect_to(relay, "mx:a.example"));
 	assert_has(dsn_text(relay, "app@example.org"), "Action: relayed\r\nStatus: 2.0.0\r\n");
 	assert_false(is_queued(relay, id));
 	assert_int_equal(relay_report(relay, id, 0)->outcome.kind, OUTCOME_DELIVERED);

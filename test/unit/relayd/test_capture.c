@@ -10,20 +10,8 @@
 
 static int setup(void **state)
 {
-	struct relay *relay = xmalloc(sizeof(*relay));
-
-	relay_init(relay, "routes:\n  - {name: nowhere, to: ['@void.example'], via: discard}\n  - {via: capture}\n");
-	*state = relay;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct relay *relay = *state;
-
-	relay_fini(relay);
-	free(relay);
-	return 0;
+	return relay_setup_with(
+	    state, "routes:\n  - {name: nowhere, to: ['@void.example'], via: discard}\n  - {via: capture}\n");
 }
 
 /* The path of a captured file, until the next call. */
@@ -249,7 +237,7 @@ static void a_hundred_wait_their_turn(void **state)
 	assert_int_equal(captures_count(relay->captures), 0);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, relay_teardown)
 
 int main(void)
 {

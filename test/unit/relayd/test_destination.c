@@ -1,78 +1,6 @@
 /* Destinations: windows, back-off, lines and limits, with connections that do what the test says. */
 #include "support_relay.h"
 
-static const char main_relayhost[] = "relayhosts:\n  main:\n    address: smtp.example.net:587\n    tls: none\n";
-
-static int setup(void **state)
-{
-	struct relay *relay = xmalloc(sizeof(*relay));
-
-	relay_init(relay, NULL);
-	*state = relay;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct relay *relay = *state;
-
-	relay_fini(relay);
-	free(relay);
-	return 0;
-}
-
-static unsigned connection_count(struct relay *relay)
-{
-	unsigned count = 0;
-
-	while (relay_connection(relay, count))
-		count++;
-	return count;
-}
-
-/* Everything that stands in lines goes out, through as many connections as are opened; how many messages. */
-static unsigned deliver_all(struct relay *relay)
-{
-	unsigned delivered = 0;
-	bool any = true;
-
-	while (any) {
-		any = false;
-		relay_pass(relay, 10);
-		for (unsigned i = 0; relay_connection(relay, i); i++) {
-			struct fake_connection *connection = relay_connection(relay, i);
-			if (!connection->job && connection->slot.busy) {
-				fake_session(connection);
-				any = true;
-			} else if (connection->job) {
-				fake_deliver(connection);
-				delivered++;
-				any = true;
-			}
-		}
-	}
-	return delivered;
-}
-
-static uint64_t waiting(struct relay *relay)
-{
-	struct queue_stats stats;
-
-	queue_stats(relay->queue, &stats);
-	return stats.messages[STATE_READY] + stats.messages[STATE_INFLIGHT] + stats.messages[STATE_DEFERRED];
-}
-
-/* Milliseconds until a new connection to the destination is asked for. */
-static int64_t time_to_next_open(struct relay *relay, int64_t at_most)
-{
-	int64_t began = clock_mono_ms(&relay->clock.clock);
-	unsigned opened = relay->opened;
-
-	while (relay->opened == opened && clock_mono_ms(&relay->clock.clock) - began < at_most)
-		relay_pass(relay, 1);
-	return clock_mono_ms(&relay->clock.clock) - began;
-}
-
 /* ---- connections ---- */
 
 static void there_are_no_more_connections_than_messages(void **state)
@@ -80,11 +8,11 @@ static void there_are_no_more_connections_than_messages(void **state)
 	struct relay *relay = *state;
 
 	relay_submit_many(relay, "one@a.example", 1);
-	assert_int_equal(connection_count(relay), 1);
+	assert_int_equal(relay_connection_count(relay), 1);
 	relay_submit_many(relay, "one@a.example", 1);
-	assert_int_equal(connection_count(relay), 2);
+	assert_int_equal(relay_connection_count(relay), 2);
 	relay_submit_many(relay, "one@a.example", 1);
-	assert_int_equal(connection_count(relay), 3);
+	assert_int_equal(relay_connection_count(relay), 3);
 }
 
 static void the_window_begins_small_and_grows_with_success(void **state)
@@ -92,17 +20,17 @@ static void the_window_begins_small_and_grows_with_success(void **state)
 	struct relay *relay = *state;
 
 	relay_submit_many(relay, "one@a.example", 60);
-	assert_int_equal(connection_count(relay), 4);
+	assert_int_equal(relay_connection_count(relay), 4);
 	for (unsigned i = 0; i < 4; i++)
 		fake_session(relay_connection(relay, i));
 	for (unsigned i = 0; i < 4; i++)
 		fake_deliver(relay_connection(relay, i));
 	relay_submit_many(relay, "one@a.example", 1);
-	assert_int_equal(connection_count(relay), 8);
-	assert_int_equal(deliver_all(relay), 57);
+	assert_int_equal(relay_connection_count(relay), 8);
+	assert_int_equal(relay_deliver_all(relay), 57);
 	assert_in_range(relay_destination(relay, "mx:a.example")->window, 9, 20);
 	assert_in_range(relay->opened, 8, 20);
-	assert_int_equal(waiting(relay), 0);
+	assert_int_equal(relay_waiting(relay), 0);
 }
 
 static void the_window_stays_within_the_limit(void **state)
@@ -111,8 +39,8 @@ static void the_window_stays_within_the_limit(void **state)
 
 	destinations_set_limits(relay->destinations, 200, 3);
 	relay_submit_many(relay, "one@a.example", 60);
-	assert_int_equal(connection_count(relay), 3);
-	assert_int_equal(deliver_all(relay), 60);
+	assert_int_equal(relay_connection_count(relay), 3);
+	assert_int_equal(relay_deliver_all(relay), 60);
 	assert_int_equal(relay->opened, 3);
 }
 
@@ -179,7 +107,7 @@ static void an_idle_connection_gives_its_place_to_another_destination(void **sta
 	fake_deliver(relay_connection(relay, 0));
 	relay_submit_many(relay, "one@b.example", 1);
 	assert_int_equal(relay->quits, 1);
-	assert_int_equal(connection_count(relay), 1);
+	assert_int_equal(relay_connection_count(relay), 1);
 	relay_connection_to(relay, "mx:b.example");
 }
 
@@ -190,7 +118,7 @@ static void a_closed_connection_makes_room_for_another_destination(void **state)
 	destinations_set_limits(relay->destinations, 1, 20);
 	relay_submit_many(relay, "one@a.example", 1);
 	relay_submit_many(relay, "one@b.example", 1);
-	assert_int_equal(connection_count(relay), 1);
+	assert_int_equal(relay_connection_count(relay), 1);
 	fake_session(relay_connection_to(relay, "mx:a.example"));
 	fake_close(relay_connection_to(relay, "mx:a.example"));
 	relay_turn(relay);
@@ -209,7 +137,7 @@ static void a_connection_that_becomes_idle_makes_room_too(void **state)
 	fake_deliver(relay_connection_to(relay, "mx:a.example"));
 	relay_turn(relay);
 	relay_connection_to(relay, "mx:c.example");
-	assert_int_equal(connection_count(relay), 2);
+	assert_int_equal(relay_connection_count(relay), 2);
 }
 
 /* Whatever the limit, everybody gets a turn. */
@@ -224,8 +152,8 @@ static void no_destination_starves_at_the_limit(void **state)
 		snprintf(to, sizeof(to), "one@d%d.example", i);
 		relay_submit_many(relay, to, 5);
 	}
-	assert_int_equal(deliver_all(relay), DESTINATIONS * 5);
-	assert_int_equal(waiting(relay), 0);
+	assert_int_equal(relay_deliver_all(relay), DESTINATIONS * 5);
+	assert_int_equal(relay_waiting(relay), 0);
 	assert_in_range(destinations_connection_count(relay->destinations), 0, 3);
 }
 
@@ -238,8 +166,8 @@ static void back_off_doubles_to_its_limit(struct relay *relay, const char *key, 
 		relay_turn(relay);
 		assert_null(relay_connection(relay, 0));
 		relay_submit_many(relay, "new@a.example", 2); /* there is always somebody who waits */
-		assert_int_equal(time_to_next_open(relay, 3600 * 1000), waits[i]);
-		assert_int_equal(connection_count(relay), 1); /* one probe */
+		assert_int_equal(relay_time_to_next_open(relay, 3600 * 1000), waits[i]);
+		assert_int_equal(relay_connection_count(relay), 1); /* one probe */
 	}
 }
 
@@ -257,7 +185,7 @@ static void back_off_of_a_relayhost_is_shorter(void **state)
 	struct relay *relay = *state;
 	static const int64_t waits[] = {5000, 10000, 20000, 40000, 60000, 60000};
 
-	relay_configure(relay, main_relayhost);
+	relay_configure(relay, RELAY_BY_MAIN);
 	relay_submit_many(relay, "one@a.example", 1);
 	back_off_doubles_to_its_limit(relay, "relayhost:main", waits, ARRAY_LEN(waits));
 }
@@ -282,12 +210,12 @@ static void connections_that_fail_together_count_once(void **state)
 	struct relay *relay = *state;
 
 	relay_submit_many(relay, "one@a.example", 8);
-	assert_int_equal(connection_count(relay), 4);
+	assert_int_equal(relay_connection_count(relay), 4);
 	while (relay_connection(relay, 0))
 		fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "connection refused");
 	assert_int_equal(relay_destination(relay, "mx:a.example")->failures, 1);
 	relay_submit_many(relay, "two@a.example", 1);
-	assert_int_equal(time_to_next_open(relay, 3600 * 1000), 5000);
+	assert_int_equal(relay_time_to_next_open(relay, 3600 * 1000), 5000);
 }
 
 /* F18 */
@@ -297,10 +225,9 @@ static void a_dead_destination_takes_nothing_from_the_others(void **state)
 
 	relay_submit_many(relay, "one@dead.example", 100);
 	fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "connection refused");
-	while (relay_connection(relay, 0))
-		fake_close(relay_connection(relay, 0));
+	relay_close_all(relay);
 	relay_submit_many(relay, "one@a.example", 5);
-	assert_int_equal(deliver_all(relay), 5);
+	assert_int_equal(relay_deliver_all(relay), 5);
 }
 
 static void a_good_probe_lets_the_others_follow_at_once(void **state)
@@ -310,13 +237,13 @@ static void a_good_probe_lets_the_others_follow_at_once(void **state)
 	relay_submit_many(relay, "one@a.example", 1);
 	fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "connection refused");
 	relay_submit_many(relay, "two@a.example", 20);
-	time_to_next_open(relay, 3600 * 1000);
-	assert_int_equal(connection_count(relay), 1);
+	relay_time_to_next_open(relay, 3600 * 1000);
+	assert_int_equal(relay_connection_count(relay), 1);
 	fake_session(relay_connection(relay, 0));
 	relay_turn(relay);
-	assert_true(connection_count(relay) > 1);
+	assert_true(relay_connection_count(relay) > 1);
 	assert_int_equal(relay_destination(relay, "mx:a.example")->trouble.kind, OUTCOME_NONE);
-	assert_int_equal(deliver_all(relay), 20);
+	assert_int_equal(relay_deliver_all(relay), 20);
 }
 
 static void health_is_told_once_for_each_change(void **state)
@@ -328,16 +255,16 @@ static void health_is_told_once_for_each_change(void **state)
 	assert_int_equal(relay->health_changes, 1);
 	assert_string_equal(relay->last_health, "mx:a.example connect");
 	relay_submit_many(relay, "two@a.example", 1);
-	time_to_next_open(relay, 3600 * 1000);
+	relay_time_to_next_open(relay, 3600 * 1000);
 	fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "connection timed out");
 	assert_int_equal(relay->health_changes, 1);
 	relay_submit_many(relay, "two@a.example", 1);
-	time_to_next_open(relay, 3600 * 1000);
+	relay_time_to_next_open(relay, 3600 * 1000);
 	fake_fail(relay_connection(relay, 0), CLASS_TLS, STAGE_TLS, "bad certificate");
 	assert_int_equal(relay->health_changes, 2);
 	assert_string_equal(relay->last_health, "mx:a.example tls");
 	relay_submit_many(relay, "two@a.example", 1);
-	time_to_next_open(relay, 3600 * 1000);
+	relay_time_to_next_open(relay, 3600 * 1000);
 	fake_session(relay_connection(relay, 0));
 	assert_int_equal(relay->health_changes, 3);
 	assert_string_equal(relay->last_health, "mx:a.example none");
@@ -357,12 +284,12 @@ static void a_refused_extra_connection_is_no_trouble(void **state)
 	fake_fail(relay_connection(relay, 3), CLASS_CONNECT, STAGE_GREETING, "too many connections");
 	assert_int_equal(relay->report_count, 0);
 	assert_int_equal(relay->health_changes, 0);
-	assert_int_equal(connection_count(relay), 3);
+	assert_int_equal(relay_connection_count(relay), 3);
 	for (int i = 0; i < 10; i++) /* nor is it asked for at once again */
 		fake_deliver(relay_connection(relay, (unsigned)i % 3));
 	relay_turn(relay);
-	assert_int_equal(connection_count(relay), 3);
-	assert_int_equal(deliver_all(relay), 30);
+	assert_int_equal(relay_connection_count(relay), 3);
+	assert_int_equal(relay_deliver_all(relay), 30);
 	assert_int_equal(relay->opened, 4);
 }
 
@@ -376,189 +303,6 @@ static void a_refused_connection_alone_is_trouble(void **state)
 	fake_close(relay_connection(relay, 0));
 	fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_GREETING, "too many connections");
 	assert_int_equal(relay->health_changes, 1);
-}
-
-/* ---- account trouble ---- */
-
-/* G37 */
-static void a_refused_login_rests_the_relayhost(void **state)
-{
-	struct relay *relay = *state;
-
-	relay_configure(relay, main_relayhost);
-	relay_submit_many(relay, "one@a.example", 10);
-	fake_fail(relay_connection(relay, 0), CLASS_AUTH, STAGE_AUTH, "535 authentication failed");
-	assert_string_equal(relay->last_health, "relayhost:main auth");
-	assert_int_equal(relay->reports[0].outcome.kind, OUTCOME_DEFERRED);
-}
-
-/* A daily limit is told at MAIL, in a session that stands. Sessions that come up do not end the trouble, else it would
- * begin and end with each probe, and the back-off would never grow. */
-static void a_daily_limit_is_trouble_until_a_message_gets_through(void **state)
-{
-	struct relay *relay = *state;
-	struct outcome limit =
-	    outcome_like(OUTCOME_DEFERRED, CLASS_THROTTLE, STAGE_MAIL, 550, "5.4.5", "daily limit exceeded");
-	static const int64_t waits[] = {5000, 10000, 20000, 40000, 80000, 160000, 320000, 600000, 600000};
-
-	relay_configure(relay, main_relayhost);
-	relay_submit_many(relay, "one@a.example", 1);
-	fake_session(relay_connection(relay, 0));
-	for (size_t i = 0; i < ARRAY_LEN(waits); i++) {
-		fake_finish(relay_connection(relay, 0), &limit);
-		while (relay_connection(relay, 0))
-			fake_close(relay_connection(relay, 0));
-		relay_turn(relay);
-		relay_submit_many(relay, "one@a.example", 2);
-		assert_int_equal(time_to_next_open(relay, 3600 * 1000), waits[i]);
-		assert_int_equal(relay->health_changes, 1);
-		assert_int_equal(connection_count(relay), 1);
-		fake_session(relay_connection(relay, 0));
-		assert_int_equal(relay->health_changes, 1);
-	}
-	assert_string_equal(relay->last_health, "relayhost:main throttle");
-	fake_deliver(relay_connection(relay, 0));
-	assert_int_equal(relay->health_changes, 2);
-	assert_string_equal(relay->last_health, "relayhost:main none");
-	relay_turn(relay);
-	assert_true(deliver_all(relay) > 0);
-}
-
-/* Amazon SES's words. */
-static struct outcome refused_sender(void)
-{
-	return outcome_like(OUTCOME_DEFERRED, CLASS_AUTH, STAGE_DOT, 554, "5.0.0",
-			    "Message rejected: Email address is not verified.");
-}
-
-/* The relayhost takes a job: the first connection's, or a new one's. */
-static struct fake_connection *taking(struct relay *relay)
-{
-	relay_turn(relay);
-	for (unsigned i = 0; relay_connection(relay, i); i++) {
-		struct fake_connection *connection = relay_connection(relay, i);
-		if (!connection->job && !connection->slot.has_session)
-			fake_session(connection);
-		if (connection->job)
-			return connection;
-	}
-	fail_msg("no connection has a job");
-	return NULL;
-}
-
-static void a_sender_that_is_refused_while_others_get_through_is_at_fault(void **state)
-{
-	struct relay *relay = *state;
-	struct outcome refused = refused_sender();
-	uint64_t bad;
-
-	relay_configure(relay, main_relayhost);
-	relay_submit(relay, "app@example.org", "one@a.example");
-	fake_deliver(taking(relay));
-	bad = relay_submit(relay, "other@example.org", "one@a.example two@a.example");
-	fake_finish(taking(relay), &refused);
-	relay_turn(relay);
-	assert_int_equal(relay->health_changes, 0); /* one refusal proves nothing */
-	assert_int_equal(relay_report(relay, bad, 1)->outcome.kind, OUTCOME_DEFERRED);
-	relay_submit(relay, "app@example.org", "one@a.example");
-	fake_deliver(taking(relay));
-	relay_pass(relay, 120 * 1000);
-	fake_finish(taking(relay), &refused);
-	relay_turn(relay);
-	assert_int_equal(relay_report(relay, bad, 0)->outcome.kind, OUTCOME_FAILED);
-	assert_int_equal(relay_report(relay, bad, 1)->outcome.kind, OUTCOME_FAILED);
-	assert_int_equal(relay_report(relay, bad, 0)->outcome.class, CLASS_POLICY);
-	assert_int_equal(relay->health_changes, 0);
-}
-
-static void senders_that_are_all_refused_are_the_account_s_trouble(void **state)
-{
-	struct relay *relay = *state;
-	struct outcome refused = refused_sender();
-	uint64_t first, second;
-
-	relay_configure(relay, main_relayhost);
-	relay_submit(relay, "app@example.org", "one@a.example");
-	fake_deliver(taking(relay));
-	first = relay_submit(relay, "app@example.org", "one@a.example");
-	fake_finish(taking(relay), &refused);
-	second = relay_submit(relay, "other@example.org", "one@a.example");
-	fake_finish(taking(relay), &refused);
-	relay_turn(relay);
-	assert_string_equal(relay->last_health, "relayhost:main auth");
-	/* However often it is tried. */
-	for (int i = 0; i < 6; i++) {
-		relay_pass(relay, 700 * 1000);
-		fake_finish(taking(relay), &refused);
-	}
-	relay_turn(relay);
-	assert_int_equal(relay->bounces, 0);
-	assert_int_equal(relay_report(relay, first, 0)->outcome.kind, OUTCOME_DEFERRED);
-	assert_int_equal(relay_report(relay, second, 0)->outcome.kind, OUTCOME_DEFERRED);
-	assert_int_equal(relay->health_changes, 1);
-	relay_pass(relay, 700 * 1000);
-	fake_deliver(taking(relay));
-	assert_string_equal(relay->last_health, "relayhost:main none");
-}
-
-/* A new installation: nobody has said yet that the sender is ours. */
-static void a_first_message_with_an_unverified_sender_is_held(void **state)
-{
-	struct relay *relay = *state;
-	struct outcome refused = refused_sender();
-
-	relay_configure(relay, main_relayhost);
-	relay_submit(relay, "app@example.org", "one@a.example two@a.example");
-	fake_finish(taking(relay), &refused);
-	assert_string_equal(relay->last_health, "relayhost:main auth");
-	relay_pass(relay, 700 * 1000);
-	fake_finish(taking(relay), &refused);
-	relay_turn(relay);
-	assert_int_equal(relay->bounces, 0);
-}
-
-static void a_relayhost_without_a_token_is_held_until_it_has_one(void **state)
-{
-	struct relay *relay = *state;
-	struct outcome none = outcome_like(OUTCOME_DEFERRED, CLASS_AUTH, STAGE_AUTH, 0, "4.7.0", "no access token");
-	int64_t now;
-
-	relay_configure(relay, main_relayhost);
-	now = loop_now_ms(relay->loop);
-	destinations_hold_relayhost(relay->destinations, "main", &none, now + 300 * 1000);
-	assert_string_equal(relay->last_health, "relayhost:main auth");
-	relay_submit(relay, "app@example.org", "one@a.example");
-	relay_pass(relay, 290 * 1000);
-	assert_int_equal(relay->opened, 0);
-	destinations_mend_relayhost(relay->destinations, "main");
-	assert_string_equal(relay->last_health, "relayhost:main none");
-	relay_pass(relay, 60 * 1000);
-	assert_int_equal(relay->opened, 1);
-	/* Other trouble is not ended by a token. */
-	fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "refused");
-	destinations_mend_relayhost(relay->destinations, "main");
-	assert_string_equal(relay->last_health, "relayhost:main connect");
-}
-
-static void a_changed_secret_is_tried_at_once(void **state)
-{
-	struct relay *relay = *state;
-	struct outcome refused = outcome_like(OUTCOME_DEFERRED, CLASS_AUTH, STAGE_AUTH, 535, "5.7.8", "no");
-
-	relay_configure(relay, main_relayhost);
-	for (int i = 0; i < 8; i++) { /* until the back-off is long */
-		relay_submit_many(relay, "one@a.example", 1);
-		relay_pass(relay, 600 * 1000);
-		destination_on_failed(relay_connection(relay, 0)->destination, &refused);
-		fake_close(relay_connection(relay, 0));
-		relay_turn(relay);
-	}
-	relay_submit_many(relay, "one@a.example", 1);
-	relay_turn(relay);
-	assert_null(relay_connection(relay, 0));
-	destinations_retry_accounts(relay->destinations);
-	relay_pass(relay, 60 * 1000);
-	assert_non_null(relay_connection(relay, 0));
 }
 
 /* ---- lines ---- */
@@ -598,8 +342,8 @@ static void what_does_not_fit_is_parked_and_comes_back(void **state)
 	assert_int_equal(d->ready_count, DESTINATION_READY_MAX);
 	assert_int_equal(d->parked[MESSAGE_DEFAULT].count, 500 - DESTINATION_READY_MAX);
 	assert_int_equal(scheduler_job_count(relay->scheduler), DESTINATION_READY_MAX);
-	assert_int_equal(deliver_all(relay), 500);
-	assert_int_equal(waiting(relay), 0);
+	assert_int_equal(relay_deliver_all(relay), 500);
+	assert_int_equal(relay_waiting(relay), 0);
 }
 
 static void parked_messages_of_a_dead_destination_wait_for_its_probe(void **state)
@@ -619,10 +363,10 @@ static void parked_messages_of_a_dead_destination_wait_for_its_probe(void **stat
 	relay_pass(relay, 1000);
 	assert_int_equal(relay->opened, opened + 1);
 	fake_session(relay_connection(relay, 0));
-	assert_true(deliver_all(relay) >= 500 - DESTINATION_READY_MAX);
+	assert_true(relay_deliver_all(relay) >= 500 - DESTINATION_READY_MAX);
 	relay_pass(relay, 20ll * 60 * 1000);
-	deliver_all(relay);
-	assert_int_equal(waiting(relay), 0);
+	relay_deliver_all(relay);
+	assert_int_equal(relay_waiting(relay), 0);
 }
 
 static void route_to_b(struct relay *relay, const struct queue_envelope *envelope, uint32_t recipient,
@@ -643,11 +387,11 @@ static void parked_messages_leave_when_their_route_changes(void **state)
 	destinations_set_limits(relay->destinations, 200, 1);
 	relay_submit_many(relay, "one@a.example", 1500);
 	relay->route = route_to_b;
-	assert_int_equal(deliver_all(relay), DESTINATION_READY_MAX + (1500 - DESTINATION_READY_MAX));
+	assert_int_equal(relay_deliver_all(relay), DESTINATION_READY_MAX + (1500 - DESTINATION_READY_MAX));
 	relay_pass(relay, 1000);
-	deliver_all(relay);
+	relay_deliver_all(relay);
 	assert_int_equal(relay_destination(relay, "mx:a.example")->parked[MESSAGE_DEFAULT].count, 0);
-	assert_int_equal(waiting(relay), 0);
+	assert_int_equal(relay_waiting(relay), 0);
 }
 
 static void a_domain_that_takes_no_mail_fails_them_all(void **state)
@@ -667,221 +411,15 @@ static void a_domain_that_takes_no_mail_fails_them_all(void **state)
 	}
 	assert_int_equal(relay->report_count, 100);
 	assert_int_equal(relay->bounces, 100);
-	assert_int_equal(waiting(relay), 0);
-}
-
-/* ---- operators, the end, forgetting ---- */
-
-static void a_paused_relayhost_begins_nothing(void **state)
-{
-	struct relay *relay = *state;
-
-	relay_configure(relay, main_relayhost);
-	relay_submit_many(relay, "one@a.example", 1);
-	fake_session(relay_connection(relay, 0));
-	relay_submit_many(relay, "two@a.example", 100); /* more than a line holds */
-	relay_pause(relay, "main", true);
-	fake_deliver(relay_connection(relay, 0));
-	assert_null(relay_connection(relay, 0)->job);
-	while (relay_connection(relay, 0))
-		fake_close(relay_connection(relay, 0));
-	relay->opened = 0;
-	relay_submit_many(relay, "three@a.example", 5);
-	relay_pass(relay, 6 * 3600 * 1000);
-	assert_int_equal(relay->opened, 0);
-	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 105);
-	relay_pause(relay, "main", false);
-	assert_int_equal(deliver_all(relay), 105);
-	assert_int_equal(waiting(relay), 0);
-}
-
-static void mail_of_a_paused_relayhost_takes_the_next_one(void **state)
-{
-	struct relay *relay = *state;
-
-	relay_configure(relay, "relayhosts:\n  main: {address: 'smtp.example.net:587', tls: none, priority: 1}\n"
-			       "  spare: {address: 'smtp.example.com:587', tls: none, priority: 2}\n");
-	relay_submit_many(relay, "one@a.example", 100);
-	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 100);
-	relay_pause(relay, "main", true);
-	relay_pass(relay, 1000);
-	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 0);
-	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:spare")), 100);
-	relay_submit_many(relay, "two@a.example", 1);
-	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:spare")), 101);
-}
-
-static void a_pause_outlasts_a_restart(void **state)
-{
-	struct relay *relay = *state;
-
-	relay_configure(relay, main_relayhost);
-	relay_pause(relay, "main", true);
-	relay_restart(relay);
-	relay_submit_many(relay, "one@a.example", 1);
-	assert_int_equal(relay->opened, 0);
-	relay_pause(relay, "main", false);
-	assert_int_equal(deliver_all(relay), 1);
-	relay_restart(relay);
-	assert_false(pauses_has(relay->pauses, "main"));
-}
-
-static void a_lifetime_ends_in_time_at_a_paused_relayhost(void **state)
-{
-	struct relay *relay = *state;
-	struct queue_recipient recipient = {.address = SLICE("one@a.example")};
-	struct queue_envelope envelope = {.sender = SLICE("app@example.org"),
-					  .arrived_wall = RELAY_WALL_MS,
-					  .expires_wall = RELAY_WALL_MS + 600 * 1000,
-					  .recipients = &recipient,
-					  .recipient_count = 1};
-	uint64_t id;
-
-	relay_configure(relay, main_relayhost);
-	relay_pause(relay, "main", true);
-	relay_submit_many(relay, "first@a.example", 3);
-	id = relay_submit_envelope(relay, &envelope);
-	relay_pass(relay, 590 * 1000);
-	assert_int_equal(relay->report_count, 0);
-	relay_pass(relay, 80 * 1000);
-	assert_int_equal(relay_report(relay, id, 0)->outcome.kind, OUTCOME_EXPIRED);
-	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 3);
+	assert_int_equal(relay_waiting(relay), 0);
 }
 
 /* Those that came during the back-off, and those that had been tried. */
-/* ---- rates ---- */
-
-static const char limited[] = "relayhosts:\n  main: {address: 'smtp.example.net:587', tls: none, rate: 10/1h}\n";
-
-static void no_more_go_than_the_rate_says_and_the_rest_in_order(void **state)
-{
-	enum { HOUR_MS = 3600 * 1000 };
-	struct relay *relay = *state;
-	unsigned opened;
-
-	relay_configure(relay, limited);
-	for (int i = 0; i < 10; i++) { /* more than a line holds */
-		relay_submit_many(relay, "one@a.example", 10);
-		relay_pass(relay, 100);
-	}
-	assert_int_equal(deliver_all(relay), 10);
-	assert_int_equal(relay->rate_waits, 1);
-	opened = relay->opened;
-	relay_pass(relay, HOUR_MS - 1000);
-	assert_int_equal(deliver_all(relay), 0);
-	assert_int_equal(relay->opened, opened); /* nobody connects in vain */
-	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 90);
-	relay_pass(relay, HOUR_MS / 60 + 2000);
-	assert_int_equal(deliver_all(relay), 10);
-	for (int hour = 0; hour < 8; hour++) {
-		relay_pass(relay, HOUR_MS + HOUR_MS / 60);
-		assert_int_equal(deliver_all(relay), 10);
-	}
-	assert_int_equal(waiting(relay), 0);
-	for (size_t i = 10; i < relay->report_count; i++)
-		assert_true(relay->reports[i].id > relay->reports[i / 10 * 10 - 1].id);
-}
-
-static void a_restart_begins_no_new_count(void **state)
-{
-	struct relay *relay = *state;
-
-	relay_configure(relay, limited);
-	relay_submit_many(relay, "one@a.example", 15);
-	assert_int_equal(deliver_all(relay), 10);
-	relay_restart(relay);
-	relay_pass(relay, 1800 * 1000);
-	assert_int_equal(deliver_all(relay), 0);
-	relay_restart(relay);
-	relay_pass(relay, 1800 * 1000 + 61 * 1000);
-	assert_int_equal(deliver_all(relay), 5);
-}
-
-static void a_connection_that_failed_uses_nothing_up(void **state)
-{
-	struct relay *relay = *state;
-
-	relay_configure(relay, limited);
-	relay_submit_many(relay, "one@a.example", 10);
-	while (relay_connection(relay, 0))
-		fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "Connection refused");
-	assert_int_equal(rate_used(rates_get(relay->rates, RATE_OF_RELAYHOST, "main")), 0);
-	relay_pass(relay, 3 * 60 * 1000);
-	assert_int_equal(deliver_all(relay), 10);
-	assert_int_equal(rate_used(rates_get(relay->rates, RATE_OF_RELAYHOST, "main")), 10);
-}
-
-static void a_returned_message_uses_up_one_place(void **state)
-{
-	struct relay *relay = *state;
-	struct fake_connection *connection;
-
-	relay_configure(relay, limited);
-	relay_submit_many(relay, "one@a.example", 1);
-	connection = relay_connection(relay, 0);
-	fake_session(connection);
-	destination_return_job(connection->destination, connection->job);
-	connection->job = NULL;
-	fake_close(connection);
-	relay_turn(relay);
-	assert_int_equal(deliver_all(relay), 1);
-	assert_int_equal(rate_used(rates_get(relay->rates, RATE_OF_RELAYHOST, "main")), 1);
-}
-
-/* One limit over several domains: each gets its share, and no one's place is lost. */
-static void a_route_is_limited_wherever_its_mail_goes(void **state)
-{
-	struct relay *relay = *state;
-
-	relay_configure(relay, "routes:\n  - {name: news, to: ['@a.example', '@b.example'], via: [mx], rate: 6/1m}\n");
-	relay_submit_many(relay, "one@a.example", 20);
-	relay_submit_many(relay, "one@b.example", 20);
-	relay_submit_many(relay, "one@c.example", 20);
-	assert_int_equal(deliver_all(relay), 26);
-	for (int minute = 0; minute < 6; minute++) {
-		relay_pass(relay, 62 * 1000);
-		assert_in_range(deliver_all(relay), minute < 5 ? 6 : 4, 6);
-	}
-	assert_non_null(relay_destination(relay, "mx:a.example#news"));
-	assert_int_equal(waiting(relay), 0);
-}
-
-static void a_rate_that_is_lifted_lets_all_go(void **state)
-{
-	struct relay *relay = *state;
-
-	relay_configure(relay, limited);
-	relay_submit_many(relay, "one@a.example", 30);
-	assert_int_equal(deliver_all(relay), 10);
-	relay_configure(relay, main_relayhost);
-	assert_int_equal(deliver_all(relay), 20);
-}
-
-static void a_lifetime_ends_in_time_while_it_waits_for_its_turn(void **state)
-{
-	struct relay *relay = *state;
-	struct queue_recipient recipient = {.address = SLICE("one@a.example")};
-	struct queue_envelope envelope = {.sender = SLICE("app@example.org"),
-					  .arrived_wall = RELAY_WALL_MS,
-					  .expires_wall = RELAY_WALL_MS + 600 * 1000,
-					  .recipients = &recipient,
-					  .recipient_count = 1};
-	uint64_t id;
-
-	relay_configure(relay, limited);
-	relay_submit_many(relay, "one@a.example", 30);
-	id = relay_submit_envelope(relay, &envelope);
-	assert_int_equal(deliver_all(relay), 10);
-	relay_pass(relay, 661 * 1000);
-	assert_int_equal(relay_report(relay, id, 0)->outcome.kind, OUTCOME_EXPIRED);
-	assert_int_equal(relay->report_count, 11);
-}
-
 static void what_is_put_off_counts_as_waiting(void **state)
 {
 	struct relay *relay = *state;
 
-	relay_configure(relay, main_relayhost);
+	relay_configure(relay, RELAY_BY_MAIN);
 	relay_submit_many(relay, "one@a.example", 2);
 	fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "Connection refused");
 	relay_submit_many(relay, "two@a.example", 3);
@@ -896,6 +434,8 @@ static void what_is_put_off_counts_as_waiting(void **state)
 	}
 	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 5);
 }
+
+/* ---- the end, forgetting ---- */
 
 static void stopping_hands_everything_back(void **state)
 {
@@ -912,10 +452,9 @@ static void stopping_hands_everything_back(void **state)
 	assert_int_equal(relay->quits, 1); /* the idle one */
 	fake_deliver(relay_connection(relay, 0));
 	assert_int_equal(relay->quits, 2);
-	while (relay_connection(relay, 0))
-		fake_close(relay_connection(relay, 0));
+	relay_close_all(relay);
 	assert_int_equal(scheduler_job_count(relay->scheduler), 0);
-	assert_int_equal(waiting(relay), 4);
+	assert_int_equal(relay_waiting(relay), 4);
 }
 
 static unsigned destination_count(struct relay *relay)
@@ -971,7 +510,7 @@ static void finding_makes_none(void **state)
 	assert_string_equal(destinations_get(relay->destinations, &other)->key, "mx:a.example/dane");
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, relay_setup, relay_teardown)
 
 int main(void)
 {
@@ -995,30 +534,12 @@ int main(void)
 	    TEST(health_is_told_once_for_each_change),
 	    TEST(a_refused_extra_connection_is_no_trouble),
 	    TEST(a_refused_connection_alone_is_trouble),
-	    TEST(a_refused_login_rests_the_relayhost),
-	    TEST(a_daily_limit_is_trouble_until_a_message_gets_through),
-	    TEST(a_sender_that_is_refused_while_others_get_through_is_at_fault),
-	    TEST(senders_that_are_all_refused_are_the_account_s_trouble),
-	    TEST(a_first_message_with_an_unverified_sender_is_held),
-	    TEST(a_relayhost_without_a_token_is_held_until_it_has_one),
-	    TEST(a_changed_secret_is_tried_at_once),
 	    TEST(classes_are_served_eight_to_four_to_one),
 	    TEST(what_does_not_fit_is_parked_and_comes_back),
 	    TEST(parked_messages_of_a_dead_destination_wait_for_its_probe),
 	    TEST(parked_messages_leave_when_their_route_changes),
 	    TEST(a_domain_that_takes_no_mail_fails_them_all),
-	    TEST(a_paused_relayhost_begins_nothing),
-	    TEST(mail_of_a_paused_relayhost_takes_the_next_one),
-	    TEST(a_pause_outlasts_a_restart),
-	    TEST(a_lifetime_ends_in_time_at_a_paused_relayhost),
 	    TEST(what_is_put_off_counts_as_waiting),
-	    TEST(no_more_go_than_the_rate_says_and_the_rest_in_order),
-	    TEST(a_restart_begins_no_new_count),
-	    TEST(a_connection_that_failed_uses_nothing_up),
-	    TEST(a_returned_message_uses_up_one_place),
-	    TEST(a_route_is_limited_wherever_its_mail_goes),
-	    TEST(a_rate_that_is_lifted_lets_all_go),
-	    TEST(a_lifetime_ends_in_time_while_it_waits_for_its_turn),
 	    TEST(stopping_hands_everything_back),
 	    TEST(destinations_out_of_use_are_forgotten),
 	    TEST(finding_makes_none),

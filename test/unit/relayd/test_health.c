@@ -11,24 +11,6 @@
 
 static const int64_t minute_ms = 60 * 1000;
 
-static int setup(void **state)
-{
-	struct relay *relay = xmalloc(sizeof(*relay));
-
-	relay_init(relay, NULL);
-	*state = relay;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct relay *relay = *state;
-
-	relay_fini(relay);
-	free(relay);
-	return 0;
-}
-
 static const char *alert_text(struct relay *relay, enum alert alert)
 {
 	static char text[256];
@@ -414,7 +396,7 @@ static void every_alert_begins_and_ends(void **state)
 		enum alert alert = rows[i].alert;
 		struct relay *relay;
 		char line[128], reason[512];
-		setup(state);
+		relay_setup(state);
 		relay = *state;
 		memset(changes, 0, sizeof(changes));
 		health_on_change(relay->health, on_change, NULL);
@@ -444,7 +426,7 @@ static void every_alert_begins_and_ends(void **state)
 		assert_int_equal(times_logged(relay, line), 1);
 		assert_true(mail_flows(relay));
 		is_tried[alert] = true;
-		teardown(state);
+		relay_teardown(state);
 	}
 	for (int alert = 0; alert < ALERT_COUNT; alert++)
 		assert_true(is_tried[alert]);
@@ -460,7 +442,7 @@ static void alerts_have_names(void **state)
 	assert_string_equal(alert_name(ALERT_SIGNING), "signing");
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, relay_setup, relay_teardown)
 
 int main(void)
 {

@@ -3,22 +3,9 @@
 
 #include "relayd/hurry.h"
 
-static const char yaml[] = "relayhosts: {main: {address: 127.0.0.1:25, tls: none}}\n";
-
 static int setup(void **state)
 {
-	struct relay *relay = xcalloc(1, sizeof(*relay));
-
-	relay_init(relay, yaml);
-	*state = relay;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	relay_fini(*state);
-	free(*state);
-	return 0;
+	return relay_setup_with(state, RELAY_BY_MAIN);
 }
 
 static int64_t next_attempt(struct relay *relay, uint64_t id)
@@ -91,8 +78,8 @@ static void a_walk_under_way_ends_with_its_owner(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-	    cmocka_unit_test_setup_teardown(only_what_waits_for_the_account_is_hurried, setup, teardown),
-	    cmocka_unit_test_setup_teardown(a_walk_under_way_ends_with_its_owner, setup, teardown),
+	    cmocka_unit_test_setup_teardown(only_what_waits_for_the_account_is_hurried, setup, relay_teardown),
+	    cmocka_unit_test_setup_teardown(a_walk_under_way_ends_with_its_owner, setup, relay_teardown),
 	};
 	return cmocka_run_group_tests_name("hurry", tests, NULL, NULL);
 }

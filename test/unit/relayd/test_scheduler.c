@@ -7,24 +7,6 @@ static const char two_relayhosts[] = "relayhosts:\n"
 
 static const int64_t hour_ms = 3600 * 1000;
 
-static int setup(void **state)
-{
-	struct relay *relay = xmalloc(sizeof(*relay));
-
-	relay_init(relay, NULL);
-	*state = relay;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct relay *relay = *state;
-
-	relay_fini(relay);
-	free(relay);
-	return 0;
-}
-
 static struct outcome refused(const char *text)
 {
 	return outcome_like(OUTCOME_FAILED, CLASS_MAILBOX, STAGE_RCPT, 550, "5.1.1", text);
@@ -58,21 +40,9 @@ static uint64_t submit(struct relay *relay, const char *recipients)
 	return id;
 }
 
-/* The first connection to it stands and has a job. */
-static struct fake_connection *connect_to(struct relay *relay, const char *key)
-{
-	struct fake_connection *connection = relay_connection_to(relay, key);
-
-	if (!connection->job)
-		fake_session(connection);
-	assert_non_null(connection->job);
-	return connection;
-}
-
 static void close_all(struct relay *relay)
 {
-	while (relay_connection(relay, 0))
-		fake_close(relay_connection(relay, 0));
+	relay_close_all(relay);
 	relay_turn(relay);
 }
 
@@ -83,7 +53,7 @@ static void a_delivered_message_leaves_the_queue(void **state)
 	struct relay *relay = *state;
 	uint64_t id = submit(relay, "one@a.example");
 
-	fake_deliver(connect_to(relay, "mx:a.example"));
+	fake_deliver(relay_connect_to(relay, "mx:a.example"));
 	assert_false(is_queued(relay, id));
 	assert_int_equal(relay->report_count, 1);
 	assert_int_equal(relay_report(relay, id, 0)->outcome.kind, OUTCOME_DELIVERED);
@@ -98,8 +68,8 @@ static void recipients_at_one_destination_share_a_job(void **state)
 
 	submit(relay, "one@a.example two@b.example three@A.EXAMPLE");
 	assert_int_equal(scheduler_job_count(relay->scheduler), 2);
-	assert_int_equal(connect_to(relay, "mx:a.example")->job->count, 2);
-	assert_int_equal(connect_to(relay, "mx:b.example")->job->count, 1);
+	assert_int_equal(relay_connect_to(relay, "mx:a.example")->job->count, 2);
+	assert_int_equal(relay_connect_to(relay, "mx:b.example")->job->count, 1);
 	assert_int_equal(job_recipient(relay_connection_to(relay, "mx:b.example")->job, 0)->address.ptr[0], 't');
 }
 
@@ -110,7 +80,7 @@ static void a_deferred_message_is_tried_again_at_its_time(void **state)
 	struct outcome outcome = put_off("try again");
 	int64_t next;
 
-	fake_finish(connect_to(relay, "mx:a.example"), &outcome);
+	fake_finish(relay_connect_to(relay, "mx:a.example"), &outcome);
 	close_all(relay);
 	next = relay_report(relay, id, 0)->next_wall;
 	assert_true(next > RELAY_WALL_MS + 60 * 1000 && next < RELAY_WALL_MS + hour_ms);
@@ -118,7 +88,7 @@ static void a_deferred_message_is_tried_again_at_its_time(void **state)
 	relay_pass(relay, next - clock_wall_ms(&relay->clock.clock) - 1);
 	assert_null(relay_connection(relay, 0));
 	relay_pass(relay, 1);
-	fake_deliver(connect_to(relay, "mx:a.example"));
+	fake_deliver(relay_connect_to(relay, "mx:a.example"));
 	assert_int_equal(relay_report(relay, id, 0)->attempts, 2);
 	assert_false(is_queued(relay, id));
 }
@@ -131,13 +101,13 @@ static void a_hint_is_honoured_once(void **state)
 					      "Greylisted, please retry in 900 seconds");
 	int64_t wait;
 
-	fake_finish(connect_to(relay, "mx:a.example"), &outcome);
+	fake_finish(relay_connect_to(relay, "mx:a.example"), &outcome);
 	close_all(relay);
 	wait = relay_report(relay, id, 0)->next_wall - clock_wall_ms(&relay->clock.clock);
 	assert_in_range(wait, 900 * 1000, 930 * 1000);
 	snprintf(outcome.text, sizeof(outcome.text), "Greylisted, please retry in 14400 seconds");
 	relay_pass(relay, wait);
-	fake_finish(connect_to(relay, "mx:a.example"), &outcome);
+	fake_finish(relay_connect_to(relay, "mx:a.example"), &outcome);
 	wait = relay_report(relay, id, 0)->next_wall - clock_wall_ms(&relay->clock.clock);
 	assert_in_range(wait, 1, hour_ms);
 }
@@ -149,7 +119,7 @@ static void a_failed_recipient_ends_only_when_its_dsn_is_safe(void **state)
 	struct outcome outcome = refused("no such user");
 
 	relay->bounce_waits = true;
-	fake_finish(connect_to(relay, "mx:a.example"), &outcome);
+	fake_finish(relay_connect_to(relay, "mx:a.example"), &outcome);
 	close_all(relay);
 	assert_int_equal(relay->bounces, 1);
 	assert_true(relay->bounced_id == id);
@@ -174,7 +144,7 @@ static void without_a_dsn_a_failed_recipient_is_tried_again(void **state)
 	struct outcome outcome = refused("no such user");
 
 	relay->bounce_result = ERR_NO_SPACE;
-	fake_finish(connect_to(relay, "mx:a.example"), &outcome);
+	fake_finish(relay_connect_to(relay, "mx:a.example"), &outcome);
 	close_all(relay);
 	assert_true(is_queued(relay, id));
 	assert_int_equal(relay->report_count, 0);
@@ -182,7 +152,7 @@ static void without_a_dsn_a_failed_recipient_is_tried_again(void **state)
 	assert_null(relay_connection(relay, 0));
 	relay_pass(relay, 1);
 	relay->bounce_result = 0;
-	fake_finish(connect_to(relay, "mx:a.example"), &outcome);
+	fake_finish(relay_connect_to(relay, "mx:a.example"), &outcome);
 	assert_false(is_queued(relay, id));
 }
 
@@ -192,7 +162,7 @@ static void outcomes_differ_within_a_job(void **state)
 	uint64_t id = submit(relay, "good@a.example bad@a.example later@a.example untold@a.example");
 	struct outcome good = outcome_like(OUTCOME_DELIVERED, CLASS_NONE, STAGE_DOT, 250, "2.0.0", "ok"),
 		       bad = refused("no such user"), later = put_off("mailbox busy");
-	struct fake_connection *connection = connect_to(relay, "mx:a.example");
+	struct fake_connection *connection = relay_connect_to(relay, "mx:a.example");
 	struct job *job = connection->job;
 
 	connection->job = NULL;
@@ -208,7 +178,7 @@ static void outcomes_differ_within_a_job(void **state)
 	assert_int_equal(relay_report(relay, id, 1)->outcome.kind, OUTCOME_FAILED);
 	assert_int_equal(relay_report(relay, id, 2)->outcome.kind, OUTCOME_DEFERRED);
 	/* The one that heard nothing goes at once, alone, and as a first attempt. */
-	assert_int_equal(connect_to(relay, "mx:a.example")->job->count, 1);
+	assert_int_equal(relay_connect_to(relay, "mx:a.example")->job->count, 1);
 	fake_deliver(relay_connection(relay, 0));
 	assert_int_equal(relay_report(relay, id, 3)->attempts, 1);
 }
@@ -219,10 +189,10 @@ static void what_was_in_flight_is_tried_again_after_a_restart(void **state)
 	struct relay *relay = *state;
 	uint64_t id = submit(relay, "one@a.example");
 
-	connect_to(relay, "mx:a.example");
+	relay_connect_to(relay, "mx:a.example");
 	relay_restart(relay);
 	relay_turn(relay);
-	assert_true(connect_to(relay, "mx:a.example")->job->ticket->message.id == id);
+	assert_true(relay_connect_to(relay, "mx:a.example")->job->ticket->message.id == id);
 	assert_int_equal(relay->report_count, 0);
 }
 
@@ -235,14 +205,14 @@ static void an_expired_message_tells_each_recipients_own_story(void **state)
 	uint64_t id = submit(relay, "one@a.example two@a.example three@b.example");
 	struct outcome first = put_off("first is full"), second = put_off("second is busy"),
 		       third = outcome_like(OUTCOME_DEFERRED, CLASS_POLICY, STAGE_DOT, 451, "4.7.1", "not today");
-	struct fake_connection *connection = connect_to(relay, "mx:a.example");
+	struct fake_connection *connection = relay_connect_to(relay, "mx:a.example");
 	struct job *job = connection->job;
 
 	connection->job = NULL;
 	destination_on_outcome(connection->destination, job, 0, &first);
 	destination_on_outcome(connection->destination, job, 1, &second);
 	destination_on_job_done(connection->destination, job, true);
-	fake_finish(connect_to(relay, "mx:b.example"), &third);
+	fake_finish(relay_connect_to(relay, "mx:b.example"), &third);
 	close_all(relay);
 	relay_pass(relay, 1000);
 	/* The daemon was away for a week. */
@@ -292,7 +262,7 @@ static void the_last_attempt_is_at_the_end_of_the_lifetime(void **state)
 
 	while (is_queued(relay, id) && clock_wall_ms(&relay->clock.clock) < RELAY_WALL_MS + 7 * 24 * hour_ms) {
 		if (relay_connection(relay, 0)) {
-			fake_finish(connect_to(relay, "mx:a.example"), &outcome);
+			fake_finish(relay_connect_to(relay, "mx:a.example"), &outcome);
 			close_all(relay);
 			attempts++;
 		}
@@ -319,7 +289,7 @@ static void a_delay_is_told_once_for_all_recipients_of_a_job(void **state)
 	id = submit(relay, "one@a.example two@a.example");
 	for (int64_t hours = 0; hours < 12 * 12; hours++) {
 		while (relay_connection(relay, 0)) {
-			fake_finish(connect_to(relay, "mx:a.example"), &outcome);
+			fake_finish(relay_connect_to(relay, "mx:a.example"), &outcome);
 			close_all(relay);
 		}
 		if (clock_wall_ms(&relay->clock.clock) < RELAY_WALL_MS + 4 * hour_ms)
@@ -347,7 +317,7 @@ static void the_preferred_open_destination_is_taken(void **state)
 	relay_turn(relay);
 	second = submit(relay, "two@a.example");
 	while (relay->report_count < 2)
-		fake_deliver(connect_to(relay, "relayhost:spare"));
+		fake_deliver(relay_connect_to(relay, "relayhost:spare"));
 	assert_string_equal(relay_report(relay, first, 0)->destination, "relayhost:spare");
 	assert_string_equal(relay_report(relay, second, 0)->destination, "relayhost:spare");
 	close_all(relay);
@@ -366,7 +336,7 @@ static void a_failed_relayhost_is_left_at_once_and_without_an_attempt(void **sta
 	fake_fail(relay_connection_to(relay, "relayhost:main"), CLASS_CONNECT, STAGE_CONNECT, "refused");
 	relay_turn(relay);
 	assert_int_equal(relay->report_count, 0);
-	fake_deliver(connect_to(relay, "relayhost:spare"));
+	fake_deliver(relay_connect_to(relay, "relayhost:spare"));
 	assert_int_equal(relay_report(relay, id, 0)->attempts, 1);
 	assert_int_equal(relay_report(relay, id, 1)->attempts, 1);
 	assert_false(is_queued(relay, id));
@@ -396,10 +366,10 @@ static void a_full_account_sends_its_message_through_the_other(void **state)
 
 	relay_configure(relay, two_relayhosts);
 	id = submit(relay, "one@a.example");
-	fake_finish(connect_to(relay, "relayhost:main"), &limit);
+	fake_finish(relay_connect_to(relay, "relayhost:main"), &limit);
 	relay_turn(relay);
 	assert_int_equal(relay->report_count, 0);
-	fake_deliver(connect_to(relay, "relayhost:spare"));
+	fake_deliver(relay_connect_to(relay, "relayhost:spare"));
 	assert_int_equal(relay_report(relay, id, 0)->outcome.kind, OUTCOME_DELIVERED);
 }
 
@@ -411,12 +381,12 @@ static void while_a_relayhost_is_tried_again_others_go_through_the_next(void **s
 	submit(relay, "one@a.example");
 	fake_fail(relay_connection_to(relay, "relayhost:main"), CLASS_CONNECT, STAGE_CONNECT, "timed out");
 	relay_turn(relay);
-	fake_deliver(connect_to(relay, "relayhost:spare"));
+	fake_deliver(relay_connect_to(relay, "relayhost:spare"));
 	relay_pass(relay, 5000);
 	submit(relay, "two@a.example");
 	assert_null(relay_connection_to(relay, "relayhost:main")->job); /* the probe, which takes its time */
 	submit(relay, "three@a.example");
-	assert_non_null(connect_to(relay, "relayhost:spare")->job);
+	assert_non_null(relay_connect_to(relay, "relayhost:spare")->job);
 }
 
 static void a_message_for_a_resting_destination_costs_no_memory(void **state)
@@ -432,7 +402,7 @@ static void a_message_for_a_resting_destination_costs_no_memory(void **state)
 	relay_pass(relay, 4999);
 	assert_null(relay_connection(relay, 0));
 	relay_pass(relay, 1);
-	assert_true(connect_to(relay, "mx:a.example")->job->ticket->message.id == id);
+	assert_true(relay_connect_to(relay, "mx:a.example")->job->ticket->message.id == id);
 }
 
 static void of_two_destinations_the_open_one_is_served_at_once(void **state)
@@ -443,11 +413,11 @@ static void of_two_destinations_the_open_one_is_served_at_once(void **state)
 	submit(relay, "one@a.example");
 	fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "refused");
 	id = submit(relay, "one@a.example two@b.example");
-	fake_deliver(connect_to(relay, "mx:b.example"));
+	fake_deliver(relay_connect_to(relay, "mx:b.example"));
 	close_all(relay);
 	assert_true(is_queued(relay, id));
 	relay_pass(relay, 5000);
-	fake_deliver(connect_to(relay, "mx:a.example"));
+	fake_deliver(relay_connect_to(relay, "mx:a.example"));
 	assert_false(is_queued(relay, id));
 }
 
@@ -460,7 +430,7 @@ static void a_recipient_without_a_route_fails_alone(void **state)
 	assert_int_equal(relay->bounced[0].index, 0);
 	assert_string_equal(relay->bounced[0].outcome.enhanced, "5.1.2");
 	assert_string_equal(relay_report(relay, id, 0)->destination, "");
-	fake_deliver(connect_to(relay, "mx:a.example"));
+	fake_deliver(relay_connect_to(relay, "mx:a.example"));
 	assert_false(is_queued(relay, id));
 }
 
@@ -484,7 +454,7 @@ static void a_route_that_is_missing_for_now_defers(void **state)
 	assert_string_equal(relay_report(relay, id, 0)->outcome.text, "no route now");
 	relay->route = NULL;
 	relay_pass(relay, hour_ms);
-	fake_deliver(connect_to(relay, "mx:a.example"));
+	fake_deliver(relay_connect_to(relay, "mx:a.example"));
 }
 
 /* ---- time and order ---- */
@@ -505,7 +475,7 @@ static void recipients_put_off_one_by_one_come_back_together(void **state)
 	struct relay *relay = *state;
 	uint64_t id = submit(relay, "one@a.example two@a.example");
 	struct outcome outcome = put_off("busy");
-	struct fake_connection *connection = connect_to(relay, "mx:a.example");
+	struct fake_connection *connection = relay_connect_to(relay, "mx:a.example");
 	struct job *job = connection->job;
 
 	connection->job = NULL;
@@ -523,7 +493,7 @@ static void recipients_due_a_moment_apart_are_both_served(void **state)
 	struct relay *relay = *state;
 	uint64_t id = submit(relay, "one@a.example two@a.example");
 	struct outcome outcome = put_off("busy");
-	struct fake_connection *connection = connect_to(relay, "mx:a.example");
+	struct fake_connection *connection = relay_connect_to(relay, "mx:a.example");
 	struct job *job = connection->job;
 	struct queue_result result = {&outcome, 1, 0, false};
 
@@ -575,8 +545,8 @@ static void a_message_is_in_flight_until_its_last_job_is_done(void **state)
 	uint64_t id = submit(relay, "one@a.example two@b.example three@b.example");
 
 	assert_int_equal(state_of(relay, id), STATE_READY);
-	connect_to(relay, "mx:a.example");
-	connect_to(relay, "mx:b.example");
+	relay_connect_to(relay, "mx:a.example");
+	relay_connect_to(relay, "mx:b.example");
 	assert_int_equal(state_of(relay, id), STATE_INFLIGHT);
 	fake_deliver(relay_connection_to(relay, "mx:a.example"));
 	assert_int_equal(state_of(relay, id), STATE_INFLIGHT);
@@ -591,8 +561,8 @@ static void what_is_deleted_while_in_flight_is_gone_after_its_last_job(void **st
 	uint64_t id = submit(relay, "one@a.example two@b.example");
 	struct outcome outcome = put_off("busy");
 
-	connect_to(relay, "mx:a.example");
-	connect_to(relay, "mx:b.example");
+	relay_connect_to(relay, "mx:a.example");
+	relay_connect_to(relay, "mx:b.example");
 	queue_delete(relay->queue, id);
 	fake_finish(relay_connection_to(relay, "mx:a.example"), &outcome);
 	assert_true(is_queued(relay, id)); /* its content is still being read */
@@ -622,14 +592,14 @@ static void the_wall_clock_may_be_set_forward(void **state)
 	uint64_t id = submit(relay, "one@a.example");
 	struct outcome outcome = put_off("busy");
 
-	fake_finish(connect_to(relay, "mx:a.example"), &outcome);
+	fake_finish(relay_connect_to(relay, "mx:a.example"), &outcome);
 	close_all(relay);
 	relay->clock.wall += 2 * hour_ms;
 	relay_pass(relay, 61 * 1000);
-	assert_true(connect_to(relay, "mx:a.example")->job->ticket->message.id == id);
+	assert_true(relay_connect_to(relay, "mx:a.example")->job->ticket->message.id == id);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, relay_setup, relay_teardown)
 
 int main(void)
 {

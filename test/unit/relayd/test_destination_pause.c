@@ -1,0 +1,84 @@
+/* Relayhosts that an operator has paused. */
+#include "support_relay.h"
+
+static void a_paused_relayhost_begins_nothing(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_configure(relay, RELAY_BY_MAIN);
+	relay_submit_many(relay, "one@a.example", 1);
+	fake_session(relay_connection(relay, 0));
+	relay_submit_many(relay, "two@a.example", 100); /* more than a line holds */
+	relay_pause(relay, "main", true);
+	fake_deliver(relay_connection(relay, 0));
+	assert_null(relay_connection(relay, 0)->job);
+	relay_close_all(relay);
+	relay->opened = 0;
+	relay_submit_many(relay, "three@a.example", 5);
+	relay_pass(relay, 6 * 3600 * 1000);
+	assert_int_equal(relay->opened, 0);
+	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 105);
+	relay_pause(relay, "main", false);
+	assert_int_equal(relay_deliver_all(relay), 105);
+	assert_int_equal(relay_waiting(relay), 0);
+}
+
+static void mail_of_a_paused_relayhost_takes_the_next_one(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_configure(relay, "relayhosts:\n  main: {address: 'smtp.example.net:587', tls: none, priority: 1}\n"
+			       "  spare: {address: 'smtp.example.com:587', tls: none, priority: 2}\n");
+	relay_submit_many(relay, "one@a.example", 100);
+	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 100);
+	relay_pause(relay, "main", true);
+	relay_pass(relay, 1000);
+	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 0);
+	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:spare")), 100);
+	relay_submit_many(relay, "two@a.example", 1);
+	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:spare")), 101);
+}
+
+static void a_pause_outlasts_a_restart(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_configure(relay, RELAY_BY_MAIN);
+	relay_pause(relay, "main", true);
+	relay_restart(relay);
+	relay_submit_many(relay, "one@a.example", 1);
+	assert_int_equal(relay->opened, 0);
+	relay_pause(relay, "main", false);
+	assert_int_equal(relay_deliver_all(relay), 1);
+	relay_restart(relay);
+	assert_false(pauses_has(relay->pauses, "main"));
+}
+
+static void a_lifetime_ends_in_time_at_a_paused_relayhost(void **state)
+{
+	struct relay *relay = *state;
+	uint64_t id;
+
+	relay_configure(relay, RELAY_BY_MAIN);
+	relay_pause(relay, "main", true);
+	relay_submit_many(relay, "first@a.example", 3);
+	id = relay_submit_lifetime(relay, 600 * 1000, "one@a.example");
+	relay_pass(relay, 590 * 1000);
+	assert_int_equal(relay->report_count, 0);
+	relay_pass(relay, 80 * 1000);
+	assert_int_equal(relay_report(relay, id, 0)->outcome.kind, OUTCOME_EXPIRED);
+	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 3);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, relay_setup, relay_teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    TEST(a_paused_relayhost_begins_nothing),
+	    TEST(mail_of_a_paused_relayhost_takes_the_next_one),
+	    TEST(a_pause_outlasts_a_restart),
+	    TEST(a_lifetime_ends_in_time_at_a_paused_relayhost),
+	};
+	return cmocka_run_group_tests_name("destination_pause", tests, NULL, NULL);
+}
