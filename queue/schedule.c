@@ -76,6 +76,13 @@ int queue_push_back(struct queue *queue, uint64_t id, int64_t next_wall)
 	return 0;
 }
 
+bool queue_may_begin(const struct queue *queue, uint64_t id)
+{
+	const struct slot *slot = queue_find(queue, id);
+
+	return slot && !(slot->flags & (SLOT_HELD | SLOT_DELETING));
+}
+
 int queue_set_inflight(struct queue *queue, uint64_t id, uint32_t count)
 {
 	struct slot *slot = queue_find(queue, id);

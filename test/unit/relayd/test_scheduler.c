@@ -573,6 +573,58 @@ static void what_is_deleted_while_in_flight_is_gone_after_its_last_job(void **st
 	assert_null(relay_connection(relay, 0));
 }
 
+/* I10: what stands in line is not under way yet. */
+static void what_is_deleted_while_it_stands_in_line_is_not_sent(void **state)
+{
+	struct relay *relay = *state;
+	uint64_t id = submit(relay, "one@a.example"), other = submit(relay, "two@a.example");
+	struct fake_connection *connection = relay_connection_to(relay, "mx:a.example");
+
+	assert_int_equal(queue_delete(relay->queue, id), 0);
+	assert_false(is_queued(relay, id));
+	fake_session(connection);
+	assert_true(connection->job->ticket->message.id == other);
+	fake_deliver(connection);
+	assert_null(connection->job);
+	assert_int_equal(relay->report_count, 1);
+	close_all(relay);
+	assert_int_equal(scheduler_job_count(relay->scheduler), 0);
+}
+
+static void what_is_deleted_does_not_begin_for_its_other_recipients(void **state)
+{
+	struct relay *relay = *state;
+	uint64_t id = submit(relay, "one@a.example two@b.example");
+	struct fake_connection *waiting = relay_connection_to(relay, "mx:b.example");
+
+	connect_to(relay, "mx:a.example");
+	assert_int_equal(queue_delete(relay->queue, id), 0);
+	fake_session(waiting);
+	assert_null(waiting->job);
+	fake_deliver(relay_connection_to(relay, "mx:a.example"));
+	assert_false(is_queued(relay, id));
+	assert_int_equal(relay->report_count, 1);
+	close_all(relay);
+}
+
+static void what_is_held_while_it_stands_in_line_is_not_sent(void **state)
+{
+	struct relay *relay = *state;
+	uint64_t id = submit(relay, "one@a.example");
+	struct fake_connection *connection = relay_connection_to(relay, "mx:a.example");
+
+	assert_int_equal(queue_hold(relay->queue, id), 0);
+	fake_session(connection);
+	assert_null(connection->job);
+	relay_pass(relay, hour_ms);
+	assert_int_equal(state_of(relay, id), STATE_HELD);
+	assert_int_equal(queue_release(relay->queue, id), 0);
+	relay_turn(relay);
+	fake_deliver(connect_to(relay, "mx:a.example"));
+	assert_false(is_queued(relay, id));
+	close_all(relay);
+}
+
 static void a_stopped_scheduler_begins_nothing(void **state)
 {
 	struct relay *relay = *state;
@@ -630,6 +682,9 @@ int main(void)
 	    TEST(many_due_at_once_all_get_their_turn),
 	    TEST(a_message_is_in_flight_until_its_last_job_is_done),
 	    TEST(what_is_deleted_while_in_flight_is_gone_after_its_last_job),
+	    TEST(what_is_deleted_while_it_stands_in_line_is_not_sent),
+	    TEST(what_is_deleted_does_not_begin_for_its_other_recipients),
+	    TEST(what_is_held_while_it_stands_in_line_is_not_sent),
 	    TEST(a_stopped_scheduler_begins_nothing),
 	    TEST(the_wall_clock_may_be_set_forward),
 	};
