@@ -22,6 +22,11 @@ const struct config_relayhost *delivery_relayhost(const struct delivery *d)
 					   : NULL;
 }
 
+bool delivery_is_outdated(const struct delivery *d)
+{
+	return d->config != d->owner->config;
+}
+
 void delivery_observe(struct delivery *d, const char *phase)
 {
 	series_observe(metrics_series(d->owner->options.metrics, METRIC_ATTEMPT_DURATION, phase, NULL, NULL),
@@ -214,6 +219,7 @@ void deliveries_configure(struct deliveries *deliveries, struct config *config, 
 	config_free(&old);
 	deliveries->policy = tls_policy_ref(policy);
 	tls_policy_free(&old_policy);
+	LIST_FOREACH(node, &deliveries->all) delivery_end_idling(CONTAINER_OF(node, struct delivery, node));
 }
 
 unsigned deliveries_count(const struct deliveries *deliveries)

@@ -103,6 +103,9 @@ int64_t delivery_now_ms(const struct delivery *d);
 bool delivery_is_to_relayhost(const struct delivery *d);
 /* NULL: direct delivery, or a relayhost that is not configured any more. */
 const struct config_relayhost *delivery_relayhost(const struct delivery *d);
+/* It began under a configuration that is not in force any more: another address, login or demand for TLS may be. It
+ * ends what it has begun, and takes nothing more. */
+bool delivery_is_outdated(const struct delivery *d);
 /* The time since `step_began_ms`, for relayd_attempt_duration_seconds; the next step begins now. "auth" is all from the
  * greeting to the end of AUTH. */
 void delivery_observe(struct delivery *d, const char *phase);
@@ -192,5 +195,7 @@ void delivery_begin_session(struct delivery *d);
 /* Runs the client machine as far as it goes. */
 void delivery_pump(struct delivery *d);
 void delivery_take_job(struct delivery *d);
+/* If it idles, it has done so for long enough. */
+void delivery_end_idling(struct delivery *d);
 
 #endif

@@ -75,6 +75,14 @@ static void on_idle_over(void *ctx)
 	delivery_say_goodbye(ctx);
 }
 
+void delivery_end_idling(struct delivery *d)
+{
+	struct loop *loop = d->owner->options.loop;
+
+	if (d->stage == IDLE)
+		timers_set(loop_timers(loop), &d->timer, loop_now_ms(loop), on_idle_over, d);
+}
+
 static bool has_8bit(const struct queue_envelope *envelope)
 {
 	return envelope->body == QUEUE_BODY_8BITMIME;
@@ -133,7 +141,7 @@ void delivery_take_job(struct delivery *d)
 	unsigned refused = 0;
 	struct job *job;
 
-	if (smtp_client_transaction_count(d->client) >= SESSION_MAX_TRANSACTIONS) {
+	if (smtp_client_transaction_count(d->client) >= SESSION_MAX_TRANSACTIONS || delivery_is_outdated(d)) {
 		smtp_client_quit(d->client);
 		return;
 	}

@@ -242,3 +242,17 @@ def test_secrets_rotated_under_load_without_a_failed_login(relayd, upstream, fol
         load.stop()
     assert [line for line in daemon.lines if "event=auth_failed" in line] == []
     assert not can_log_in(daemon, "secret-0") and can_log_in(daemon, "secret-4")
+
+
+def test_another_relayhost_is_used_at_once(relayd, make_upstream):
+    """The session with the former host idles and would carry more: it takes nothing more."""
+    former, other = make_upstream(), make_upstream()
+    daemon = relayd(relayhost(former.port))
+    with daemon.smtp() as client:
+        client.send_message(message())
+        former.get()
+        daemon.write_config(daemon.config.replace(f":{former.port}", f":{other.port}"))
+        assert daemon.ctl("reload").stdout == "reloaded\n"
+        client.send_message(message())
+    other.get()
+    assert former.messages.empty()
