@@ -109,8 +109,10 @@ $(BENCH): $(B)/test/bench/%: $(B)/test/bench/%.o $(call archive_of,queue dkim sm
 SIM_SRC := $(wildcard test/sim/sim_*.c)
 SIM := $(SIM_SRC:%.c=$(B)/%)
 SIM_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out $(SIM_SRC),$(wildcard test/sim/*.c)))
+# Their sockets and epoll are test/sim/socket.c.
+SIM_WRAPPED := epoll_create1 epoll_ctl epoll_wait close recv send shutdown getsockopt setsockopt
 $(SIM): $(B)/test/sim/%: $(B)/test/sim/%.o $(SIM_OBJ) $(RELAYD_ARCHIVES)
-	$(call say,LD,$@)$(CC) $(RELAYD_LDFLAGS) $(LDFLAGS) -o $@ $^ $(LIB_LDLIBS)
+	$(call say,LD,$@)$(CC) $(RELAYD_LDFLAGS) $(LDFLAGS) $(SIM_WRAPPED:%=-Wl,--wrap=%) -o $@ $^ $(LIB_LDLIBS)
 
 unit: $(UNIT)
 fuzzers: $(FUZZ)

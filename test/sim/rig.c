@@ -11,7 +11,7 @@
 #include <stdlib.h>
 
 enum { JOURNAL_PATIENCE_MS = 5000 };
-enum { DISK_BYTES = 256 << 20, SEGMENT_BYTES = 1 << 20, PIECE_BYTES = 16 << 10 };
+enum { DISK_BYTES = 256 << 20, SEGMENT_BYTES = 256 << 10, PIECE_BYTES = 16 << 10 };
 
 struct rig {
 	struct rig_options options;

@@ -3,9 +3,11 @@
  * virtual time, and around it a world of scripted destinations.
  *
  *     sim_relay.c   the program: seeds, comparisons, figures
+ *     pool          runs them in several processes
  *     scenario      one seed: who there is, what is sent when, when it crashes; moves the clock
  *     rig           the relay, assembled as relayd/relayd.c does it, on a disk in memory; started, stopped, crashed
  *     world, dns    domains, their DNS and their hosts
+ *     socket        sockets and epoll in memory
  *     peer          one SMTP session of a host
  *     behaviour     what a host says, and when: the script
  *     ledger        what is true, what the relay must do about it, and the history that tells

@@ -1,21 +1,29 @@
 /*
  * The relay whole, in virtual time.
  *
+ * A seed is a day of mail: 300 to 900 messages for two or three recipients each, every tenth one a day of 2,000 to
+ * 6,000; then as long as it takes until the last of them has ended. So it is about a thousand messages a day on
+ * average, and SEEDS such days.
+ *
  *     SEED=17   that seed alone, with what became of each domain
  *     MESSAGE=5 with SEED: the whole history of that message
  *     SEEDS=5   so many, from FROM (1) on
  *     PART=days, healthy, relayhosts or greylist: that part alone
- *     LONG=1    ten times as many
+ *     LONG=1    ten times as many; LONG=50: fifty times
+ *     JOBS=2    so many processes; default: one for each processor
  *     SIM_LOG=1 the relay's own log, too
  */
+#include "test/sim/pool.h"
 #include "test/sim/scenario.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
-enum { SEEDS = 60, MESSAGES = 800 };
+enum { SEEDS = 500, MESSAGES = 600, MESSAGES_BIG = 4000, BIG_DAY = 10, MESSAGES_COMPARED = 1600 };
 
 static uint64_t number_of(const char *variable, uint64_t otherwise)
 {
@@ -32,6 +40,21 @@ static int64_t real_ms(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+/* Of all days, in memory that all processes share. */
+struct sums {
+	atomic_ullong days, messages, rcpts, dsns, virtual_hours;
+};
+static struct sums *sums;
+
+static void add_up(const struct scenario_result *result)
+{
+	atomic_fetch_add(&sums->days, 1);
+	atomic_fetch_add(&sums->messages, result->totals.messages);
+	atomic_fetch_add(&sums->rcpts, result->totals.rcpts);
+	atomic_fetch_add(&sums->dsns, result->totals.dsns + result->totals.delays);
+	atomic_fetch_add(&sums->virtual_hours, (unsigned long long)(result->virtual_ms / HOUR_MS));
+}
+
 static bool run_seed(uint64_t seed, bool verbose)
 {
 	struct scenario_options options;
@@ -39,12 +62,11 @@ static bool run_seed(uint64_t seed, bool verbose)
 	const struct ledger_totals *t = &result.totals;
 	int64_t began = real_ms();
 
-	scenario_draw(&options, seed, MESSAGES);
+	scenario_draw(&options, seed, seed % BIG_DAY == 0 ? MESSAGES_BIG : MESSAGES);
 	printf("SEED=%llu: %u domains, %u%% sick, %u crashes, %u stops, limits %u/%u, expiry %lld h%s\n",
 	       (unsigned long long)seed, options.domains, options.sick_percent, options.crashes, options.stops,
 	       options.rig.connections, options.rig.per_destination, (long long)(options.rig.expire_ms / HOUR_MS),
 	       options.is_cut ? ", cut" : "");
-	fflush(stdout);
 	scenario_run(&options, verbose, &result);
 	printf("  %u messages, %u recipients: %u delivered, %u failed, %u expired, %u waiting; %u twice; %u DSNs, %u "
 	       "warnings; healthy in %.0f ms, %.0f s at worst; %u sessions, %u without a message; most %u connections; "
@@ -55,7 +77,7 @@ static bool run_seed(uint64_t seed, bool verbose)
 	       (long long)(real_ms() - began));
 	if (!result.is_good)
 		printf("FAILED: SEED=%llu\n", (unsigned long long)seed);
-	fflush(stdout);
+	add_up(&result);
 	return result.is_good;
 }
 
@@ -67,7 +89,7 @@ static bool compare_healthy(uint64_t seed, enum behaviour sick, unsigned sick_pe
 	struct scenario_result with, without;
 	bool is_good;
 
-	scenario_draw(&options, seed, 2 * MESSAGES);
+	scenario_draw(&options, seed, MESSAGES_COMPARED);
 	options.domains = 60;
 	options.sick_percent = sick_percent;
 	options.only = sick;
@@ -88,20 +110,16 @@ static bool compare_healthy(uint64_t seed, enum behaviour sick, unsigned sick_pe
 	       (long long)without.totals.brisk_worst_ms);
 	if (!is_good)
 		printf("FAILED: the sick slow the healthy down\n");
-	fflush(stdout);
 	return is_good;
 }
 
-static unsigned compare_all(bool is_long)
+static bool compare(uint64_t number)
 {
 	static const enum behaviour kinds[] = {BEHAVIOUR_COUNT, TARPIT,	  SILENT,   REFUSED,
 					       HOSTILE,		DNS_DEAD, THROTTLE, BUSY};
-	unsigned failed = 0;
+	uint64_t kind = number % ARRAY_LEN(kinds), seed = 1 + number / ARRAY_LEN(kinds);
 
-	for (size_t k = 0; k < ARRAY_LEN(kinds); k++)
-		for (uint64_t seed = 1; seed <= (is_long ? 10 : 1); seed++)
-			failed += !compare_healthy(1000 * (k + 1) + seed, kinds[k], 60);
-	return failed;
+	return compare_healthy(1000 * (kind + 1) + seed, kinds[kind], 60);
 }
 
 /* ---- relayhosts: their trouble with our account is nobody's failure ---- */
@@ -115,7 +133,7 @@ static bool run_relayhosts(enum behaviour first, unsigned count)
 	unsigned probes;
 	bool is_good;
 
-	scenario_draw(&options, 40 + first, MESSAGES);
+	scenario_draw(&options, 40 + first, MESSAGES_COMPARED / 2);
 	options.domains = 20;
 	options.sick_percent = 0;
 	scenario_calm(&options);
@@ -135,21 +153,18 @@ static bool run_relayhosts(enum behaviour first, unsigned count)
 	    result.relayhost_asked, result.refused);
 	if (!is_good)
 		printf("FAILED: a relayhost in trouble is hammered, or loses mail\n");
-	fflush(stdout);
 	return is_good;
 }
 
-static unsigned run_all_relayhosts(void)
+static bool run_relayhost_kind(uint64_t number)
 {
 	static const enum behaviour kinds[] = {HEALTHY,	       REFUSED,		FLAPPING, OUT_OF_QUOTA,
 					       ACCOUNT_LOCKED, TAKES_AND_DROPS, TARPIT};
-	unsigned failed = 0;
+	enum behaviour kind = kinds[number / 2];
 
-	for (size_t k = 0; k < ARRAY_LEN(kinds); k++)
-		for (unsigned count = kinds[k] == REFUSED ? 2 : 1; count <= 2; count++)
-			failed += !run_relayhosts(kinds[k], count);
-	return failed;
+	return run_relayhosts(kind, kind == REFUSED ? 2 : 1 + number % 2);
 }
+enum { RELAYHOST_RUNS = 14 };
 
 /* ---- greylisting: how long behind the delay, with how many visits ---- */
 
@@ -175,33 +190,74 @@ static bool measure_greylist(const char *words, enum behaviour kind)
 	return result.is_good && result.greylisted > 100;
 }
 
-static bool wants_part(const char *name)
+static bool run_greylist(uint64_t number)
 {
-	const char *part = getenv("PART");
+	static const struct {
+		const char *words;
+		enum behaviour kind;
+	} kinds[] = {
+	    {"without a hint", GREYLIST}, {"with a hint", GREYLIST_HINT}, {"at the end of data", GREYLIST_CONTENT}};
 
-	return !part || strcmp(part, name) == 0;
+	return measure_greylist(kinds[number].words, kinds[number].kind);
+}
+enum { GREYLIST_RUNS = 3 };
+
+/* ---- all of them ---- */
+
+struct part {
+	const char *name;
+	uint64_t from;
+	unsigned count;
+	bool (*run)(uint64_t number);
+};
+
+static bool run_day(uint64_t seed)
+{
+	return run_seed(seed, false);
+}
+
+static bool run_task(void *ctx, unsigned number)
+{
+	const struct part *part = ctx;
+
+	for (; number >= part->count; part++)
+		number -= part->count;
+	return part->run(part->from + number);
+}
+
+/* LONG=1 means ten times. */
+static unsigned scale(void)
+{
+	uint64_t factor = number_of("LONG", 0);
+
+	return factor == 0 ? 1 : factor == 1 ? 10 : (unsigned)factor;
 }
 
 int main(void)
 {
-	bool is_long = getenv("LONG") && *getenv("LONG");
-	uint64_t only = number_of("SEED", 0), count = number_of("SEEDS", is_long ? 10 * SEEDS : SEEDS);
-	uint64_t from = number_of("FROM", 1);
-	unsigned failed = 0;
+	uint64_t only = number_of("SEED", 0);
+	struct part parts[] = {
+	    {"healthy", 0, 8 * scale(), compare},
+	    {"relayhosts", 0, RELAYHOST_RUNS, run_relayhost_kind},
+	    {"greylist", 0, GREYLIST_RUNS, run_greylist},
+	    {"days", number_of("FROM", 1), (unsigned)number_of("SEEDS", SEEDS * scale()), run_day},
+	};
+	unsigned count = 0, failed;
+	int64_t began = real_ms();
 
+	sums = mmap(NULL, sizeof(*sums), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (only)
 		return run_seed(only, true) ? 0 : 1;
-	for (uint64_t seed = from; seed < from + count && wants_part("days"); seed++)
-		failed += !run_seed(seed, false);
-	if (wants_part("healthy"))
-		failed += compare_all(is_long);
-	if (wants_part("relayhosts"))
-		failed += run_all_relayhosts();
-	if (wants_part("greylist")) {
-		failed += !measure_greylist("without a hint", GREYLIST);
-		failed += !measure_greylist("with a hint", GREYLIST_HINT);
-		failed += !measure_greylist("at the end of data", GREYLIST_CONTENT);
+	for (size_t p = 0; p < ARRAY_LEN(parts); p++) {
+		if (getenv("PART") && strcmp(getenv("PART"), parts[p].name) != 0)
+			parts[p].count = 0;
+		count += parts[p].count;
 	}
-	printf("%llu simulated days, %u failures\n", (unsigned long long)count, failed);
+	failed = pool_run(count, run_task, parts);
+	printf(
+	    "%llu simulated days, %llu hours with their ends: %llu messages, %llu recipients, %llu DSNs; %u failures, "
+	    "%lld s\n",
+	    sums->days, sums->virtual_hours, sums->messages, sums->rcpts, sums->dsns, failed,
+	    (long long)(real_ms() - began) / 1000);
 	return failed ? 1 : 0;
 }
