@@ -212,6 +212,30 @@ const struct config_relayhost *config_find_relayhost(const struct config *config
 	return NULL;
 }
 
+const char **config_endpoint_texts(const struct config_endpoints *endpoints)
+{
+	struct buf all;
+	const char **texts;
+	char *at;
+
+	buf_init(&all, SIZE_MAX);
+	for (size_t i = 0; i < endpoints->count; i++) {
+		config_endpoint_format(&endpoints->items[i], &all);
+		buf_append_byte(&all, '\0');
+	}
+	/* The pointers, and the texts behind them. */
+	texts = xmalloc(endpoints->count * sizeof(*texts) + buf_len(&all));
+	at = (char *)(texts + endpoints->count);
+	if (buf_len(&all))
+		memcpy(at, buf_slice(&all).ptr, buf_len(&all));
+	for (size_t i = 0; i < endpoints->count; i++) {
+		texts[i] = at;
+		at += strlen(at) + 1;
+	}
+	buf_fini(&all);
+	return texts;
+}
+
 bool config_uses_mx(const struct config *config)
 {
 	bool has_default = false;

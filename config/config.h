@@ -345,6 +345,8 @@ void config_free(struct config **config);
 
 /* The relayhost of that name, NULL: none. */
 const struct config_relayhost *config_find_relayhost(const struct config *config, struct slice name);
+/* Each as text, "ADDRESS:PORT" or "[ADDRESS]:PORT", one pointer an endpoint; the caller frees it all with one free(). */
+const char **config_endpoint_texts(const struct config_endpoints *endpoints);
 /* Mail can leave by MX: no default relayhost, or a route says so. */
 bool config_uses_mx(const struct config *config);
 

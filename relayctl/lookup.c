@@ -2,12 +2,10 @@
 
 #include "base/base.h"
 
-#include <netinet/in.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 
-enum { SERVERS_MAX = 16, SERVER_TEXT_BYTES = 80, SOCKETS_MAX = 32 };
+enum { SOCKETS_MAX = 32 };
 
 struct lookup {
 	const struct clock *clock;
@@ -37,24 +35,17 @@ static void watch(void *ctx, int fd, bool want_read, bool want_write)
 
 struct lookup *lookup_new(const struct config *config, struct err *err)
 {
-	const struct config_endpoints *servers = &config->dns.servers;
-	char texts[SERVERS_MAX][SERVER_TEXT_BYTES];
-	const char *pointers[SERVERS_MAX];
-	struct dns_options options = {.servers = pointers,
-				      .server_count = MIN(servers->count, (size_t)SERVERS_MAX),
+	const char **servers = config_endpoint_texts(&config->dns.servers);
+	struct dns_options options = {.servers = servers,
+				      .server_count = config->dns.servers.count,
 				      .trust = config->dns.trust_ad ? DNS_TRUST_ALWAYS : DNS_TRUST_LOOPBACK};
 	struct lookup *lookup = xcalloc(1, sizeof(*lookup));
 
-	for (size_t i = 0; i < options.server_count; i++) {
-		bool v6 = servers->items[i].family == AF_INET6;
-		snprintf(texts[i], sizeof(texts[i]), v6 ? "[%s]:%u" : "%s:%u", servers->items[i].host,
-			 servers->items[i].port);
-		pointers[i] = texts[i];
-	}
 	lookup->clock = clock_system();
 	lookup->timers = timers_new();
 	lookup->host = (struct dns_host){watch, lookup};
 	lookup->dns = dns_new(&options, &lookup->host, lookup->timers, lookup->clock, rng_system(), err);
+	free(servers);
 	if (!lookup->dns)
 		lookup_free(&lookup);
 	return lookup;

@@ -2,11 +2,7 @@
 
 #include "base/base.h"
 
-#include <netinet/in.h>
-#include <stdio.h>
 #include <stdlib.h>
-
-enum { SERVERS_MAX = 16, SERVER_TEXT_BYTES = 80 };
 
 /* One of c-ares' sockets. */
 struct watched {
@@ -63,23 +59,16 @@ static void watch(void *ctx, int fd, bool want_read, bool want_write)
 struct dns_loop *dns_loop_new(struct loop *loop, const struct config *config, const struct clock *clock,
 			      struct rng *rng, struct err *err)
 {
-	const struct config_endpoints *servers = &config->dns.servers;
-	char texts[SERVERS_MAX][SERVER_TEXT_BYTES];
-	const char *pointers[SERVERS_MAX];
-	struct dns_options options = {.servers = pointers,
-				      .server_count = MIN(servers->count, (size_t)SERVERS_MAX),
+	const char **servers = config_endpoint_texts(&config->dns.servers);
+	struct dns_options options = {.servers = servers,
+				      .server_count = config->dns.servers.count,
 				      .trust = config->dns.trust_ad ? DNS_TRUST_ALWAYS : DNS_TRUST_LOOPBACK};
 	struct dns_loop *d = xcalloc(1, sizeof(*d));
 
-	for (size_t i = 0; i < options.server_count; i++) {
-		bool v6 = servers->items[i].family == AF_INET6;
-		snprintf(texts[i], sizeof(texts[i]), v6 ? "[%s]:%u" : "%s:%u", servers->items[i].host,
-			 servers->items[i].port);
-		pointers[i] = texts[i];
-	}
 	d->loop = loop;
 	d->host = (struct dns_host){watch, d};
 	d->dns = dns_new(&options, &d->host, loop_timers(loop), clock, rng, err);
+	free(servers);
 	if (!d->dns)
 		dns_loop_free(&d);
 	return d;

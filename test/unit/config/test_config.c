@@ -110,6 +110,19 @@ static void one_value_may_stand_for_a_list(void **state)
 	config_free(&config);
 }
 
+static void endpoints_become_texts(void **state)
+{
+	struct config *config = load_good("http: off\ndns: {servers: [127.0.0.1, '[2001:db8::1]:5353']}\n");
+	const char **texts = config_endpoint_texts(&config->dns.servers);
+
+	(void)state;
+	assert_string_equal(texts[0], "127.0.0.1:53");
+	assert_string_equal(texts[1], "[2001:db8::1]:5353");
+	free(texts);
+	free(config_endpoint_texts(&config->http));
+	config_free(&config);
+}
+
 static void http_can_be_off(void **state)
 {
 	static const char *const texts[] = {"http: off\n", "http: []\n", "http: ''\n"};
@@ -761,6 +774,7 @@ int main(void)
 	    cmocka_unit_test(sections_and_lists_without_content_change_nothing),
 	    cmocka_unit_test(listeners),
 	    cmocka_unit_test(one_value_may_stand_for_a_list),
+	    cmocka_unit_test(endpoints_become_texts),
 	    cmocka_unit_test(http_can_be_off),
 	    cmocka_unit_test(relayhosts),
 	    cmocka_unit_test(routes),
