@@ -40,6 +40,7 @@ struct tls_session {
 	bool eof;	  /* no more ciphertext will come */
 	bool truncated;	  /* the end came without close_notify */
 	bool bye;	  /* close_notify is sent */
+	bool has_key;	  /* the peer's certificate has come, and its key is no larger than it may */
 	bool is_verified; /* the peer is who it should be */
 	bool is_judged;	  /* is_verified is final */
 	bool want_ticket; /* the resumption cache waits for one */
@@ -101,6 +102,9 @@ static void free_empty(struct buf *buf)
 
 /* ---- making one ---- */
 
+static int on_message(gnutls_session_t gnutls, unsigned type, unsigned when, unsigned is_incoming,
+		      const gnutls_datum_t *message);
+
 static struct tls_session *session_new(struct tls_credentials *credentials, unsigned flags)
 {
 	struct tls_session *s = xcalloc(1, sizeof(*s));
@@ -115,12 +119,35 @@ static struct tls_session *session_new(struct tls_credentials *credentials, unsi
 	gnutls_transport_set_pull_function(s->gnutls, pull);
 	gnutls_transport_set_push_function(s->gnutls, push);
 	gnutls_transport_set_pull_timeout_function(s->gnutls, pull_ready);
+	gnutls_handshake_set_hook_function(s->gnutls, GNUTLS_HANDSHAKE_ANY, GNUTLS_HOOK_PRE, on_message);
 	BUG_ON(gnutls_priority_set(s->gnutls, credentials->priority) < 0);
 	BUG_ON(gnutls_credentials_set(s->gnutls, GNUTLS_CRD_CERTIFICATE, credentials->x509) < 0);
 	return s;
 }
 
 static int verify_in_handshake(gnutls_session_t gnutls);
+
+/* Before each message: GnuTLS is about to compute with the key that the peer's certificate has brought. What verifies
+ * the chain is called too late, in TLS 1.3 behind the peer's signature. */
+static int on_message(gnutls_session_t gnutls, unsigned type, unsigned when, unsigned is_incoming,
+		      const gnutls_datum_t *message)
+{
+	struct tls_session *s = gnutls_session_get_ptr(gnutls);
+	unsigned count = 0;
+	const gnutls_datum_t *chain;
+
+	(void)type;
+	(void)when;
+	(void)message;
+	if (!is_incoming || s->has_key)
+		return 0;
+	chain = gnutls_certificate_get_peers(gnutls, &count);
+	if (!chain || !count)
+		return 0;
+	s->has_key = true;
+	s->was_refused = verify_leaf(chain, s->refusal) < 0;
+	return s->was_refused ? GNUTLS_E_CERTIFICATE_ERROR : 0;
+}
 
 struct tls_session *tls_session_new_server(struct tls_credentials *credentials)
 {

@@ -12,6 +12,33 @@
 /* 112 bits: RSA and DH from 2048, no SHA-1; what Debian's OpenSSL asks too. */
 #define VERIFY_FLAGS GNUTLS_PROFILE_TO_VFLAGS(GNUTLS_PROFILE_MEDIUM)
 
+enum { KEY_MAX_BITS = 16384, RSA_SMALL_BITS = 3072, RSA_EXPONENT_MAX_BYTES = 8 };
+
+/* The peer chooses modulus and exponent, and GnuTLS computes with them whatever they are: minutes with what fits into a
+ * certificate. */
+static int check_key(gnutls_x509_crt_t certificate, struct err *err)
+{
+	gnutls_datum_t modulus, exponent;
+	unsigned bits = 0, leading = 0, len;
+	int algorithm = gnutls_x509_crt_get_pk_algorithm(certificate, &bits);
+
+	if (algorithm >= 0 && bits > KEY_MAX_BITS)
+		return err_set(err, ERR_LIMIT, "certificate's key of %u bits is too large", bits);
+	if (algorithm != GNUTLS_PK_RSA || bits <= RSA_SMALL_BITS)
+		return 0;
+	if (gnutls_x509_crt_get_pk_rsa_raw(certificate, &modulus, &exponent) < 0)
+		return err_set(err, ERR_CRYPTO, "certificate's key cannot be read");
+	while (leading < exponent.size && exponent.data[leading] == 0)
+		leading++;
+	len = exponent.size - leading;
+	gnutls_free(modulus.data);
+	gnutls_free(exponent.data);
+	if (len > RSA_EXPONENT_MAX_BYTES)
+		return err_set(err, ERR_LIMIT, "certificate's key has an exponent of %u octets, which is too large",
+			       len);
+	return 0;
+}
+
 int verify_chain_parse(struct verify_chain *chain, const gnutls_datum_t *der, unsigned count, struct err *err)
 {
 	chain->count = 0;
@@ -27,6 +54,11 @@ int verify_chain_parse(struct verify_chain *chain, const gnutls_datum_t *der, un
 			verify_chain_free(chain);
 			return err_set(err, ERR_CRYPTO, "certificate %u of the chain cannot be read: %s", i + 1,
 				       gnutls_strerror(rc));
+		}
+		rc = check_key(chain->list[i], err);
+		if (rc < 0) {
+			verify_chain_free(chain);
+			return rc;
 		}
 	}
 	return 0;
@@ -147,6 +179,16 @@ int verify_chain_by_trust(const gnutls_datum_t *der, unsigned count, struct tls_
 		return rc;
 	rc = verify_chain_by_list(&chain, list, purpose, &name, name ? 1 : 0, err);
 	verify_chain_free(&chain);
+	return rc;
+}
+
+int verify_leaf(const gnutls_datum_t *leaf, struct err *err)
+{
+	struct verify_chain chain;
+	int rc = verify_chain_parse(&chain, leaf, 1, err);
+
+	if (rc == 0)
+		verify_chain_free(&chain);
 	return rc;
 }
 

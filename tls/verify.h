@@ -16,7 +16,11 @@ struct verify_chain {
 	unsigned count;
 };
 
-/* ERR_LIMIT: longer than TLS_CHAIN_MAX; ERR_CRYPTO: one of them cannot be read. On failure there is nothing to free. */
+/*
+ * ERR_LIMIT: longer than TLS_CHAIN_MAX, or a public key is so large that its use would take seconds (RSA as OpenSSL
+ * takes it: at most 16,384 bits, with an exponent of at most 64 bits from 3,072 on). ERR_CRYPTO: one of them cannot be
+ * read. On failure there is nothing to free.
+ */
 int verify_chain_parse(struct verify_chain *chain, const gnutls_datum_t *der, unsigned count, struct err *err);
 void verify_chain_free(struct verify_chain *chain);
 
@@ -29,6 +33,8 @@ int verify_chain_by_list(struct verify_chain *chain, gnutls_x509_trust_list_t li
 /* The same from DER and a trust set, which may be NULL (nobody is trusted). */
 int verify_chain_by_trust(const gnutls_datum_t *der, unsigned count, struct tls_trust *trust, const char *purpose,
 			  const char *name, struct err *err);
+/* May the handshake go on with this leaf's key? Errors as of verify_chain_parse(). */
+int verify_leaf(const gnutls_datum_t *leaf, struct err *err);
 /* SHA-256 of a leaf in DER, and whether it or its public key is one of `wanted`. */
 int verify_fingerprint(const gnutls_datum_t *leaf, const struct tls_fingerprint *wanted, size_t count, struct err *err);
 /* SubjectPublicKeyInfo in DER, to be freed with gnutls_free(spki->data). */

@@ -1,6 +1,7 @@
 /* Peers that are broken, old, or mean harm. */
 #include "support_tls.h"
 
+#include <gnutls/abstract.h>
 #include <gnutls/crypto.h>
 
 #include <stdlib.h>
@@ -616,6 +617,104 @@ static void abandoned_handshakes_leave_nothing(void **state)
 	}
 }
 
+/* A certificate whose key has `bits` and an exponent of `exponent_bytes`; nobody has the private one. */
+static gnutls_x509_crt_t monstrous(unsigned bits, unsigned exponent_bytes)
+{
+	unsigned char modulus[4096], exponent[4096];
+	gnutls_datum_t m = {modulus, bits / 8}, e = {exponent, exponent_bytes};
+	gnutls_x509_crt_t crt;
+	gnutls_pubkey_t key;
+
+	memset(modulus, 0xf1, sizeof(modulus));
+	memset(exponent, 0xf3, sizeof(exponent));
+	gnutls_pubkey_init(&key);
+	assert_int_equal(gnutls_pubkey_import_rsa_raw(key, &m, &e), 0);
+	gnutls_x509_crt_init(&crt);
+	gnutls_x509_crt_set_version(crt, 3);
+	gnutls_x509_crt_set_serial(crt, "\x01", 1);
+	gnutls_x509_crt_set_activation_time(crt, time(NULL) - DAY);
+	gnutls_x509_crt_set_expiration_time(crt, time(NULL) + DAY);
+	gnutls_x509_crt_set_dn_by_oid(crt, GNUTLS_OID_X520_COMMON_NAME, 0, "mail.example.org", 16);
+	assert_int_equal(gnutls_x509_crt_set_pubkey(crt, key), 0);
+	assert_int_equal(gnutls_x509_crt_sign2(crt, leaf->crt, leaf->key, GNUTLS_DIG_SHA256, 0), 0);
+	gnutls_pubkey_deinit(key);
+	return crt;
+}
+
+/* Shows a certificate that is not its own. */
+static void show_monstrous(struct raw *raw, unsigned bits, unsigned exponent_bytes)
+{
+	gnutls_x509_crt_t crt = monstrous(bits, exponent_bytes);
+	struct cert *own = cert_new(&(struct cert_spec){.common_name = "x", .rsa = true});
+
+	gnutls_certificate_set_flags(raw->credentials, GNUTLS_CERTIFICATE_SKIP_KEY_CERT_MATCH);
+	assert_int_equal(gnutls_certificate_set_x509_key(raw->credentials, &crt, 1, own->key), 0);
+	gnutls_x509_crt_deinit(crt);
+	cert_free(&own);
+}
+
+static const struct {
+	unsigned bits, exponent_bytes;
+	const char *words;
+} monsters[] = {
+    {16392, 3, "certificate's key of 16392 bits is too large"},
+    {32768, 4096, "certificate's key of 32768 bits is too large"},
+    {3080, 9, "certificate's key has an exponent of 9 octets, which is too large"},
+    {16384, 2048, "certificate's key has an exponent of 2048 octets, which is too large"},
+};
+
+/* One signature with such a key takes seconds to minutes, and nothing else is done meanwhile. */
+static void servers_whose_keys_are_monstrous(void **state)
+{
+	static const char *const priorities[] = {PRIORITY_12, PRIORITY_13};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(monsters) * ARRAY_LEN(priorities); i++) {
+		struct tls_client_options options = {
+		    .server_name = "mail.example.org", .level = i % 2 ? TLS_LEVEL_OPPORTUNISTIC : TLS_LEVEL_DANE};
+		struct tls_session *client = tls_session_new_client(client_side, &options);
+		struct err err = {0};
+		struct raw raw;
+		int code;
+
+		raw_init(&raw, GNUTLS_SERVER, priorities[i / ARRAY_LEN(monsters)], NULL);
+		show_monstrous(&raw, monsters[i % 4].bits, monsters[i % 4].exponent_bytes);
+		assert_int_equal(raw_handshake(&raw, &code, client, &err), TLS_FAILED);
+		assert_string_equal(err.text, monsters[i % 4].words);
+		tls_session_free(&client);
+		raw_fini(&raw);
+	}
+}
+
+static void clients_whose_keys_are_monstrous(void **state)
+{
+	struct tls_server_credentials_options options = {.certificate_file = in_dir("server.pem"),
+							 .key_file = in_dir("server.key"),
+							 .client_ca_file = in_dir("server.pem"),
+							 .min_version = TLS_VERSION_1_2};
+	struct tls_credentials *asking;
+	struct err err = {0};
+
+	(void)state;
+	cert_write_chain(leaf, 1, "server.pem");
+	cert_write_key(leaf, "server.key");
+	asking = tls_credentials_new_server(&options, &err);
+	assert_non_null(asking);
+	for (size_t i = 0; i < ARRAY_LEN(monsters); i++) {
+		struct tls_session *server = tls_session_new_server(asking);
+		struct raw raw;
+		int code;
+
+		raw_init(&raw, GNUTLS_CLIENT | GNUTLS_FORCE_CLIENT_CERT, i % 2 ? PRIORITY_12 : PRIORITY_13, NULL);
+		show_monstrous(&raw, monsters[i].bits, monsters[i].exponent_bytes);
+		assert_int_equal(raw_handshake(&raw, &code, server, &err), TLS_FAILED);
+		assert_string_equal(err.text, monsters[i].words);
+		tls_session_free(&server);
+		raw_fini(&raw);
+	}
+	tls_credentials_unref(&asking);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -644,6 +743,8 @@ int main(void)
 	    cmocka_unit_test(a_certificate_chain_of_a_hundred),
 	    cmocka_unit_test(a_handshake_message_of_ten_mebibytes),
 	    cmocka_unit_test(abandoned_handshakes_leave_nothing),
+	    cmocka_unit_test(servers_whose_keys_are_monstrous),
+	    cmocka_unit_test(clients_whose_keys_are_monstrous),
 	};
 
 	return cmocka_run_group_tests_name("tls hostile", tests, setup, teardown);
