@@ -63,6 +63,8 @@ void queue_release_places(struct queue *queue, struct record_place message, uint
 			  const struct index_extra *extra);
 void queue_tell_corruption(struct queue *queue, uint64_t id, const char *text);
 void queue_tell_note(struct queue *queue, const char *text);
+/* queue_may_accept() as far as the disk goes: without the limits, and without ERR_LIMIT. */
+int queue_may_store(const struct queue *queue);
 /* NULL: no such message, or not synced yet. */
 struct slot *queue_find(const struct queue *queue, uint64_t id);
 

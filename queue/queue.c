@@ -321,17 +321,34 @@ int64_t queue_next_deadline_ms(const struct queue *queue)
 
 /* ---- Answers ---- */
 
-int queue_may_accept(const struct queue *queue)
+int queue_may_store(const struct queue *queue)
 {
-	const struct index_counts *counts = index_counts(queue->index);
-
 	if (queue->is_stopping)
 		return ERR_CLOSED;
-	if (journal_state(queue->journal) == QUEUE_POISONED)
-		return ERR_IO;
-	if (journal_state(queue->journal) == QUEUE_NO_SPACE ||
-	    (queue->options.limit_messages && counts->all_messages >= queue->options.limit_messages) ||
-	    (queue->options.limit_bytes && counts->all_bytes >= queue->options.limit_bytes))
+	switch (journal_state(queue->journal)) {
+	case QUEUE_POISONED: return ERR_IO;
+	case QUEUE_NO_SPACE: return ERR_NO_SPACE;
+	case QUEUE_OK: break;
+	}
+	return 0;
+}
+
+static bool is_over_limits(const struct queue *queue)
+{
+	const struct index_counts *counts = index_counts(queue->index);
+	const struct queue_options *options = &queue->options;
+
+	return (options->limit_messages && counts->all_messages >= options->limit_messages) ||
+	       (options->limit_bytes && counts->all_bytes >= options->limit_bytes);
+}
+
+int queue_may_accept(const struct queue *queue)
+{
+	int answer = queue_may_store(queue);
+
+	if (answer < 0)
+		return answer;
+	if (is_over_limits(queue))
 		return ERR_NO_SPACE;
 	return journal_unsynced_bytes(queue->journal) > QUEUE_UNSYNCED_MAX ? ERR_LIMIT : 0;
 }

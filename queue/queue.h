@@ -180,6 +180,9 @@ struct queue_envelope {
 /* Its id is known at once, for Received and the 250. NULL: ERR_NO_SPACE, ERR_IO, ERR_CLOSED as queue_may_accept()
  * (but not ERR_LIMIT). Costs under 2 KiB of memory, and at most 128 KiB + 32 bytes a piece while it grows. */
 struct queue_upload *queue_upload_begin(struct queue *queue, struct err *err);
+/* For a DSN: the limits on messages and bytes do not hold it back, for what it tells of leaves the queue once it is
+ * in; a queue full of mail that nobody takes would never empty otherwise. The disk's reserve does. */
+struct queue_upload *queue_upload_begin_dsn(struct queue *queue, struct err *err);
 uint64_t queue_upload_id(const struct queue_upload *upload);
 /* Content with CRLF, without dot-stuffing and final dot, in any portions. 0; or the upload is broken and can only be
  * aborted: ERR_IO, ERR_NO_SPACE (what of it was not yet synced is lost), ERR_LIMIT (4 GiB). */

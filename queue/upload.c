@@ -28,9 +28,8 @@ static int64_t wall_ms(const struct queue *queue)
 	return clock_wall_ms(queue->options.clock);
 }
 
-struct queue_upload *queue_upload_begin(struct queue *queue, struct err *err)
+static struct queue_upload *begin(struct queue *queue, int answer, struct err *err)
 {
-	int answer = queue_may_accept(queue);
 	struct queue_upload *upload;
 
 	if (answer < 0 && answer != ERR_LIMIT) {
@@ -43,6 +42,16 @@ struct queue_upload *queue_upload_begin(struct queue *queue, struct err *err)
 	buf_init(&upload->buf, queue->options.piece_bytes);
 	HASH_ADD(hh, queue->uploads, id, sizeof(upload->id), upload);
 	return upload;
+}
+
+struct queue_upload *queue_upload_begin(struct queue *queue, struct err *err)
+{
+	return begin(queue, queue_may_accept(queue), err);
+}
+
+struct queue_upload *queue_upload_begin_dsn(struct queue *queue, struct err *err)
+{
+	return begin(queue, queue_may_store(queue), err);
 }
 
 uint64_t queue_upload_id(const struct queue_upload *upload)

@@ -239,7 +239,7 @@ static bool sign(struct sending *sending, struct slice text)
 int notices_send(struct notices *notices, const struct notice *notice, void (*done)(void *ctx, enum err_code result),
 		 void *ctx)
 {
-	struct queue_upload *upload = queue_upload_begin(notices->options.queue, NULL);
+	struct queue_upload *upload = queue_upload_begin_dsn(notices->options.queue, NULL);
 	char original[MSGID_CHARS + 1];
 	struct sending *sending;
 	struct buf text;

@@ -60,6 +60,17 @@ def test_only_the_header_is_returned(relayd, upstream, ret, size):
     assert "Its header is attached." in words
 
 
+def test_a_full_queue_has_room_for_news_of_its_mail(relayd, upstream):
+    """The message that fails leaves it; without the news it could not, and nothing would come in for ever."""
+    daemon = relayd(relayhost(upstream.port) + "limits: {queue_messages: 1}\n")
+    upstream.replies["rcpt"] = [REFUSAL]
+    send(daemon)
+    assert parse(upstream.get())[3][0]["Action"] == "failed"
+    daemon.wait_queued(0)
+    send(daemon, to="user@example.net")
+    assert upstream.get().rcpt_tos == ["user@example.net"]
+
+
 def test_never_is_never(relayd, upstream):
     """I4"""
     daemon = relayd(relayhost(upstream.port))

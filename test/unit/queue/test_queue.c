@@ -238,6 +238,7 @@ static void lists_hold_messages_in_order_and_let_go_of_the_gone(void **state)
 static void limits_stop_intake_and_resume_it(void **state)
 {
 	struct spool *spool = *state;
+	struct queue_upload *dsn;
 	uint64_t ids[3];
 
 	spool->options.limit_messages = 3;
@@ -246,6 +247,9 @@ static void limits_stop_intake_and_resume_it(void **state)
 		ids[i] = spool_submit(spool, 1, SLICE("x"));
 	assert_int_equal(queue_may_accept(spool->queue), ERR_NO_SPACE);
 	assert_null(queue_upload_begin(spool->queue, NULL));
+	dsn = queue_upload_begin_dsn(spool->queue, NULL);
+	assert_non_null(dsn);
+	queue_upload_abort(&dsn);
 	queue_delete(spool->queue, ids[0]);
 	assert_int_equal(queue_may_accept(spool->queue), 0);
 	spool_close(spool);
@@ -259,6 +263,7 @@ static void limits_stop_intake_and_resume_it(void **state)
 	assert_int_equal(queue_may_accept(spool->queue), 0);
 	queue_stop(spool->queue);
 	assert_int_equal(queue_may_accept(spool->queue), ERR_CLOSED);
+	assert_null(queue_upload_begin_dsn(spool->queue, NULL));
 }
 
 static void never_called(void *ctx, uint64_t id, enum err_code result)
