@@ -84,8 +84,7 @@ static void hand_back(struct destination *d, struct job *job, int64_t retry_wall
 /* Its time may have ended in line, or an operator may have held or deleted it. */
 static bool is_live(const struct destination *d, const struct job *job)
 {
-	return expires_wall(job) > now_wall(d) &&
-	       queue_may_begin(d->owner->options.queue, job->ticket->message.id);
+	return expires_wall(job) > now_wall(d) && queue_may_begin(d->owner->options.queue, job->ticket->message.id);
 }
 
 struct job *destination_line_pop_live(struct destination *d)
