@@ -430,19 +430,32 @@ void relay_turn(struct relay *relay)
 	fail_msg("the loop does not come to rest");
 }
 
+/* Goes on to where there is something to do, at most until then. */
+static void step(struct relay *relay, int64_t until)
+{
+	int64_t now = clock_mono_ms(&relay->clock.clock), next = loop_next_at_ms(relay->loop);
+
+	clock_virtual_advance(&relay->clock, MIN(MAX(next, now + 1), until) - now);
+	relay_turn(relay);
+}
+
 void relay_pass(struct relay *relay, int64_t ms)
 {
 	int64_t until = clock_mono_ms(&relay->clock.clock) + ms;
 
-	for (;;) {
-		int64_t now, next;
-		relay_turn(relay);
-		now = clock_mono_ms(&relay->clock.clock);
-		next = loop_next_at_ms(relay->loop);
-		if (now >= until)
-			return;
-		clock_virtual_advance(&relay->clock, MIN(MAX(next, now + 1), until) - now);
-	}
+	relay_turn(relay);
+	while (clock_mono_ms(&relay->clock.clock) < until)
+		step(relay, until);
+}
+
+int64_t relay_time_to_next_open(struct relay *relay, int64_t at_most)
+{
+	int64_t began = clock_mono_ms(&relay->clock.clock);
+	unsigned opened = relay->opened;
+
+	while (relay->opened == opened && clock_mono_ms(&relay->clock.clock) - began < at_most)
+		step(relay, began + at_most);
+	return clock_mono_ms(&relay->clock.clock) - began;
 }
 
 struct submitted {
@@ -580,16 +593,6 @@ uint64_t relay_waiting(struct relay *relay)
 
 	queue_stats(relay->queue, &stats);
 	return stats.messages[STATE_READY] + stats.messages[STATE_INFLIGHT] + stats.messages[STATE_DEFERRED];
-}
-
-int64_t relay_time_to_next_open(struct relay *relay, int64_t at_most)
-{
-	int64_t began = clock_mono_ms(&relay->clock.clock);
-	unsigned opened = relay->opened;
-
-	while (relay->opened == opened && clock_mono_ms(&relay->clock.clock) - began < at_most)
-		relay_pass(relay, 1);
-	return clock_mono_ms(&relay->clock.clock) - began;
 }
 
 struct fake_connection *relay_connect_to(struct relay *relay, const char *key)
