@@ -597,7 +597,7 @@ static void what_is_deleted_does_not_begin_for_its_other_recipients(void **state
 	uint64_t id = submit(relay, "one@a.example two@b.example");
 	struct fake_connection *waiting = relay_connection_to(relay, "mx:b.example");
 
-	connect_to(relay, "mx:a.example");
+	relay_connect_to(relay, "mx:a.example");
 	assert_int_equal(queue_delete(relay->queue, id), 0);
 	fake_session(waiting);
 	assert_null(waiting->job);
@@ -620,7 +620,7 @@ static void what_is_held_while_it_stands_in_line_is_not_sent(void **state)
 	assert_int_equal(state_of(relay, id), STATE_HELD);
 	assert_int_equal(queue_release(relay->queue, id), 0);
 	relay_turn(relay);
-	fake_deliver(connect_to(relay, "mx:a.example"));
+	fake_deliver(relay_connect_to(relay, "mx:a.example"));
 	assert_false(is_queued(relay, id));
 	close_all(relay);
 }
