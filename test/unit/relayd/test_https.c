@@ -2,7 +2,9 @@
 #include "support_https.h"
 
 #include <dirent.h>
+#include <gnutls/abstract.h>
 #include <stdio.h>
+#include <time.h>
 
 #define OK "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -195,6 +197,54 @@ static void a_certificate_of_nobody_we_trust_is_refused(void **state)
 	configure(f, false, true);
 	ask(f, &request);
 	assert_int_equal(f->told.result, HTTPS_TLS);
+	assert_int_equal(f->peer.requests, 0);
+}
+
+/* With a key whose exponent is as long as its modulus: one signature takes a second and more. */
+static void show_monstrous_key(struct https_peer *peer)
+{
+	unsigned char modulus[2048], exponent[2048];
+	gnutls_datum_t m = {modulus, sizeof(modulus)}, e = {exponent, sizeof(exponent)};
+	gnutls_x509_privkey_t own;
+	gnutls_x509_crt_t crt, issuer;
+	gnutls_pubkey_t key;
+
+	memset(modulus, 0xf1, sizeof(modulus));
+	memset(exponent, 0xe3, sizeof(exponent));
+	gnutls_pubkey_init(&key);
+	assert_int_equal(gnutls_pubkey_import_rsa_raw(key, &m, &e), 0);
+	gnutls_x509_privkey_init(&own);
+	assert_int_equal(gnutls_x509_privkey_generate(own, GNUTLS_PK_RSA, 2048, 0), 0);
+	gnutls_x509_crt_init(&crt);
+	gnutls_x509_crt_set_version(crt, 3);
+	gnutls_x509_crt_set_serial(crt, "\x01", 1);
+	gnutls_x509_crt_set_dn_by_oid(crt, GNUTLS_OID_X520_COMMON_NAME, 0, "secure.test", 11);
+	gnutls_x509_crt_set_activation_time(crt, time(NULL) - 3600);
+	gnutls_x509_crt_set_expiration_time(crt, time(NULL) + 3600);
+	assert_int_equal(gnutls_x509_crt_set_pubkey(crt, key), 0);
+	gnutls_x509_crt_init(&issuer);
+	gnutls_x509_crt_set_dn_by_oid(issuer, GNUTLS_OID_X520_COMMON_NAME, 0, "issuer", 6);
+	gnutls_x509_crt_set_key(issuer, own);
+	assert_int_equal(gnutls_x509_crt_sign2(crt, issuer, own, GNUTLS_DIG_SHA256, 0), 0);
+	gnutls_certificate_free_credentials(peer->credentials);
+	assert_int_equal(gnutls_certificate_allocate_credentials(&peer->credentials), 0);
+	gnutls_certificate_set_flags(peer->credentials, GNUTLS_CERTIFICATE_SKIP_KEY_CERT_MATCH);
+	assert_int_equal(gnutls_certificate_set_x509_key(peer->credentials, &crt, 1, own), 0);
+	gnutls_x509_crt_deinit(issuer);
+	gnutls_x509_crt_deinit(crt);
+	gnutls_x509_privkey_deinit(own);
+	gnutls_pubkey_deinit(key);
+}
+
+static void a_monstrous_key_is_not_computed_with(void **state)
+{
+	struct fixture *f = *state;
+	struct https_request request = to(f, "secure.test");
+
+	show_monstrous_key(&f->peer);
+	ask(f, &request);
+	assert_int_equal(f->told.result, HTTPS_TLS);
+	assert_non_null(strstr(f->told.reason, "Error in the certificate"));
 	assert_int_equal(f->peer.requests, 0);
 }
 
@@ -497,6 +547,7 @@ int main(void)
 	    TEST(a_connection_is_used_again),
 	    TEST(a_certificate_for_another_name_is_refused),
 	    TEST(a_certificate_of_nobody_we_trust_is_refused),
+	    TEST(a_monstrous_key_is_not_computed_with),
 	    TEST(loopback_wants_permission_and_link_local_is_never_asked),
 	    TEST(names_of_strangers_are_looked_up_in_dns_alone),
 	    TEST(the_environment_has_no_say),
