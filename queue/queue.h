@@ -229,7 +229,8 @@ int queue_hasten(struct queue *queue, uint64_t id, uint32_t index, int64_t next_
 /* A popped message goes back whole, to be popped again at `next_wall` or when a recipient is due, whichever is later.
  */
 int queue_push_back(struct queue *queue, uint64_t id, int64_t next_wall);
-/* False when an attempt of what was taken must not begin any more: the message is gone, being deleted or held. */
+/* False when an attempt of what was taken must not begin: the message is gone, being deleted or held, or
+ * queue_may_deliver() says no. */
 bool queue_may_begin(const struct queue *queue, uint64_t id);
 /* How many of its taken recipients are in an attempt now. */
 int queue_set_inflight(struct queue *queue, uint64_t id, uint32_t count);

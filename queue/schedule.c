@@ -80,7 +80,7 @@ bool queue_may_begin(const struct queue *queue, uint64_t id)
 {
 	const struct slot *slot = queue_find(queue, id);
 
-	return slot && !(slot->flags & (SLOT_HELD | SLOT_DELETING));
+	return slot && !(slot->flags & (SLOT_HELD | SLOT_DELETING)) && queue_may_deliver(queue);
 }
 
 int queue_set_inflight(struct queue *queue, uint64_t id, uint32_t count)

@@ -38,7 +38,7 @@ void destination_line_append(struct destination *d, struct job *job);
 void destination_line_prepend(struct destination *d, struct job *job);
 /* The next by class and order; NULL: none. */
 struct job *destination_line_pop(struct destination *d);
-/* The same, but one whose lifetime has ended, or that was held or deleted meanwhile, goes back to the scheduler. */
+/* The same, but one whose lifetime has ended, or that must not begin (queue/queue.h), goes back to the scheduler. */
 struct job *destination_line_pop_live(struct destination *d);
 /* That one, left where it is. */
 struct job *destination_line_peek(const struct destination *d);

@@ -81,7 +81,7 @@ static void hand_back(struct destination *d, struct job *job, int64_t retry_wall
 	events->on_job_done(events->ctx, job, retry_wall);
 }
 
-/* Its time may have ended in line, or an operator may have held or deleted it. */
+/* Its time may have ended in line, an operator may have held or deleted it, the journal may be in trouble. */
 static bool is_live(const struct destination *d, const struct job *job)
 {
 	return expires_wall(job) > now_wall(d) && queue_may_begin(d->owner->options.queue, job->ticket->message.id);

@@ -736,7 +736,7 @@ static void on_unparked(void *ctx, uint64_t id)
 {
 	struct scheduler *s = ctx;
 
-	if (s->stopping)
+	if (s->stopping || !queue_may_deliver(s->options.queue))
 		queue_push_back(s->options.queue, id, now_wall(s));
 	else
 		dispatch(s, id, true);

@@ -346,6 +346,69 @@ static void what_does_not_fit_is_parked_and_comes_back(void **state)
 	assert_int_equal(relay_waiting(relay), 0);
 }
 
+static int no_write(struct disk *disk, int fd, const void *bytes, size_t len, uint64_t offset)
+{
+	(void)disk, (void)fd, (void)bytes, (void)len, (void)offset;
+	return -EIO;
+}
+
+/* More messages than a line holds, each with so many recipients that a few fill the journal's memory. */
+static void submit_large_envelopes(struct relay *relay, unsigned count, struct queue_recipient *recipients,
+				   size_t recipient_count)
+{
+	struct queue_envelope envelope = {.sender = SLICE("app@example.org"),
+					  .arrived_wall = RELAY_WALL_MS,
+					  .expires_wall = RELAY_WALL_MS + 86400 * 1000,
+					  .recipients = recipients,
+					  .recipient_count = recipient_count};
+
+	for (size_t i = 0; i < recipient_count; i++)
+		recipients[i] = (struct queue_recipient){.address = SLICE("one@a.example")};
+	for (unsigned i = 0; i < count; i++)
+		relay_submit_envelope(relay, &envelope);
+	relay_turn(relay);
+}
+
+static unsigned deliver_while_there_are_jobs(struct relay *relay, const struct outcome *outcome)
+{
+	struct fake_connection *connection = relay_connection(relay, 0);
+	unsigned count = 0;
+
+	if (!connection->job)
+		fake_session(connection);
+	for (; connection->job; count++) {
+		relay->report_count = 0;
+		fake_finish(connection, outcome);
+		relay_turn(relay);
+	}
+	return count;
+}
+
+/* J22: what is delivered must be recorded. */
+static void while_too_many_results_wait_for_the_disk_nothing_begins(void **state)
+{
+	enum { MESSAGES = DESTINATION_READY_MAX + 16, RECIPIENTS = 1000 };
+	static struct queue_recipient recipients[RECIPIENTS];
+	struct relay *relay = *state;
+	int (*write)(struct disk *, int, const void *, size_t, uint64_t) = relay->disk->write;
+	struct outcome outcome = outcome_like(OUTCOME_DELIVERED, CLASS_NONE, STAGE_DOT, 250, "2.0.0", "");
+	unsigned delivered;
+
+	memset(outcome.text, 'x', sizeof(outcome.text) - 1);
+	destinations_set_limits(relay->destinations, 200, 1);
+	submit_large_envelopes(relay, MESSAGES, recipients, RECIPIENTS);
+	assert_int_equal(relay_destination(relay, "mx:a.example")->parked[MESSAGE_DEFAULT].count, 16);
+	relay->disk->write = no_write;
+	delivered = deliver_while_there_are_jobs(relay, &outcome);
+	assert_in_range(delivered, 5, 30);
+	assert_int_equal(scheduler_job_count(relay->scheduler), 0);
+	relay->disk->write = write;
+	relay_pass(relay, 10 * 1000);
+	delivered += deliver_while_there_are_jobs(relay, &outcome);
+	assert_int_equal(delivered, MESSAGES);
+	assert_int_equal(relay_waiting(relay), 0);
+}
+
 static void parked_messages_of_a_dead_destination_wait_for_its_probe(void **state)
 {
 	struct relay *relay = *state;
@@ -536,6 +599,7 @@ int main(void)
 	    TEST(a_refused_connection_alone_is_trouble),
 	    TEST(classes_are_served_eight_to_four_to_one),
 	    TEST(what_does_not_fit_is_parked_and_comes_back),
+	    TEST(while_too_many_results_wait_for_the_disk_nothing_begins),
 	    TEST(parked_messages_of_a_dead_destination_wait_for_its_probe),
 	    TEST(parked_messages_leave_when_their_route_changes),
 	    TEST(a_domain_that_takes_no_mail_fails_them_all),
