@@ -79,5 +79,6 @@ void history_run(const struct history *history, const struct journal_rules *rule
 /* Removes steps as long as it still ends in a violation. */
 void history_shrink(struct history *history, const struct journal_rules *rules);
 void history_print(const struct history *history);
+const char *history_step_name(enum step_kind kind);
 
 #endif
