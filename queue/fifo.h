@@ -18,7 +18,8 @@
  *          anew.
  * READING  What is synced, in order, from a place that "position" remembers: two blocks written in turn and never
  *          synced, so that after a power cut some records may come again. At least once, then, and in order.
- *          Damaged records are told, the file is copied to the quarantine, and reading goes on behind them.
+ *          Damaged records are told, the file is copied to the quarantine, and reading goes on behind them. What
+ *          cannot be read for want of descriptors or memory waits.
  * BOUNDS   `max_bytes` of files; the last eighth of it only takes records that are important. Four files in memory.
  *
  * Callbacks come out of fifo_turn() and fifo_on_disk_done(); from them everything may be called but these two and

@@ -1,9 +1,12 @@
 /* Reading: where the oldest record is, what is damaged, and what is done. */
 #include "queue/fifo_internal.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { READ_TRIES = 4 };
 
 static void tell_corruption(struct fifo *fifo, uint64_t number, const char *what)
 {
@@ -48,6 +51,17 @@ void fifo_load_position(struct fifo *fifo)
 
 /* ---- reading ---- */
 
+/* An error that passes must not cost what it hid. */
+static ssize_t read_stubbornly(struct fifo *fifo, int fd, void *out, size_t len, uint64_t offset)
+{
+	struct disk *disk = fifo->options.disk;
+	ssize_t n = -1;
+
+	for (int tries = 0; tries < READ_TRIES && n < 0; tries++)
+		n = disk->read(disk, fd, out, len, offset);
+	return n;
+}
+
 /* Keeps damaged bytes for a person; the best effort is enough, the log has the events too. */
 static void put_aside(struct fifo *fifo, struct fifo_file *file, int fd)
 {
@@ -63,7 +77,7 @@ static void put_aside(struct fifo *fifo, struct fifo_file *file, int fd)
 	if (disk->create(disk, DISK_QUARANTINE, name, 0, &copy) < 0)
 		return;
 	bytes = xmalloc(fifo->options.file_bytes);
-	n = disk->read(disk, fd, bytes, fifo->options.file_bytes, 0);
+	n = read_stubbornly(fifo, fd, bytes, fifo->options.file_bytes, 0);
 	if (n > 0)
 		disk->write(disk, copy, bytes, (size_t)n, 0);
 	disk->close(disk, copy);
@@ -82,10 +96,9 @@ static int reading_fd(const struct fifo *fifo)
 
 static bool read_file_header(struct fifo *fifo, struct fifo_file *file)
 {
-	struct disk *disk = fifo->options.disk;
 	char block[BLOCK];
 	const char *payload = block + RECORD_HEADER_BYTES;
-	ssize_t n = disk->read(disk, file->fd, block, BLOCK, 0);
+	ssize_t n = read_stubbornly(fifo, file->fd, block, BLOCK, 0);
 
 	if (n == BLOCK && fifo_open_block(block, HEADER_PAYLOAD, HEADER_NONCE, 0) && get_u32(payload) == VERSION &&
 	    get_u64(payload + 4) == file->number) {
@@ -100,34 +113,38 @@ static bool read_file_header(struct fifo *fifo, struct fifo_file *file)
 	return false;
 }
 
-/* The file of the head is open. False: it cannot be read at all. */
-static bool open_reading(struct fifo *fifo)
+/* 1: the file of the head is open; 0: it cannot be read at all; -1: not now. */
+static int open_reading(struct fifo *fifo)
 {
 	struct disk *disk = fifo->options.disk;
 	char name[NAME_BYTES];
 	uint64_t size;
 	struct fifo_file file = {.number = fifo->head.number, .fd = -1};
+	int rc;
 
 	if (fifo->reading.number == fifo->head.number)
-		return true;
+		return 1;
 	if (fifo->reading.number != fifo->active.number)
 		fifo_close_file(fifo, &fifo->reading);
 	fifo->reading = (struct fifo_file){.fd = -1};
 	if (file.number == fifo->active.number) {
 		fifo->reading = (struct fifo_file){.number = file.number, .nonce = fifo->active.nonce, .fd = -1};
-		return true;
+		return 1;
 	}
 	fifo_file_name(file.number, name);
-	if (disk->open(disk, DISK_JOURNAL, name, &file.fd, &size) < 0) {
+	rc = disk->open(disk, DISK_JOURNAL, name, &file.fd, &size);
+	if (rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM)
+		return -1;
+	if (rc < 0) {
 		tell_corruption(fifo, file.number, "cannot be opened");
-		return false;
+		return 0;
 	}
 	if (!read_file_header(fifo, &file)) {
 		disk->close(disk, file.fd);
-		return false;
+		return 0;
 	}
 	fifo->reading = file;
-	return true;
+	return 1;
 }
 
 /* On to the file after this one, which is not needed any more. False: there is none. */
@@ -149,17 +166,17 @@ static bool next_file(struct fifo *fifo)
 static bool read_record(struct fifo *fifo, uint64_t offset, uint64_t end, struct record_header *header,
 			struct buf *bytes)
 {
-	struct disk *disk = fifo->options.disk;
 	char head[RECORD_HEADER_BYTES], *at;
 	int fd = reading_fd(fifo);
 
 	if (offset + RECORD_HEADER_BYTES > end ||
-	    disk->read(disk, fd, head, sizeof(head), offset) != (ssize_t)sizeof(head) ||
+	    read_stubbornly(fifo, fd, head, sizeof(head), offset) != (ssize_t)sizeof(head) ||
 	    !record_open(head, fifo->reading.nonce, offset, header) || header->length > FIFO_RECORD_MAX ||
 	    offset + record_bytes(header->length) > end)
 		return false;
 	at = buf_reserve(bytes, header->length + 1u);
-	if (!at || disk->read(disk, fd, at, header->length, offset + RECORD_HEADER_BYTES) != (ssize_t)header->length ||
+	if (!at ||
+	    read_stubbornly(fifo, fd, at, header->length, offset + RECORD_HEADER_BYTES) != (ssize_t)header->length ||
 	    !record_payload_ok(header, at, fifo->reading.nonce, offset))
 		return false;
 	buf_commit(bytes, header->length);
@@ -172,18 +189,16 @@ static bool is_padding(struct fifo *fifo, uint64_t offset)
 	char rest[BLOCK];
 	size_t len = record_block_up(offset) - offset;
 
-	return len > 0 &&
-	       fifo->options.disk->read(fifo->options.disk, reading_fd(fifo), rest, len, offset) == (ssize_t)len &&
+	return len > 0 && read_stubbornly(fifo, reading_fd(fifo), rest, len, offset) == (ssize_t)len &&
 	       is_zero(rest, len);
 }
 
 /* Where the next whole record is, behind `offset`; `end` when there is none. Tells what is lost between. */
 static uint64_t find_record(struct fifo *fifo, uint64_t offset, uint64_t end)
 {
-	struct disk *disk = fifo->options.disk;
 	uint64_t at = offset, len = end - offset;
 	char *bytes = xmalloc(len + 1);
-	ssize_t n = disk->read(disk, reading_fd(fifo), bytes, len, offset);
+	ssize_t n = read_stubbornly(fifo, reading_fd(fifo), bytes, len, offset);
 	bool found = false, is_active = fifo->reading.number == fifo->active.number;
 
 	for (; !found && n >= RECORD_HEADER_BYTES && at + RECORD_HEADER_BYTES <= offset + (uint64_t)n;
@@ -225,7 +240,10 @@ static bool settle_head(struct fifo *fifo)
 	if (!is_there(fifo, fifo->head.number) && fifo->count > 0)
 		fifo->head = (struct place){fifo->numbers[0], BLOCK};
 	while (is_there(fifo, fifo->head.number)) {
-		if (open_reading(fifo)) {
+		int opened = open_reading(fifo);
+		if (opened < 0)
+			return false;
+		if (opened) {
 			if (fifo->head.offset < BLOCK)
 				fifo->head.offset = BLOCK;
 			if (fifo->head.offset < readable_end(fifo))

@@ -9,6 +9,7 @@
 #include "queue/fifo.h"
 #include "support_fault_disk.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -370,6 +371,52 @@ static void a_damaged_header_costs_one_file(void **state)
 	end(&f);
 }
 
+static int no_descriptor(struct disk *disk, enum disk_area area, const char *name, int *fd, uint64_t *size)
+{
+	(void)disk, (void)area, (void)name, (void)fd, (void)size;
+	return -EMFILE;
+}
+
+/* F15: a file that cannot be opened now is no damage. */
+static void without_descriptors_it_waits(void **state)
+{
+	static struct fixture f;
+	int (*open)(struct disk *, enum disk_area, const char *, int *, uint64_t *);
+
+	(void)state;
+	begin(&f, 24);
+	for (int i = 0; i < 100; i++)
+		append(&f, false);
+	settle(&f);
+	restart(&f, false, 1);
+	open = f.disk.disk.open;
+	f.disk.disk.open = no_descriptor;
+	assert_int_equal(take_all(&f), 0);
+	f.disk.disk.open = open;
+	assert_int_equal(take_all(&f), 100);
+	assert_int_equal(f.corruptions, 0);
+	end(&f);
+}
+
+/* An error that passes must not cost what it hid. */
+static void reads_that_fail_are_tried_again(void **state)
+{
+	(void)state;
+	for (uint32_t good = 0; good < 12; good++) {
+		static struct fixture f;
+		begin(&f, 25);
+		for (int i = 0; i < 100; i++)
+			append(&f, false);
+		settle(&f);
+		restart(&f, false, 1);
+		f.disk.good_reads = good;
+		f.disk.bad_reads = 2;
+		assert_int_equal(take_all(&f), 100);
+		assert_int_equal(f.corruptions, 0);
+		end(&f);
+	}
+}
+
 static void a_lost_position_repeats_and_loses_nothing(void **state)
 {
 	static struct fixture f;
@@ -465,6 +512,8 @@ int main(void)
 	    cmocka_unit_test(a_disk_that_takes_nothing_is_said_and_tried_again),
 	    cmocka_unit_test(damaged_records_are_told_and_passed_over),
 	    cmocka_unit_test(a_damaged_header_costs_one_file),
+	    cmocka_unit_test(without_descriptors_it_waits),
+	    cmocka_unit_test(reads_that_fail_are_tried_again),
 	    cmocka_unit_test(a_lost_position_repeats_and_loses_nothing),
 	    cmocka_unit_test(histories),
 	};
