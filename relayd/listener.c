@@ -276,6 +276,9 @@ static struct submission_service *make_service(const struct socket *s, struct co
 	if (service->tls != CONFIG_LISTEN_OFF)
 		service->credentials = tls_credentials_ref(credentials);
 	fill_smtp_options(service, config, has_users);
+	/* Its client is the daemon itself: a file whose recipients are refused must not end the session, and come again. */
+	if (s->kind == KIND_DROP)
+		service->smtp_trusted.limits.errors = service->smtp_trusted.limits.commands = UINT32_MAX;
 	return service;
 }
 

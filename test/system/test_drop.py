@@ -127,3 +127,17 @@ def test_kill_while_files_come_in_loses_none(relayd, upstream):
         seen.add(upstream.get().rcpt_tos[0])
     daemon.wait_log("event=drop_taken", count=200)
     assert names(daemon) == []
+
+
+def test_a_file_with_many_refused_recipients_holds_no_other_up(relayd, upstream):
+    """150 recipients that may not be written to: the session ends itself at the hundredth error, each time anew."""
+    daemon = relayd(relayhost(upstream.port) + 'allowed_recipients: ["@example.net"]\n')
+    daemon.stop()
+    put(daemon, "a-poison", batch([f"u{n}@elsewhere.test" for n in range(150)] + ["good@example.net"]))
+    for n in range(20):
+        put(daemon, f"m{n:02}", batch([f"u{n}@example.net"]))
+    daemon.start()
+    got = sorted(m.rcpt_tos[0] for m in upstream.get_many(21))
+    assert got == sorted([f"u{n}@example.net" for n in range(20)] + ["good@example.net"])
+    daemon.wait_log("event=drop_taken", count=21)
+    assert names(daemon) == []
