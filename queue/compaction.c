@@ -4,19 +4,26 @@
  *
  * It begins when the files take more than 1.5 times what is needed plus two segments, and looks at four bytes for each
  * byte that others append or that dies (pacing by what is appended alone would fall far behind while a queue drains). A
- * step ends after about two milliseconds. The walk goes from record to record and asks the index whether this very copy
- * counts; what it cannot find because a header is damaged is found by a sweep over the index afterwards.
+ * step ends after a millisecond, or two when the files near their bound. The walk goes from record to record and asks
+ * the index whether this very copy counts; what it cannot find because a header is damaged is found by a sweep over the
+ * index afterwards.
+ *
+ * A segment is free only when its copies are synced. The walk does not wait for that, or a drain would outrun it: it
+ * goes on in the next segments, but only while there is room for mail, since on a full disk copies come out of the
+ * reserve.
  */
 #include "queue/internal.h"
 
 #include <stdlib.h>
 
 #define STEP_BYTES (4u << 20)
-#define STEP_MS 2
+#define STEP_MS 1
+#define STEP_NEAR_BOUND_MS 2
 #define STEP_RECORDS 64 /* between looks at the clock */
 #define SWEEP_SLOTS 4096
 #define SEGMENTS_SLACK 16 /* many small segments (one for each restart) are as bad as large ones */
 #define BUDGET_SEGMENTS 4
+#define AHEAD_SEGMENTS 8 /* walked, their copies not synced yet */
 
 /* ---- When ---- */
 
@@ -326,14 +333,23 @@ static void sweep_on(struct queue *queue)
 	c->is_waiting = c->pending > 0;
 }
 
-/* The oldest segment with something in it that is needed; 0: none but the one that is appended to. */
+/* The oldest segment with something in it that is needed and that is not walked yet; once all copies are synced also one
+ * that is, for then the walk has missed something there. 0: none now. */
 static uint32_t choose_segment(const struct queue *queue)
 {
 	const struct segments *segments = &queue->segments;
+	const struct compaction *c = &queue->compaction;
+	uint32_t ahead = 0;
 
-	for (uint32_t i = 0; i + 1 < segments->count; i++)
-		if (segments->items[i]->live > 0)
-			return segments->items[i]->header.number;
+	for (uint32_t i = 0; i + 1 < segments->count; i++) {
+		const struct segment *segment = segments->items[i];
+		if (segment->live == 0)
+			continue;
+		if (c->pending == 0 || segment->header.number > c->walked)
+			return segment->header.number;
+		if (++ahead == AHEAD_SEGMENTS || journal_state(queue->journal) != QUEUE_OK)
+			return 0;
+	}
 	return 0;
 }
 
@@ -346,7 +362,7 @@ static void begin_walk(struct queue *queue, uint32_t number)
 	c->segment = number;
 	if (!segment)
 		return;
-	c->offset = SEGMENT_DATA_START;
+	c->offset = number > c->walked ? SEGMENT_DATA_START : segment->end;
 	c->sweep = 0;
 	scan_init(&c->scan, queue->disk, segment->fd, segment->header.nonce, segment->end);
 }
@@ -359,10 +375,16 @@ static bool may_walk(const struct queue *queue, uint64_t looked)
 	       journal_unsynced_bytes(queue->journal) <= QUEUE_UNSYNCED_MAX;
 }
 
+/* The bound is 2 x what is needed + 4 segments. */
+static int64_t step_ms(const struct queue *queue)
+{
+	return excess(queue, 20) > 3 * queue->options.segment_bytes ? STEP_NEAR_BOUND_MS : STEP_MS;
+}
+
 static void step(struct queue *queue)
 {
 	struct compaction *c = &queue->compaction;
-	int64_t until_ms = clock_mono_ms(queue->options.clock) + STEP_MS;
+	int64_t until_ms = clock_mono_ms(queue->options.clock) + step_ms(queue);
 	uint64_t looked = 0;
 
 	do {
@@ -372,9 +394,10 @@ static void step(struct queue *queue)
 	c->budget -= MIN(c->budget, looked);
 	if (c->offset + RECORD_HEADER_BYTES <= c->scan.limit)
 		return;
-	/* At the end: once all copies are synced, the segment is free, or the walk has missed something. */
-	c->is_waiting = c->pending > 0;
-	if (!c->is_waiting && c->budget > 0)
+	c->walked = MAX(c->walked, c->segment);
+	if (c->sweep > 0 && c->pending > 0)
+		c->is_waiting = true;
+	else if (c->pending == 0 && c->budget > 0)
 		sweep_on(queue);
 }
 
@@ -392,11 +415,11 @@ void compaction_step(struct queue *queue)
 	if (c->budget == 0 || journal_state(queue->journal) == QUEUE_POISONED ||
 	    journal_unsynced_bytes(queue->journal) > QUEUE_UNSYNCED_MAX)
 		return;
-	target = choose_segment(queue);
-	if (target != c->segment)
-		begin_walk(queue, target);
+	target = c->sweep > 0 ? c->segment : choose_segment(queue);
 	if (target == 0)
 		return;
+	if (target != c->segment)
+		begin_walk(queue, target);
 	c->is_waiting = false;
 	step(queue);
 }

@@ -23,7 +23,7 @@ struct aside;
 
 /* The walk over the oldest segment that is still needed. */
 struct compaction {
-	uint32_t segment; /* 0: none is walked */
+	uint32_t segment, walked; /* 0: none is walked; the newest that was walked to its end */
 	uint64_t offset;
 	uint64_t budget; /* bytes that may be looked at */
 	uint64_t seen_appended, seen_released;
