@@ -192,6 +192,17 @@ static size_t select_recipients(const struct telling *telling, struct dsn_recipi
 	return selected;
 }
 
+/* A sender that cannot be written to will never be: that is said, and all. Anything else passes. */
+static enum err_code excuse(const struct bounce *bounce, const struct notice *notice, int rc)
+{
+	if (rc != ERR_SYNTAX)
+		return (enum err_code)rc;
+	log_event(bounce->options.log, LOG_ERROR, "bounce_omitted", LOG_ID(notice->message->id),
+		  LOG_STR("kind", dsn_kind_name(notice->kind)), LOG_INT("recipients", notice->recipient_count),
+		  LOG_STR("text", "the sender's address cannot stand in a DSN"));
+	return 0;
+}
+
 /* Takes what is on the list, of one message and one kind. */
 static void send_all(struct bounce *bounce, struct list *tellings)
 {
@@ -218,9 +229,8 @@ static void send_all(struct bounce *bounce, struct list *tellings)
 	notice.recipients = recipients;
 	rc = notices_send(bounce->notices, &notice, tell_waiters, waiters);
 	free(recipients);
-	/* A sender that cannot be written to will never be; anything else passes. */
 	if (rc != 0)
-		tell_waiters(waiters, rc == ERR_SYNTAX || rc == ERR_LIMIT ? 0 : (enum err_code)rc);
+		tell_waiters(waiters, excuse(bounce, &notice, rc));
 }
 
 /* ---- gathering ---- */

@@ -42,8 +42,8 @@ void notices_free(struct notices **notices);
 /* Takes a reference. */
 void notices_configure(struct notices *notices, struct config *config);
 
-/* 0: `done` comes once, later, with 0 when the DSN is on stable storage. ERR_SYNTAX or ERR_LIMIT: there will never be
- * one, since nobody can be written to at that address or it has no room; other errors pass. Then `done` never comes. */
+/* 0: `done` comes once, later, with 0 when the DSN is on stable storage. ERR_SYNTAX: there will never be one, since
+ * nobody can be written to at that address; other errors pass. Then `done` never comes. */
 int notices_send(struct notices *notices, const struct notice *notice, void (*done)(void *ctx, enum err_code result),
 		 void *ctx);
 

@@ -366,25 +366,20 @@ static void put_all(struct dsn_writer *w, const struct dsn *dsn, const struct re
 	dsn_printf(w, "\r\n--%s--\r\n", boundary);
 }
 
-int dsn_compose(struct buf *out, const struct dsn *dsn, struct dsn_result *result)
+/* With `told` of the recipients one by one. */
+static int compose(struct buf *out, const struct dsn *dsn, size_t told, bool utf8, struct dsn_result *result)
 {
 	struct buf words, status;
 	struct dsn_writer w = {.out = out}, words_w = {.out = &words}, status_w = {.out = &status};
-	struct dsn_result unwanted;
-	struct smtp_mailbox to;
 	struct returned returned;
 	size_t before = buf_len(out);
-	bool utf8;
 
-	if (smtp_parse_mailbox(dsn->to, SMTP_MAY_BE_UTF8 | SMTP_MAY_BE_BARE, &to, NULL) < 0)
-		return ERR_SYNTAX;
-	utf8 = to.is_utf8;
 	buf_init(&words, DSN_BYTES_MAX);
 	buf_init(&status, DSN_BYTES_MAX);
 	choose_returned(&returned, dsn, utf8);
-	dsn_put_words(&words_w, dsn, returned.is_whole);
-	dsn_put_status(&status_w, dsn, utf8);
-	put_all(&w, dsn, &returned, buf_slice(&words), buf_slice(&status), utf8, result ? result : &unwanted);
+	dsn_put_words(&words_w, dsn, told, returned.is_whole);
+	dsn_put_status(&status_w, dsn, told, utf8);
+	put_all(&w, dsn, &returned, buf_slice(&words), buf_slice(&status), utf8, result);
 	buf_fini(&words);
 	buf_fini(&status);
 	if (w.is_full || words_w.is_full || status_w.is_full) {
@@ -392,4 +387,21 @@ int dsn_compose(struct buf *out, const struct dsn *dsn, struct dsn_result *resul
 		return ERR_LIMIT;
 	}
 	return 0;
+}
+
+int dsn_compose(struct buf *out, const struct dsn *dsn, struct dsn_result *result)
+{
+	size_t told = MIN(dsn->recipient_count, (size_t)DSN_RECIPIENTS_MAX);
+	struct dsn_result unwanted;
+	struct smtp_mailbox to;
+	int rc;
+
+	if (smtp_parse_mailbox(dsn->to, SMTP_MAY_BE_UTF8 | SMTP_MAY_BE_BARE, &to, NULL) < 0)
+		return ERR_SYNTAX;
+	rc = compose(out, dsn, told, to.is_utf8, result ? result : &unwanted);
+	while (rc == ERR_LIMIT && told > 1) {
+		told /= 2;
+		rc = compose(out, dsn, told, to.is_utf8, result ? result : &unwanted);
+	}
+	return rc;
 }

@@ -26,7 +26,7 @@
 enum {
 	DSN_ORIGINAL_MAX = 256 * 1024,	/* a larger message is never returned whole */
 	DSN_HEADER_MAX = 64 * 1024,	/* of its header, when that is returned */
-	DSN_RECIPIENTS_MAX = 1000,	/* told one by one; the rest is counted */
+	DSN_RECIPIENTS_MAX = 1000,	/* told one by one, as far as there is room; the rest is counted */
 	DSN_BYTES_MAX = 4 * 1024 * 1024 /* a good ceiling for `out` */
 };
 

@@ -38,9 +38,9 @@ const char *dsn_enhanced(const struct outcome *outcome);
 /* The same as a part of the remote reply: "" when it contradicts the reply's code. */
 const char *dsn_reply_enhanced(const struct outcome *outcome);
 
-/* The whole parts, without boundary. */
-void dsn_put_words(struct dsn_writer *w, const struct dsn *dsn, bool returned_whole);
+/* The whole parts, without boundary. `told`: so many recipients are told one by one, the rest is counted. */
+void dsn_put_words(struct dsn_writer *w, const struct dsn *dsn, size_t told, bool returned_whole);
 /* `utf8`: RFC 6533's message/global-delivery-status. */
-void dsn_put_status(struct dsn_writer *w, const struct dsn *dsn, bool utf8);
+void dsn_put_status(struct dsn_writer *w, const struct dsn *dsn, size_t told, bool utf8);
 
 #endif

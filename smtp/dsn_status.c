@@ -167,10 +167,8 @@ static void put_recipient(struct dsn_writer *w, const struct dsn *dsn, const str
 		dsn_put_date(w, "Will-Retry-Until: ", recipient->will_retry_until_wall);
 }
 
-void dsn_put_status(struct dsn_writer *w, const struct dsn *dsn, bool utf8)
+void dsn_put_status(struct dsn_writer *w, const struct dsn *dsn, size_t told, bool utf8)
 {
-	size_t count = MIN(dsn->recipient_count, (size_t)DSN_RECIPIENTS_MAX);
-
 	dsn_printf(w, "Reporting-MTA: dns; %s\r\n", dsn->hostname);
 	if (dsn->envid.len && smtp_is_ascii(dsn->envid)) {
 		dsn_put_str(w, "Original-Envelope-Id: ");
@@ -180,6 +178,6 @@ void dsn_put_status(struct dsn_writer *w, const struct dsn *dsn, bool utf8)
 	dsn_put_date(w, "Arrival-Date: ", dsn->arrived_wall);
 	if (dsn->original_id)
 		dsn_printf(w, "X-Relayd-Id: %s\r\n", dsn->original_id);
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < told; i++)
 		put_recipient(w, dsn, &dsn->recipients[i], utf8);
 }

@@ -130,15 +130,13 @@ static void put_recipient(struct dsn_writer *w, const struct dsn *dsn, const str
 	dsn_put_str(w, "\r\n");
 }
 
-void dsn_put_words(struct dsn_writer *w, const struct dsn *dsn, bool returned_whole)
+void dsn_put_words(struct dsn_writer *w, const struct dsn *dsn, size_t told, bool returned_whole)
 {
-	size_t count = MIN(dsn->recipient_count, (size_t)DSN_RECIPIENTS_MAX);
-
 	put_intro(w, dsn);
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < told; i++)
 		put_recipient(w, dsn, &dsn->recipients[i]);
-	if (count < dsn->recipient_count)
-		dsn_printf(w, "  and %zu more\r\n\r\n", dsn->recipient_count - count);
+	if (told < dsn->recipient_count)
+		dsn_printf(w, "  and %zu more\r\n\r\n", dsn->recipient_count - told);
 	dsn_put_date(w, "The message was received on ", dsn->arrived_wall);
 	if (dsn->original_id)
 		dsn_printf(w, "It has the number %s in the relay's log.\r\n", dsn->original_id);

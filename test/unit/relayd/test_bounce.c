@@ -384,6 +384,7 @@ static void a_sender_that_cannot_be_written_to_is_no_reason_to_wait(void **state
 	relay_turn(relay);
 	assert_false(is_queued(relay, id));
 	assert_int_equal(find_dsns(relay).count, 0);
+	assert_true(relay_log_has(relay, "event=bounce_omitted"));
 }
 
 /* The remote reply stands as it was said; our own verdict is the status (RFC 3464 section 2.3.4, 2.3.6). */

@@ -558,6 +558,34 @@ static void test_thousands_of_recipients_are_counted(void **state)
 	end(&f);
 }
 
+/* The largest that limits.recipients and a talkative server bring about. */
+static void test_as_many_recipients_are_told_as_fit(void **state)
+{
+	struct dsn_recipient *recipients = xcalloc(DSN_RECIPIENTS_MAX, sizeof(*recipients));
+	struct outcome talkative = unknown_user;
+	char address[512], *at = address;
+	struct fixture f;
+	const char *text;
+
+	(void)state;
+	begin(&f);
+	for (int i = 0; i < 150; i++)
+		at = stpcpy(at, "\xce\xbb");
+	strcpy(at, "@example.com");
+	for (size_t i = 0; i + 2 < sizeof(talkative.text); i += 2)
+		strcpy(talkative.text + i, "\xce\xbb");
+	for (size_t i = 0; i < DSN_RECIPIENTS_MAX; i++)
+		recipients[i] = (struct dsn_recipient){
+		    .address = slice_of_str(address), .submitted = slice_of_str(address), .outcome = &talkative};
+	f.dsn.recipients = recipients;
+	f.dsn.recipient_count = DSN_RECIPIENTS_MAX;
+	text = compose(&f);
+	assert_has(text, "=CE=BB");
+	assert_has(text, "  and 500 more\r\n");
+	free(recipients);
+	end(&f);
+}
+
 static void test_what_does_not_fit_leaves_nothing_behind(void **state)
 {
 	struct fixture f;
@@ -633,6 +661,7 @@ int main(void)
 	    cmocka_unit_test(test_the_submitted_address_is_the_original_one),
 	    cmocka_unit_test(test_utf8_addresses),
 	    cmocka_unit_test(test_thousands_of_recipients_are_counted),
+	    cmocka_unit_test(test_as_many_recipients_are_told_as_fit),
 	    cmocka_unit_test(test_what_does_not_fit_leaves_nothing_behind),
 	    cmocka_unit_test(test_a_receiver_that_is_no_address_is_refused),
 	    cmocka_unit_test(test_no_references_from_a_strange_message_id),
