@@ -565,14 +565,13 @@ void destinations_mend_relayhost(struct destinations *destinations, const char *
 		}
 }
 
-void destinations_retry_accounts(struct destinations *destinations)
+void destinations_retry_relayhosts(struct destinations *destinations)
 {
 	struct destination *d, *next;
 	int64_t now = destinations_now_ms(destinations);
 
 	HASH_ITER(hh, destinations->by_key, d, next)
-	if (d->id.kind == DESTINATION_RELAYHOST && outcome_is_account_trouble(&d->trouble) &&
-	    d->backoff_until_ms > now) {
+	if (d->id.kind == DESTINATION_RELAYHOST && d->backoff_until_ms > now) {
 		d->backoff_until_ms = now;
 		timers_set(loop_timers(destinations->options.loop), &d->timer, now, on_backoff_over, d);
 	}

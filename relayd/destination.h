@@ -170,8 +170,8 @@ void destination_submit(struct destination *destination, struct job *job);
 void destinations_hold_relayhost(struct destinations *destinations, const char *relayhost,
 				 const struct outcome *outcome, int64_t until_ms);
 void destinations_mend_relayhost(struct destinations *destinations, const char *relayhost);
-/* The configuration or a secret may have changed: where our account is in trouble, the next probe is at once. */
-void destinations_retry_accounts(struct destinations *destinations);
+/* The configuration or a secret may have changed, so that the trouble is mended: the next probe is at once. */
+void destinations_retry_relayhosts(struct destinations *destinations);
 /* An operator's flush: ends back-off. */
 void destination_retry_now(struct destination *destination);
 /* An operator has paused or resumed relayhosts. */

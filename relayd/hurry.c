@@ -10,7 +10,8 @@ struct hurry {
 	struct loop *loop;
 	struct queue *queue;
 	uint64_t cursor;
-	timer_id timer;
+	timer_id timer; /* while a walk is under way */
+	bool with_sessions;
 };
 
 struct hurry *hurry_new(struct loop *loop, struct queue *queue)
@@ -31,11 +32,22 @@ void hurry_free(struct hurry **hurry)
 	*hurry = NULL;
 }
 
+static bool is_concerned(const struct hurry *hurry, const struct queue_brief *brief)
+{
+	switch (brief->reason) {
+	case CLASS_AUTH: return true;
+	case CLASS_CONNECT:
+	case CLASS_DNS:
+	case CLASS_TLS: return hurry->with_sessions || brief->attempts == 0;
+	default: return brief->attempts == 0;
+	}
+}
+
 static void look_at(void *ctx, const struct queue_brief *brief)
 {
 	struct hurry *hurry = ctx;
 
-	if (brief->state != STATE_HELD && !brief->popped && (brief->reason == CLASS_AUTH || brief->attempts == 0))
+	if (brief->state != STATE_HELD && !brief->popped && is_concerned(hurry, brief))
 		queue_flush(hurry->queue, brief->id);
 }
 
@@ -49,8 +61,20 @@ static void walk(void *ctx)
 		timers_set(loop_timers(hurry->loop), &hurry->timer, loop_now_ms(hurry->loop) + PAUSE_MS, walk, hurry);
 }
 
-void hurry_begin(struct hurry *hurry)
+static void begin(struct hurry *hurry, bool with_sessions)
 {
+	/* One that began with them and has not ended goes on with them. */
+	hurry->with_sessions = with_sessions || (hurry->timer != 0 && hurry->with_sessions);
 	hurry->cursor = 0;
 	timers_set(loop_timers(hurry->loop), &hurry->timer, loop_now_ms(hurry->loop), walk, hurry);
+}
+
+void hurry_begin(struct hurry *hurry)
+{
+	begin(hurry, false);
+}
+
+void hurry_begin_with_sessions(struct hurry *hurry)
+{
+	begin(hurry, true);
 }

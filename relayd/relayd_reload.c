@@ -189,8 +189,11 @@ int relayd_reload(void *ctx, struct err *err)
 	series_set(good, 1);
 	series_set(metrics_series(r->metrics, METRIC_RELOAD_SUCCESS_TIME, NULL, NULL, NULL),
 		   (double)clock_wall_ms(r->clock) / 1000);
-	destinations_retry_accounts(r->destinations);
-	hurry_begin(r->hurry);
+	destinations_retry_relayhosts(r->destinations);
+	if (config_uses_mx(r->config))
+		hurry_begin(r->hurry);
+	else
+		hurry_begin_with_sessions(r->hurry);
 	find_restart(r);
 	log_event(r->log, r->restart[0] ? LOG_WARN : LOG_INFO, "reloaded", LOG_STR("file", r->config->file),
 		  LOG_STR("needs_restart", r->restart));

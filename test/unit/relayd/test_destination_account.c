@@ -160,25 +160,37 @@ static void a_relayhost_without_a_token_is_held_until_it_has_one(void **state)
 	assert_string_equal(relay->last_health, "relayhost:main connect");
 }
 
-static void a_changed_secret_is_tried_at_once(void **state)
+static void assert_tried_at_once(struct relay *relay, const struct outcome *trouble)
 {
-	struct relay *relay = *state;
-	struct outcome refused = outcome_like(OUTCOME_DEFERRED, CLASS_AUTH, STAGE_AUTH, 535, "5.7.8", "no");
-
 	relay_configure(relay, RELAY_BY_MAIN);
 	for (int i = 0; i < 8; i++) { /* until the back-off is long */
 		relay_submit_many(relay, "one@a.example", 1);
 		relay_pass(relay, 600 * 1000);
-		destination_on_failed(relay_connection(relay, 0)->destination, &refused);
+		destination_on_failed(relay_connection(relay, 0)->destination, trouble);
 		fake_close(relay_connection(relay, 0));
 		relay_turn(relay);
 	}
 	relay_submit_many(relay, "one@a.example", 1);
 	relay_turn(relay);
 	assert_null(relay_connection(relay, 0));
-	destinations_retry_accounts(relay->destinations);
-	relay_pass(relay, 60 * 1000);
+	destinations_retry_relayhosts(relay->destinations);
+	relay_submit_many(relay, "one@a.example", 1);
+	relay_turn(relay);
 	assert_non_null(relay_connection(relay, 0));
+}
+
+static void a_changed_secret_is_tried_at_once(void **state)
+{
+	struct outcome refused = outcome_like(OUTCOME_DEFERRED, CLASS_AUTH, STAGE_AUTH, 535, "5.7.8", "no");
+
+	assert_tried_at_once(*state, &refused);
+}
+
+static void a_changed_port_is_tried_at_once(void **state)
+{
+	struct outcome no_tls = outcome_like(OUTCOME_DEFERRED, CLASS_TLS, STAGE_TLS, 0, "4.7.5", "it does not speak TLS");
+
+	assert_tried_at_once(*state, &no_tls);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, relay_setup, relay_teardown)
@@ -193,6 +205,7 @@ int main(void)
 	    TEST(a_first_message_with_an_unverified_sender_is_held),
 	    TEST(a_relayhost_without_a_token_is_held_until_it_has_one),
 	    TEST(a_changed_secret_is_tried_at_once),
+	    TEST(a_changed_port_is_tried_at_once),
 	};
 	return cmocka_run_group_tests_name("destination_account", tests, NULL, NULL);
 }

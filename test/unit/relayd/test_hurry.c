@@ -62,6 +62,28 @@ static void only_what_waits_for_the_account_is_hurried(void **state)
 	assert_null(hurry);
 }
 
+static void what_found_no_session_is_hurried_when_asked_for(void **state)
+{
+	struct relay *relay = *state;
+	uint64_t mailbox = defer(relay, CLASS_MAILBOX), tls = defer(relay, CLASS_TLS);
+	struct hurry *hurry = hurry_new(relay->loop, relay->queue);
+
+	hurry_begin(hurry);
+	relay_turn(relay);
+	relay_turn(relay);
+	assert_true(next_attempt(relay, tls) > 0);
+	hurry_begin_with_sessions(hurry);
+	hurry_begin(hurry); /* a walk that is under way loses nothing */
+	relay_turn(relay);
+	relay_turn(relay);
+	fake_session(relay_connection(relay, 0));
+	fake_deliver(relay_connection(relay, 0));
+	relay_turn(relay);
+	assert_int_equal(relay_report(relay, tls, 0)->outcome.kind, OUTCOME_DELIVERED);
+	assert_true(next_attempt(relay, mailbox) > 0);
+	hurry_free(&hurry);
+}
+
 static void a_walk_under_way_ends_with_its_owner(void **state)
 {
 	struct relay *relay = *state;
@@ -79,6 +101,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(only_what_waits_for_the_account_is_hurried, setup, relay_teardown),
+	    cmocka_unit_test_setup_teardown(what_found_no_session_is_hurried_when_asked_for, setup, relay_teardown),
 	    cmocka_unit_test_setup_teardown(a_walk_under_way_ends_with_its_owner, setup, relay_teardown),
 	};
 	return cmocka_run_group_tests_name("hurry", tests, NULL, NULL);
