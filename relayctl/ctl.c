@@ -3,6 +3,7 @@
 #include "base/base.h"
 
 #include <curl/curl.h>
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,9 +45,10 @@ const struct config *ctl_config(struct ctl *ctl)
 	    .file = ctl->config_file, .file_is_named = ctl->config_file != NULL, .environ = environ};
 	struct config_errors errors;
 
-	if (ctl->config)
+	if (ctl->config || ctl->config_is_bad)
 		return ctl->config;
-	if (config_load(&source, &ctl->config, &errors) != 0)
+	ctl->config_is_bad = config_load(&source, &ctl->config, &errors) != 0;
+	if (ctl->config_is_bad)
 		for (size_t i = 0; i < errors.kept_count; i++)
 			if (!errors.items[i].is_warning)
 				fprintf(stderr, "relayctl: %s\n", errors.items[i].text);
@@ -172,6 +174,24 @@ static void begin_transfer(struct transfer *transfer, struct ctl *ctl, const cha
 		curl_easy_setopt(curl, CURLOPT_COPYPOSTFIELDS, body);
 }
 
+static int unreachable(struct ctl *ctl, CURLcode rc, CURL *curl)
+{
+	const char *socket = ctl_socket(ctl);
+	long errnum = 0;
+
+	curl_easy_getinfo(curl, CURLINFO_OS_ERRNO, &errnum);
+	if (errnum == ENOENT)
+		ctl_failed("cannot reach relayd: there is no %s (is it running? -c and -s name another place)", socket);
+	else if (errnum == ECONNREFUSED)
+		ctl_failed("cannot reach relayd: nobody listens on %s (is it running?)", socket);
+	else if (errnum == EACCES)
+		ctl_failed("cannot reach relayd: %s is for root, relayd's user and the members of control_group",
+			   socket);
+	else
+		ctl_failed("cannot reach relayd at %s: %s (is it running?)", socket, curl_easy_strerror(rc));
+	return CTL_UNREACHABLE;
+}
+
 static int judge(struct ctl *ctl, CURLcode rc, struct transfer *transfer, json_t **answer)
 {
 	struct slice text = buf_slice(&transfer->text);
@@ -188,11 +208,8 @@ static int judge(struct ctl *ctl, CURLcode rc, struct transfer *transfer, json_t
 		ctl_failed("relayd at %s says nothing for %d seconds", ctl_socket(ctl), SILENCE_MAX_SEC);
 		return CTL_UNREACHABLE;
 	}
-	if (rc != CURLE_OK) {
-		ctl_failed("cannot reach relayd at %s: %s (is it running, and may you use it?)", ctl_socket(ctl),
-			   curl_easy_strerror(rc));
-		return CTL_UNREACHABLE;
-	}
+	if (rc != CURLE_OK)
+		return unreachable(ctl, rc, transfer->curl);
 	document = json_loadb(text.ptr ? text.ptr : "", text.len, 0, NULL);
 	if (is_good(transfer->curl) && (document || answer == NULL)) {
 		if (answer)

@@ -26,6 +26,7 @@ struct ctl {
 	bool json;		 /* --json: exactly one document on standard output */
 	bool is_terminal;	 /* standard output is one: colours and widths */
 	struct config *config;	 /* ctl_config() */
+	bool config_is_bad;	 /* that was said */
 	char *socket_path;
 };
 

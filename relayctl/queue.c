@@ -29,18 +29,20 @@ static enum colour colour_of(const char *state)
 static void print_reason(struct screen *screen, json_t *row)
 {
 	json_t *next = json_object_get(row, "next_attempt_sec");
+	int64_t attempts = number_of(row, "attempts");
 	char wait[24];
 
 	if (!text_of(row, "reason")[0])
 		return;
 	screen_to(screen, 15);
-	if (json_is_integer(next))
+	if (json_integer_value(next) > 0)
 		screen_print(screen, COLOUR_CYAN, "next in %s",
 			     ctl_format_age(json_integer_value(next), wait, sizeof(wait)));
 	else
-		screen_print(screen, COLOUR_CYAN, "%s", text_of(row, "state"));
-	screen_print(screen, COLOUR_NONE, " after %lld attempt%s; ", (long long)number_of(row, "attempts"),
-		     plural(number_of(row, "attempts")));
+		screen_print(screen, COLOUR_CYAN, "%s", json_is_integer(next) ? "next now" : text_of(row, "state"));
+	if (attempts > 0)
+		screen_print(screen, COLOUR_NONE, " after %lld attempt%s", (long long)attempts, plural(attempts));
+	screen_print(screen, COLOUR_NONE, "; ");
 	screen_print(screen, COLOUR_DIM, "%s", text_of(row, "reason"));
 	screen_newline(screen);
 }

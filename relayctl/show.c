@@ -81,13 +81,14 @@ static void print_submitted(struct screen *screen, json_t *object, const char *k
 static void print_recipient(struct screen *screen, json_t *recipient)
 {
 	json_t *history = json_object_get(recipient, "history");
+	const char *outcome = text_of(recipient, "outcome");
 	int64_t attempts = number_of(recipient, "attempts");
 
 	label(screen, "to");
 	screen_print(screen, COLOUR_BOLD, "%s", text_of(recipient, "address"));
 	print_submitted(screen, recipient, "submitted_as");
 	screen_print(screen, COLOUR_NONE, ": ");
-	screen_print(screen, colour_of(text_of(recipient, "outcome")), "%s", text_of(recipient, "outcome"));
+	screen_print(screen, colour_of(outcome), "%s", strcmp(outcome, "none") == 0 ? "waiting" : outcome);
 	if (attempts > 0)
 		screen_print(screen, COLOUR_NONE, " after %lld attempt%s", (long long)attempts, plural(attempts));
 	screen_newline(screen);

@@ -35,7 +35,7 @@ static void print_alerts(struct screen *screen, json_t *status)
 	{
 		screen_print(screen, COLOUR_RED, "ALERT");
 		screen_to(screen, MARGIN);
-		screen_print(screen, COLOUR_NONE, "%s: %s (since %s)", text_of(alert, "alert"), text_of(alert, "text"),
+		screen_print(screen, COLOUR_NONE, "%s: %s (for %s)", text_of(alert, "alert"), text_of(alert, "text"),
 			     age_of(alert, "since_sec", age));
 		screen_newline(screen);
 	}
@@ -61,6 +61,13 @@ static void print_rates(struct screen *screen, json_t *status)
 
 /* ---- the queue ---- */
 
+/* Before each thing of a line but the first. */
+static void separate(struct screen *screen)
+{
+	if (screen->column > MARGIN)
+		screen_print(screen, COLOUR_NONE, "   ");
+}
+
 static void print_queue(struct screen *screen, json_t *queue)
 {
 	const char *state;
@@ -71,10 +78,10 @@ static void print_queue(struct screen *screen, json_t *queue)
 	json_object_foreach(queue, state, part)
 	{
 		int64_t count = number_of(part, "messages");
+		separate(screen);
 		screen_print(screen, count > 0 ? COLOUR_BOLD : COLOUR_NONE, "%s %lld", state, (long long)count);
 		if (count > 0)
 			screen_print(screen, COLOUR_NONE, " (oldest %s)", age_of(part, "oldest_age_sec", age));
-		screen_print(screen, COLOUR_NONE, "   ");
 	}
 	screen_newline(screen);
 }
@@ -96,9 +103,11 @@ static void print_ages(struct screen *screen, json_t *queue)
 	if (all == 0)
 		return;
 	label(screen, "by age");
-	for (size_t i = 0; i < ARRAY_LEN(names); i++)
-		screen_print(screen, sums[i] > 0 ? COLOUR_NONE : COLOUR_DIM, "%s%s %lld   ",
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		separate(screen);
+		screen_print(screen, sums[i] > 0 ? COLOUR_NONE : COLOUR_DIM, "%s%s %lld",
 			     i + 1 < ARRAY_LEN(names) ? "under " : "", names[i], (long long)sums[i]);
+	}
 	screen_newline(screen);
 }
 
@@ -111,7 +120,10 @@ static void print_reasons(struct screen *screen, json_t *reasons)
 		return;
 	label(screen, "because of");
 	json_object_foreach(reasons, reason, count)
-	    screen_print(screen, COLOUR_YELLOW, "%s %lld   ", reason, (long long)json_integer_value(count));
+	{
+		separate(screen);
+		screen_print(screen, COLOUR_YELLOW, "%s %lld", reason, (long long)json_integer_value(count));
+	}
 	screen_newline(screen);
 }
 
@@ -155,7 +167,10 @@ static void print_relayhost(struct screen *screen, json_t *relayhost)
 	screen_print(screen, up ? COLOUR_GREEN : COLOUR_RED, "%s", up ? "up" : "DOWN");
 	if (json_is_true(json_object_get(relayhost, "paused")))
 		screen_print(screen, COLOUR_YELLOW, ", PAUSED for %s", age_of(relayhost, "paused_sec", age));
-	screen_print(screen, COLOUR_NONE, ", last success %s", age_of(relayhost, "last_success_sec", age));
+	if (json_is_integer(json_object_get(relayhost, "last_success_sec")))
+		screen_print(screen, COLOUR_NONE, ", last success %s ago", age_of(relayhost, "last_success_sec", age));
+	else
+		screen_print(screen, COLOUR_NONE, ", no message delivered yet");
 	if (number_of(relayhost, "waiting") > 0)
 		screen_print(screen, COLOUR_NONE, ", %lld waiting", (long long)number_of(relayhost, "waiting"));
 	print_quota(screen, json_object_get(relayhost, "quota"));
@@ -169,9 +184,10 @@ static void print_trouble(struct screen *screen, json_t *destination)
 
 	screen_to(screen, MARGIN);
 	screen_print(screen, COLOUR_BOLD, "%s", text_of(destination, "destination"));
-	screen_print(screen, COLOUR_NONE, ": %lld waiting since %s, next attempt in %s; ",
+	screen_print(screen, COLOUR_NONE, ": %lld waiting, for %s; next attempt %s%s; ",
 		     (long long)number_of(destination, "waiting"), age_of(destination, "since_sec", age),
-		     age_of(destination, "next_attempt_sec", wait));
+		     number_of(destination, "next_attempt_sec") > 0 ? "in " : "now",
+		     number_of(destination, "next_attempt_sec") > 0 ? age_of(destination, "next_attempt_sec", wait) : "");
 	screen_print(screen, COLOUR_YELLOW, "%s: %s", text_of(destination, "class"), text_of(destination, "reason"));
 	screen_newline(screen);
 }
@@ -206,6 +222,21 @@ static void print_users(struct screen *screen, json_t *users)
 	screen_newline(screen);
 }
 
+/* What stands in the files and is not in force. */
+static void print_config(struct screen *screen, json_t *config)
+{
+	if (text_of(config, "refused")[0]) {
+		label(screen, "config");
+		screen_print(screen, COLOUR_RED, "the last reload was refused: %s", text_of(config, "refused"));
+		screen_newline(screen);
+	}
+	if (text_of(config, "needs_restart")[0]) {
+		label(screen, "config");
+		screen_print(screen, COLOUR_YELLOW, "needs a restart: %s", text_of(config, "needs_restart"));
+		screen_newline(screen);
+	}
+}
+
 static void print_disk(struct screen *screen, json_t *status)
 {
 	json_t *journal = json_object_get(status, "journal"), *certificate = json_object_get(status, "certificate");
@@ -236,6 +267,7 @@ void status_print(struct screen *screen, json_t *status)
 	print_reasons(screen, json_object_get(status, "reasons"));
 	print_destinations(screen, status);
 	print_users(screen, json_object_get(status, "users"));
+	print_config(screen, json_object_get(status, "config"));
 	print_disk(screen, status);
 	label(screen, "250 means");
 	screen_print(screen, COLOUR_NONE, "%s", text_of(status, "promise"));

@@ -80,6 +80,8 @@ struct control_options {
 	int (*reload)(void *ctx, struct err *err);
 	/* Keys that a reload could not change; "": none. NULL: nobody knows. */
 	const char *(*needs_restart)(void *ctx);
+	/* Why the last reload was refused; "": it was not. NULL: nobody knows. */
+	const char *(*refused_config)(void *ctx);
 	int64_t started_wall;
 };
 

@@ -49,6 +49,7 @@ static bool why_not_now(struct control *control, const struct destination_id *id
 {
 	const struct destination *d = destinations_find(control->options.destinations, id);
 	int64_t wait_ms = d ? d->backoff_until_ms - loop_now_ms(control->options.loop) : 0;
+	int len;
 
 	if (id->kind == DESTINATION_RELAYHOST && pauses_has(control->options.pauses, id->name)) {
 		snprintf(out, size, "; relayhost %s is paused by an operator", id->name);
@@ -58,10 +59,13 @@ static bool why_not_now(struct control *control, const struct destination_id *id
 		why_rate(destination_full_rate(d), out, size);
 		return true;
 	}
-	if (wait_ms > 0)
-		snprintf(out, size, "; back-off of %s (%s) ends in %lld s", d->key,
-			 failure_class_name(d->trouble.class), (long long)(wait_ms + 999) / 1000);
-	return wait_ms > 0;
+	if (!d || d->trouble.kind == OUTCOME_NONE)
+		return false;
+	len = snprintf(out, size, "; %s is in trouble (%s: %.200s)", d->key, failure_class_name(d->trouble.class),
+		       d->trouble.text);
+	if (wait_ms > 0 && len > 0 && (size_t)len < size)
+		snprintf(out + len, size - (size_t)len, " and rests for %lld s", (long long)(wait_ms + 999) / 1000);
+	return true;
 }
 
 /* Where the time of the next attempt comes from. */

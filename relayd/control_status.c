@@ -100,9 +100,15 @@ static json_t *journal_of(const struct queue_stats *stats)
 			 (json_int_t)stats->syncs, "segments", (json_int_t)stats->segments);
 }
 
-static json_int_t waiting_of(const struct destination *d)
+static uint64_t all_waiting(const struct queue_stats *stats)
 {
-	return (json_int_t)destination_waiting(d);
+	return stats->messages[STATE_READY] + stats->messages[STATE_INFLIGHT] + stats->messages[STATE_DEFERRED];
+}
+
+/* The destination does not hear of it when one of those that it was told of is deleted. */
+static json_int_t waiting_of(const struct queue_stats *stats, const struct destination *d)
+{
+	return (json_int_t)MIN(destination_waiting(d), all_waiting(stats));
 }
 
 static json_t *next_attempt_of(struct control *control, const struct destination *d)
@@ -156,7 +162,8 @@ static json_t *quota_of(struct control *control, const struct config_relayhost *
 }
 
 /* A relayhost is one destination for each TLS level that routes ask of it. */
-static json_t *relayhost_of(struct control *control, const struct config_relayhost *relayhost)
+static json_t *relayhost_of(struct control *control, const struct queue_stats *stats,
+			    const struct config_relayhost *relayhost)
 {
 	const struct destination *trouble = NULL;
 	struct destination *d = NULL;
@@ -168,7 +175,7 @@ static json_t *relayhost_of(struct control *control, const struct config_relayho
 	while ((d = destinations_next(control->options.destinations, d))) {
 		if (d->id.kind != DESTINATION_RELAYHOST || strcmp(d->id.name, relayhost->name) != 0)
 			continue;
-		waiting += waiting_of(d);
+		waiting += waiting_of(stats, d);
 		last_success = MAX(last_success, d->last_success_wall);
 		if (d->trouble.kind != OUTCOME_NONE)
 			trouble = d;
@@ -189,13 +196,13 @@ static json_t *relayhost_of(struct control *control, const struct config_relayho
 	return answer;
 }
 
-static json_t *relayhosts_of(struct control *control)
+static json_t *relayhosts_of(struct control *control, const struct queue_stats *stats)
 {
 	const struct config *config = control_config(control);
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < config->relayhost_count; i++)
-		json_array_append_new(list, relayhost_of(control, &config->relayhosts[i]));
+		json_array_append_new(list, relayhost_of(control, stats, &config->relayhosts[i]));
 	return list;
 }
 
@@ -204,7 +211,7 @@ static json_t *relayhosts_of(struct control *control)
 /* Relayhosts first, for all mail hangs on them; then those with most mail, then the longest in trouble. */
 static int is_worse(const struct destination *a, const struct destination *b)
 {
-	json_int_t waits_a = waiting_of(a), waits_b = waiting_of(b);
+	uint64_t waits_a = destination_waiting(a), waits_b = destination_waiting(b);
 
 	if (a->id.kind != b->id.kind)
 		return a->id.kind == DESTINATION_RELAYHOST;
@@ -230,7 +237,7 @@ static size_t find_worst(struct control *control, const struct destination *wors
 	return count;
 }
 
-static json_t *troubles_of(struct control *control)
+static json_t *troubles_of(struct control *control, const struct queue_stats *stats)
 {
 	const struct destination *worst[TROUBLES_MAX];
 	size_t count = find_worst(control, worst);
@@ -242,7 +249,7 @@ static json_t *troubles_of(struct control *control)
 		    list, json_pack("{s:o, s:s, s:o, s:o, s:o, s:I}", "destination", control_str(d->key), "class",
 				    failure_class_name(d->trouble.class), "reason", control_str(d->trouble.text),
 				    "since_sec", control_seconds(d->trouble_since_wall, control_now_wall(control)),
-				    "next_attempt_sec", next_attempt_of(control, d), "waiting", waiting_of(d)));
+				    "next_attempt_sec", next_attempt_of(control, d), "waiting", waiting_of(stats, d)));
 	}
 	return list;
 }
@@ -266,6 +273,21 @@ static json_t *certificate_of(struct control *control)
 			   : json_null();
 }
 
+static json_t *restart_keys(const struct control *control)
+{
+	const char *keys = control->options.needs_restart ? control->options.needs_restart(control->options.ctx) : "";
+
+	return control_str(keys);
+}
+
+/* What is not in force, although it stands in the files. */
+static json_t *config_of(const struct control *control)
+{
+	const char *refused = control->options.refused_config ? control->options.refused_config(control->options.ctx) : "";
+
+	return json_pack("{s:o, s:o}", "refused", control_str(refused), "needs_restart", restart_keys(control));
+}
+
 static json_t *status_document(const struct status *status)
 {
 	struct control *control = status->control;
@@ -286,10 +308,11 @@ static json_t *status_document(const struct status *status)
 	json_object_set_new(document, "queue", queue_of(status, &stats));
 	json_object_set_new(document, "reasons", reasons_of(status));
 	json_object_set_new(document, "journal", journal_of(&stats));
-	json_object_set_new(document, "relayhosts", relayhosts_of(control));
-	json_object_set_new(document, "troubles", troubles_of(control));
+	json_object_set_new(document, "relayhosts", relayhosts_of(control, &stats));
+	json_object_set_new(document, "troubles", troubles_of(control, &stats));
 	json_object_set_new(document, "users", activity_users(control->activity));
 	json_object_set_new(document, "certificate", certificate_of(control));
+	json_object_set_new(document, "config", config_of(control));
 	json_object_set_new(document, "promise", json_string(promise_of(config)));
 	json_object_set_new(document, "jobs", json_integer(scheduler_job_count(o->scheduler)));
 	json_object_set_new(document, "connections",
@@ -343,13 +366,6 @@ void control_get_health(struct control *control, const struct http_request *requ
 	(void)body;
 	response->status = is_good ? 200 : 503;
 	control_answer(response, json_pack("{s:b, s:o}", "ok", is_good, "reason", control_str(is_good ? "" : reason)));
-}
-
-static json_t *restart_keys(const struct control *control)
-{
-	const char *keys = control->options.needs_restart ? control->options.needs_restart(control->options.ctx) : "";
-
-	return control_str(keys);
 }
 
 void control_post_reload(struct control *control, const struct http_request *request, json_t *body,

@@ -203,12 +203,12 @@ static void on_resolved(void *ctx, const struct resolver_result *result)
 {
 	struct delivery *d = ctx;
 	const struct config_relayhost *relayhost = delivery_relayhost(d);
-	char text[320];
+	char text[512];
 
 	d->lookup = 0;
 	delivery_observe(d, "dns");
 	if (result->status != DNS_OK || !relayhost) {
-		snprintf(text, sizeof(text), "%.255s: %.60s",
+		snprintf(text, sizeof(text), "%.255s: %.127s",
 			 relayhost ? relayhost->address.host : d->destination->id.name,
 			 relayhost ? result->reason : "this relayhost is not configured any more");
 		delivery_candidate_fault(d, STAGE_DNS, CLASS_DNS, text);

@@ -41,7 +41,9 @@ json_t *json_clean_text(struct slice text)
 	buf_init(&clean, text.len * 3 + 1);
 	while (text.len > 0) {
 		size_t len = utf8_length(text);
-		if (len > 0 && !is_control(text.ptr, len))
+		if (text.ptr[0] == '\t')
+			buf_append_byte(&clean, ' ');
+		else if (len > 0 && !is_control(text.ptr, len))
 			buf_append(&clean, slice_to(text, len));
 		else
 			buf_append_str(&clean, "\xEF\xBF\xBD");

@@ -8,7 +8,7 @@
 
 #include <jansson.h>
 
-/* What is no well-formed UTF-8, and what terminals would obey, is replaced (U+FFFD). A new reference. */
+/* What is no well-formed UTF-8, and what terminals would obey, is replaced (U+FFFD); a tab is a blank. A new reference. */
 json_t *json_clean_text(struct slice text);
 
 #endif

@@ -200,9 +200,10 @@ void relayd_begin_stop(struct relayd *r)
 static void on_signal(void *ctx, int signo)
 {
 	struct relayd *r = ctx;
+	struct err err;
 
 	if (signo == SIGHUP) {
-		relayd_reload_and_tell(r);
+		relayd_reload(r, &err);
 	} else if (!r->stopping) {
 		relayd_begin_stop(r);
 	} else {

@@ -17,6 +17,7 @@ struct relayd {
 	struct relayd_options options;
 	struct config *config, *started; /* in force; of the start */
 	char restart[512];		 /* keys that are different now, and want a restart; "": none */
+	char refused[512];		 /* why the last reload was refused; "": it was not */
 	const struct clock *clock;
 	struct log *log;
 	struct loop *loop;
@@ -90,10 +91,8 @@ void relayd_configure_mx(struct relayd *r);
 unsigned relayd_connections_max(const struct relayd *r);
 /* Everything that can be exchanged while running; nothing in it can fail. */
 void relayd_apply_config(struct relayd *r);
-/* Reads the configuration again. Not 0: `err` says why, and all stays as it was. `ctx`: the struct relayd. */
+/* Reads the configuration again. Not 0: `err` and the log say why, and all stays as it was. `ctx`: the struct relayd. */
 int relayd_reload(void *ctx, struct err *err);
-/* The same, told in the log. */
-void relayd_reload_and_tell(struct relayd *r);
 /* From now on changed files are noticed. */
 void relayd_watch_changes(struct relayd *r);
 

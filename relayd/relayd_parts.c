@@ -371,6 +371,11 @@ static const char *needs_restart(void *ctx)
 	return ((struct relayd *)ctx)->restart;
 }
 
+static const char *refused_config(void *ctx)
+{
+	return ((struct relayd *)ctx)->refused;
+}
+
 static const struct config *current_config(void *ctx)
 {
 	return ((struct relayd *)ctx)->config;
@@ -406,6 +411,7 @@ static void make_control(struct relayd *r)
 	    .config = current_config,
 	    .reload = relayd_reload,
 	    .needs_restart = needs_restart,
+	    .refused_config = refused_config,
 	    .started_wall = r->started_wall};
 
 	r->control = control_new(&options);

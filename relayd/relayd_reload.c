@@ -156,9 +156,8 @@ static void find_restart(struct relayd *r)
 	buf_fini(&keys);
 }
 
-int relayd_reload(void *ctx, struct err *err)
+static int reload(struct relayd *r, struct err *err)
 {
-	struct relayd *r = ctx;
 	struct config_source source = {.file = r->options.config_file,
 				       .file_is_named = r->options.file_is_named,
 				       .environ = r->options.environ,
@@ -200,21 +199,25 @@ int relayd_reload(void *ctx, struct err *err)
 	return 0;
 }
 
-void relayd_reload_and_tell(struct relayd *r)
+int relayd_reload(void *ctx, struct err *err)
 {
-	struct err err;
+	struct relayd *r = ctx;
+	int rc = reload(r, err);
 
-	if (relayd_reload(r, &err) != 0)
-		log_event(r->log, LOG_ERROR, "reload_failed", LOG_STR("text", err.text));
+	snprintf(r->refused, sizeof(r->refused), "%s", rc == 0 ? "" : err->text);
+	if (rc != 0)
+		log_event(r->log, LOG_ERROR, "reload_failed", LOG_STR("text", err->text));
+	return rc;
 }
 
 /* A secret that was rotated, a certificate that was renewed: nobody need tell us. */
 static void on_changes_time(void *ctx)
 {
 	struct relayd *r = ctx;
+	struct err err;
 
 	if (changes_look(r->changes)) {
-		relayd_reload_and_tell(r);
+		relayd_reload(r, &err);
 		/* A bad state is told once, not at each look. */
 		changes_free(&r->changes);
 		r->changes = changes_new(r->config);

@@ -4,8 +4,9 @@ import os
 import re
 import socket
 import stat
+import subprocess
 
-from conftest import FAST_RETRY, message, relayhost
+from conftest import FAST_RETRY, RELAYCTL, message, relayhost
 
 
 def test_status_queue_show(relayd, upstream):
@@ -22,10 +23,14 @@ def test_status_queue_show(relayd, upstream):
     assert daemon.json("queue", "--sender", "other@example.org") == []
     shown = daemon.ctl("show", row["id"]).stdout
     assert "one@example.net: deferred" in shown and "next attempt in" in shown and "refused" in shown.lower()
+    assert not re.search("[ \ufffd]$", shown, re.M)
     status = daemon.json("status")
     assert status["queue"]["deferred"]["messages"] == 1
     text = daemon.ctl("status").stdout
-    assert "relayhost  main" in text and "DOWN" in text and "deferred 1" in text
+    assert "relayhost  main" in text and "DOWN, no message delivered yet" in text and "deferred 1" in text
+    assert not re.search(" $", text, re.M)
+    daemon.ctl("delete", row["id"])
+    assert daemon.json("status")["relayhosts"][0]["waiting"] == 0
     assert daemon.ctl("show", "0000000000000", check=False).returncode == 4
     assert daemon.ctl("queue", "--state", "nonsense", check=False).returncode != 0
 
@@ -167,9 +172,19 @@ def test_rights_of_the_sockets(relayd, upstream):
 
 def test_unreachable_daemon_is_3(relayd, upstream, folder):
     daemon = relayd(relayhost(upstream.port))
+    daemon.kill()
+    done = daemon.ctl("status", check=False)
+    assert done.returncode == 3 and "nobody listens on" in done.stderr and "is it running" in done.stderr
+    daemon.start()
     daemon.stop()
     done = daemon.ctl("status", check=False)
-    assert done.returncode == 3 and "is it running" in done.stderr
+    assert done.returncode == 3 and "there is no" in done.stderr and "is it running" in done.stderr
+
+
+def test_a_bad_configuration_is_told_once(folder):
+    (folder / "bad.yaml").write_text("relayhots: {}\n")
+    done = subprocess.run([RELAYCTL, "-c", folder / "bad.yaml", "status"], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 3 and done.stderr.count("relayhots") == 1
 
 
 def test_secrets_show_nowhere(relayd, upstream, folder):

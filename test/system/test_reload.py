@@ -98,9 +98,13 @@ def test_a_bad_configuration_is_refused_whole(relayd, upstream, folder, material
     daemon.write_config()
     done = daemon.ctl("reload", check=False)
     assert done.returncode == 1 and "s1.pem" in done.stderr
+    daemon.wait_log("event=reload_failed .*s1.pem")
+    assert "the last reload was refused: " in daemon.ctl("status").stdout
+    assert "s1.pem" in daemon.json("status")["config"]["refused"]
     assert not can_log_in(daemon, "other") and can_log_in(daemon, "secret") and served_certificate(daemon) == old
     dkim_key(folder / "s1.pem")
     assert daemon.ctl("reload").stdout == "reloaded\n"
+    assert daemon.json("status")["config"] == {"refused": "", "needs_restart": ""}
     assert can_log_in(daemon, "other") and not can_log_in(daemon, "secret") and served_certificate(daemon) != old
 
 
@@ -110,6 +114,7 @@ def test_what_needs_a_restart_is_named(relayd, upstream):
                         "limits: {queue_messages: 5, recipients: 7}\nhelpers: 1\n")
     assert daemon.ctl("reload").stdout == "reloaded\nneeds a restart: http, limits.queue_messages\n"
     daemon.wait_log('event=reloaded .*needs_restart="http, limits.queue_messages"')
+    assert "needs a restart: http, limits.queue_messages\n" in daemon.ctl("status").stdout
     with daemon.smtp() as client:  # the rest is in force
         client.mail("a@example.org")
         assert [client.rcpt(f"u{n}@example.net")[0] for n in range(8)] == [250] * 7 + [452]

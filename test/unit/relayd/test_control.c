@@ -305,11 +305,13 @@ static void back_off_of_a_destination_is_part_of_the_reason(void **state)
 	relay_turn(&f->relay);
 	one = recipient_of(console_show(f, first), 0);
 	assert_string_equal(text_of(one, "why"),
-			    "no connection, or it broke; back-off of relayhost:main (connect) ends in 5 s");
+			    "no connection, or it broke; relayhost:main is in trouble (connect: connection refused) and "
+			    "rests for 5 s");
 	one = recipient_of(console_show(f, second), 0); /* never tried, and yet it waits */
 	assert_string_equal(text_of(one, "outcome"), "none");
 	assert_string_equal(text_of(one, "why"),
-			    "its turn has not come yet; back-off of relayhost:main (connect) ends in 5 s");
+			    "its turn has not come yet; relayhost:main is in trouble (connect: connection refused) and "
+			    "rests for 5 s");
 	assert_in_range(number_of(one, "next_attempt_sec"), 4, 5);
 }
 
