@@ -3,6 +3,7 @@
 #include "base/base.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -684,6 +685,9 @@ static const struct disk operations = {
 
 void fault_disk_init(struct fault_disk *disk, uint64_t capacity, uint64_t seed)
 {
+	/* Disks come and go by the hundred thousand. Memory that was one is kept for the next: to give it back to the
+	 * system each time, and to take it again, cost these tests two thirds of their time. */
+	mallopt(M_TRIM_THRESHOLD, 256 << 20);
 	*disk = (struct fault_disk){.disk = operations, .capacity = capacity, .next_fd = 3};
 	rng_seeded_init(&disk->rng, seed);
 }
