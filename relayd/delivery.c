@@ -47,6 +47,8 @@ static void delivery_free(void *ctx)
 	struct delivery *d = ctx;
 
 	free(d->recipients);
+	free(d->indexes);
+	free(d->refusals);
 	mx_result_free(&d->hosts);
 	tls_policy_free(&d->policy);
 	config_free(&d->config);

@@ -2,8 +2,8 @@
 
 #include <stdio.h>
 
-/* No session with any host: the destination's trouble, not that of one message. Unless there was one that refused the
- * message for now: it ends as that host said. */
+/* No session with any host: the destination's trouble, not that of one message. Unless there was one that would not have
+ * the message. */
 void delivery_fail_destination(struct delivery *d)
 {
 	struct job *job = d->job;
@@ -13,9 +13,7 @@ void delivery_fail_destination(struct delivery *d)
 		destination_on_failed(d->destination, &d->fault);
 	} else {
 		d->job = NULL;
-		for (uint32_t i = 0; i < job->count; i++)
-			destination_on_outcome(d->destination, job, i, &d->refusal);
-		destination_on_job_done(d->destination, job, false);
+		delivery_end_refused(d, job);
 	}
 	delivery_end(d);
 }
@@ -46,7 +44,6 @@ static void on_parted(void *ctx)
 /* Not before QUIT has gone out, at the end of this turn: the server that we leave counts connections. */
 void delivery_leave_candidate(struct delivery *d)
 {
-	hosts_note_failed(d->owner->hosts, &d->current->address, d->port, delivery_now_ms(d));
 	delivery_part(d);
 	delivery_drop_connection(d);
 	d->without_tls = d->use_helo = false;
@@ -158,6 +155,8 @@ bool delivery_share(struct delivery *d)
 	d->is_replaced = true;
 	delivery_end(d);
 	other->destination = to;
+	other->is_shared = true;
+	other->candidate_count = other->next_candidate; /* the others are those of somebody else */
 	other->stage = SESSION;
 	destination_on_session(to);
 	delivery_take_job(other);

@@ -4,6 +4,7 @@
  *   delivery.c          the set of them, the driver of destinations, beginning and end
  *   delivery_connect.c  from a destination to addresses, and what becomes of a connected stream
  *   delivery_race.c     from addresses to one connected stream: their order, the next one when one fails or is slow
+ *   delivery_move.c     a message that a host does not take goes on to the next one
  *   delivery_tls.c      what the hosts publish about TLS, the handshake, what it is worth
  *   delivery_token.c    the access token of a relayhost
  *   delivery_session.c  the SMTP client's events, jobs, content, outcomes
@@ -74,8 +75,8 @@ struct delivery {
 	struct err tls_why;	    /* what keeps it from being AUTHENTICATED */
 	bool without_tls, use_helo; /* of the second try with the same address */
 	struct outcome fault;	    /* why the last address failed */
-	struct outcome refusal;	    /* what was said of the job that moves on to the next one */
 	bool moves_on, is_replaced;
+	bool is_shared; /* it has come from another destination, whose hosts its candidates are */
 
 	uint64_t token_request, token_number;
 	char *token; /* NULL: none */
@@ -91,7 +92,13 @@ struct delivery {
 	struct job *job;
 	struct smtp_transaction transaction; /* with `recipients`: what the client borrows */
 	struct smtp_client_recipient *recipients;
+	uint32_t *indexes;	  /* of each of them in the job */
+	struct outcome break_off; /* the host ended this transaction; kind OUTCOME_NONE: it did not */
+	bool may_have_been_taken; /* before it did */
 	bool untried, has_body;
+	struct outcome *refusals; /* by index in the job: what hosts have said that it has left; NULL: none */
+	unsigned moves;
+	const struct candidate *first_host; /* that the job was to go to */
 	size_t prefix_sent, inline_sent;
 	struct queue_content *content;
 	bool feeding;
@@ -128,7 +135,7 @@ void delivery_begin(void *ctx);
 /* Looks the hosts up, then connects. */
 void delivery_find_hosts(struct delivery *d);
 /* No session with any host (d->fault says why): the destination's trouble, not that of one message. Or no other one for
- * the job that moves on. */
+ * the job that moves on: it ends as the hosts have said. */
 void delivery_fail_destination(struct delivery *d);
 /* `facts` live as long as the delivery. */
 void delivery_add_candidate(struct delivery *d, const char *host, const struct dns_address *address, unsigned rank,
@@ -143,7 +150,7 @@ bool delivery_share(struct delivery *d);
 void delivery_retry_current(struct delivery *d);
 /* This address was no good (d->fault says why); the next one, or the destination has failed. */
 void delivery_give_up_candidate(struct delivery *d);
-/* The same for a session that stands: QUIT. */
+/* QUIT, then the next one. */
 void delivery_leave_candidate(struct delivery *d);
 void delivery_candidate_fault(struct delivery *d, enum delivery_stage stage, enum failure_class class,
 			      const char *text);
@@ -157,6 +164,22 @@ void delivery_connect_next(struct delivery *d);
 /* There is one, and time for it. */
 bool delivery_has_next(const struct delivery *d);
 void delivery_end_attempts(struct delivery *d);
+
+/* ---- delivery_move.c ---- */
+
+bool delivery_is_worth_another_host(const struct outcome *outcome);
+/* There is another host for the message. */
+bool delivery_may_move(const struct delivery *d);
+/* What this host says of recipient `i`. */
+void delivery_put_aside(struct delivery *d, const struct job *job, uint32_t i, const struct outcome *outcome);
+/* QUIT, and d->job goes along to the next host. */
+void delivery_move_on(struct delivery *d);
+/* No other host: the open recipients get what was put aside, and the job ends. */
+void delivery_end_refused(struct delivery *d, struct job *job);
+/* For a new job. */
+void delivery_forget_refusals(struct delivery *d);
+/* False: there are hosts of the destination that only a new connection may find. */
+bool delivery_knows_all_hosts(const struct delivery *d);
 
 /* ---- delivery_tls.c ---- */
 

@@ -88,6 +88,25 @@ static bool has_8bit(const struct queue_envelope *envelope)
 	return envelope->body == QUEUE_BODY_8BITMIME;
 }
 
+/* All that are open: a job that moves on leaves those behind that other hosts have answered for. */
+static void choose_recipients(struct delivery *d, const struct job *job)
+{
+	size_t count = 0;
+
+	d->recipients = xreallocarray(d->recipients, job->count, sizeof(*d->recipients));
+	d->indexes = xreallocarray(d->indexes, job->count, sizeof(*d->indexes));
+	for (uint32_t i = 0; i < job->count; i++) {
+		const struct queue_recipient *recipient = job_recipient(job, i);
+		if (job->has_outcome[i])
+			continue;
+		d->recipients[count] =
+		    (struct smtp_client_recipient){recipient->address, recipient->orcpt, recipient->notify};
+		d->indexes[count++] = i;
+	}
+	d->transaction.recipients = d->recipients;
+	d->transaction.recipient_count = count;
+}
+
 static void begin_transaction(struct delivery *d, struct job *job)
 {
 	const struct queue_message *message = &job->ticket->message;
@@ -95,7 +114,6 @@ static void begin_transaction(struct delivery *d, struct job *job)
 
 	d->transaction = (struct smtp_transaction){
 	    .sender = envelope->sender,
-	    .recipient_count = job->count,
 	    .content_bytes = envelope->prefix.len + message->content_bytes,
 	    .has_8bit = has_8bit(envelope),
 	    .needs_smtputf8 = envelope->flags & QUEUE_SMTPUTF8,
@@ -109,35 +127,47 @@ static void begin_transaction(struct delivery *d, struct job *job)
 	d->job = job;
 	d->stage = TRANSACTION;
 	d->untried = d->has_body = false;
+	d->break_off = (struct outcome){0};
+	d->may_have_been_taken = false;
 	d->prefix_sent = d->inline_sent = 0;
 	d->step_began_ms = d->transaction_began_ms = delivery_now_ms(d);
-	d->recipients = xreallocarray(d->recipients, job->count, sizeof(*d->recipients));
-	for (uint32_t i = 0; i < job->count; i++) {
-		const struct queue_recipient *recipient = job_recipient(job, i);
-		d->recipients[i] =
-		    (struct smtp_client_recipient){recipient->address, recipient->orcpt, recipient->notify};
-	}
-	d->transaction.recipients = d->recipients;
+	choose_recipients(d, job);
 	smtp_client_send(d->client, &d->transaction);
 }
 
-/* A message that must not go over this connection is over before anything of it is sent. */
-static bool may_carry(struct delivery *d, struct job *job)
+/* REQUIRETLS, and this host may not have it: nothing of it is sent here. False: it has ended. */
+static bool begin_elsewhere(struct delivery *d, struct job *job, const struct outcome *refusal)
+{
+	if (!delivery_knows_all_hosts(d)) {
+		destination_return_job(d->destination, job);
+		smtp_client_quit(d->client);
+		return true;
+	}
+	for (uint32_t i = 0; i < job->count; i++)
+		delivery_put_aside(d, job, i, refusal);
+	if (delivery_may_move(d)) {
+		d->job = job;
+		delivery_move_on(d);
+		return true;
+	}
+	delivery_end_refused(d, job);
+	return false;
+}
+
+/* True: it is under way. */
+static bool begin_job(struct delivery *d, struct job *job)
 {
 	bool requiretls = job->ticket->message.envelope.flags & QUEUE_REQUIRETLS;
-	struct outcome outcome;
+	struct outcome refusal;
 
-	if (delivery_tls_may_carry(d, requiretls, &outcome))
-		return true;
-	for (uint32_t i = 0; i < job->count; i++)
-		destination_on_outcome(d->destination, job, i, &outcome);
-	destination_on_job_done(d->destination, job, false);
-	return false;
+	if (!delivery_tls_may_carry(d, requiretls, &refusal))
+		return begin_elsewhere(d, job, &refusal);
+	begin_transaction(d, job);
+	return true;
 }
 
 void delivery_take_job(struct delivery *d)
 {
-	struct loop *loop = d->owner->options.loop;
 	unsigned refused = 0;
 	struct job *job;
 
@@ -145,20 +175,19 @@ void delivery_take_job(struct delivery *d)
 		smtp_client_quit(d->client);
 		return;
 	}
-	while ((job = destination_next_job(d->destination, &d->slot)) && !may_carry(d, job)) {
+	while ((job = destination_next_job(d->destination, &d->slot))) {
+		delivery_forget_refusals(d);
+		if (begin_job(d, job))
+			return;
 		if (++refused < DESTINATION_READY_MAX)
 			continue;
 		smtp_client_quit(d->client);
 		return;
 	}
-	if (job) {
-		begin_transaction(d, job);
-		return;
-	}
 	if (d->stage == ENDING)
 		return;
 	d->stage = IDLE;
-	timers_set(loop_timers(loop), &d->timer,
+	timers_set(loop_timers(d->owner->options.loop), &d->timer,
 		   delivery_now_ms(d) + (delivery_is_to_relayhost(d) ? IDLE_RELAYHOST_MS : IDLE_MX_MS), on_idle_over,
 		   d);
 }
@@ -211,50 +240,33 @@ static unsigned known_attempts(const struct queue_recipient_status *status)
 	}
 }
 
-/* The host refuses the message before it has heard of a recipient, and not because it has had too much of us: the next
- * one may take it (RFC 5321 section 5.1), with the same attempt. */
-static bool moves_on(struct delivery *d, const struct smtp_client_result *result)
-{
-	struct outcome outcome;
-
-	if (d->moves_on)
-		return true;
-	if (delivery_is_to_relayhost(d) || result->stage != STAGE_MAIL || !delivery_has_next(d) ||
-	    d->job->reported > 0 || !outcome_of_result(d, result, 0, &outcome) || outcome.kind != OUTCOME_DEFERRED ||
-	    (outcome.class != CLASS_OTHER && outcome.class != CLASS_CONNECT))
-		return false;
-	d->refusal = outcome;
-	d->moves_on = true;
-	return true;
-}
-
-static void on_result(struct delivery *d, uint32_t i, const struct smtp_client_result *result)
+static void on_result(struct delivery *d, uint32_t number, const struct smtp_client_result *result)
 {
 	const struct queue_message *message = &d->job->ticket->message;
+	uint32_t i = d->indexes[number];
 	struct outcome outcome;
 
 	if (result->untried)
 		d->untried = true;
-	if (result->untried || result->too_many_recipients)
+	if (result->untried || result->too_many_recipients ||
+	    !outcome_of_result(d, result, known_attempts(&message->status[d->job->indexes[i]]), &outcome))
 		return;
-	if (moves_on(d, result))
-		return;
-	if (outcome_of_result(d, result, known_attempts(&message->status[d->job->indexes[i]]), &outcome))
+	if (outcome_is_host_trouble(&outcome))
+		d->break_off = outcome;
+	d->may_have_been_taken = result->may_have_been_taken && result->cause != SMTP_CLIENT_REPLIED;
+	if (delivery_is_worth_another_host(&outcome) && !d->may_have_been_taken && delivery_may_move(d)) {
+		delivery_put_aside(d, d->job, i, &outcome);
+		d->moves_on = true;
+	} else {
 		destination_on_outcome(d->destination, d->job, i, &outcome);
-}
-
-/* QUIT, and the job goes along to the next host. */
-static void move_on(struct delivery *d)
-{
-	d->moves_on = false;
-	delivery_close_content(d);
-	delivery_leave_candidate(d);
+	}
 }
 
 static void on_transaction_done(struct delivery *d, bool reusable)
 {
 	struct job *job = d->job;
 	bool quick = delivery_now_ms(d) - d->transaction_began_ms < QUICK_MS;
+	bool is_broken = d->break_off.kind != OUTCOME_NONE;
 
 	d->job = NULL;
 	delivery_close_content(d);
@@ -263,21 +275,24 @@ static void on_transaction_done(struct delivery *d, bool reusable)
 	if (d->untried && job->reported == 0)
 		destination_return_job(d->destination, job);
 	else
-		destination_on_job_done(d->destination, job, quick && job->reported > 0);
+		destination_on_job_done(d->destination, job, quick && !is_broken && job->reported > 0);
+	if (!is_broken && !d->untried)
+		hosts_note_good(d->owner->hosts, &d->current->address, d->port);
 	if (reusable)
 		delivery_take_job(d);
 }
 
-/* It broke off within a message: the next attempt begins with another host, if there is one. */
-static void note_broken(struct delivery *d, const struct smtp_client_result *result)
+/* It broke off within a message. Unless the next host was asked at once it is the turn of that one the next time. */
+static void note_broken(struct delivery *d)
 {
-	bool is_broken = result->cause == SMTP_CLIENT_LOST || result->cause == SMTP_CLIENT_TIMEOUT ||
-			 result->cause == SMTP_CLIENT_PROTOCOL;
-
-	if (d->stage != TRANSACTION || !is_broken || result->untried)
+	if (d->stage != TRANSACTION || d->break_off.kind == OUTCOME_NONE)
 		return;
-	hosts_note_failed(d->owner->hosts, &d->current->address, d->port, delivery_now_ms(d));
-	hosts_note_hid_others(d->owner->hosts, &d->current->address, d->port, delivery_now_ms(d));
+	if (d->break_off.class != CLASS_THROTTLE) {
+		hosts_note_failed(d->owner->hosts, &d->current->address, d->port, delivery_now_ms(d));
+		if (d->may_have_been_taken || !delivery_is_worth_another_host(&d->break_off))
+			hosts_note_hid_others(d->owner->hosts, &d->current->address, d->port, delivery_now_ms(d));
+	}
+	destination_on_broken(d->destination, &d->break_off);
 }
 
 static void on_session_failed(struct delivery *d, const struct smtp_client_event *event)
@@ -286,7 +301,7 @@ static void on_session_failed(struct delivery *d, const struct smtp_client_event
 	struct outcome fault;
 
 	if (had_session) {
-		note_broken(d, &event->result);
+		note_broken(d);
 		delivery_end_gently(d);
 		return;
 	}
@@ -319,6 +334,7 @@ static void give_up_ourselves(struct delivery *d)
 	outcome_of_fault(&fault, &place, OUTCOME_FAILED, CLASS_DNS, "5.4.6",
 			 "this host calls itself by our own name: mail for this domain loops back to us");
 	delivery_note_fault(d, &fault);
+	hosts_note_failed(d->owner->hosts, &d->current->address, d->port, delivery_now_ms(d));
 	delivery_leave_candidate(d);
 }
 
@@ -333,14 +349,11 @@ static bool on_ready(struct delivery *d)
 	}
 	delivery_tls_note_session(d);
 	delivery_observe(d, "auth");
-	hosts_note_good(d->owner->hosts, &d->current->address, d->port);
 	destination_on_session(d->destination);
 	d->job = NULL;
-	if (job && may_carry(d, job))
-		begin_transaction(d, job);
-	else
+	if (!job || !begin_job(d, job))
 		delivery_take_job(d);
-	return d->stage != ENDING;
+	return d->client != NULL;
 }
 
 /* False: the delivery has ended or begun anew; its client is not the same any more. */
@@ -360,11 +373,11 @@ static bool handle(struct delivery *d, const struct smtp_client_event *event)
 		return true;
 	case SMTP_CLIENT_TRANSACTION_DONE:
 		if (d->moves_on) {
-			move_on(d);
+			delivery_move_on(d);
 			return false;
 		}
 		on_transaction_done(d, event->reusable);
-		return d->stage != ENDING;
+		return d->client != NULL;
 	case SMTP_CLIENT_FAILED: on_session_failed(d, event); return false;
 	case SMTP_CLIENT_CLOSED: delivery_end_gently(d); return false;
 	}

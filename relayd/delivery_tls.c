@@ -220,8 +220,13 @@ bool delivery_tls_may_carry(const struct delivery *d, bool requiretls, struct ou
 	char text[sizeof(d->tls_why.text) + 128];
 	bool is_known;
 
-	if (!requiretls || d->verdict == TLS_VERDICT_AUTHENTICATED)
+	if (!requiretls || (d->verdict == TLS_VERDICT_AUTHENTICATED && smtp_client_capabilities(d->client)->requiretls))
 		return true;
+	if (d->verdict == TLS_VERDICT_AUTHENTICATED) {
+		outcome_of_fault(out, &place, OUTCOME_FAILED, CLASS_TLS, "5.7.30",
+				 "the sender asks for REQUIRETLS, which this host does not offer");
+		return false;
+	}
 	/* A policy that could not be had may yet say that this is the host. */
 	is_known = d->current->facts->sts != TLS_STS_UNKNOWN;
 	snprintf(text, sizeof(text), "the sender asks for REQUIRETLS, but this host is not authenticated: %s",

@@ -16,6 +16,7 @@ enum {
 	PROGRESS_MS = 30 * 1000, /* a session that has got nowhere for longer proves nothing */
 	GROW_PAUSE_MS = 60 * 1000,
 	PAUSED_LOOK_MS = 60 * 1000,
+	BROKEN_MAX = 3,	       /* messages in a row that one alone is not to blame for */
 	YIELD_AFTER_JOBS = 50, /* the last connection goes too when others have none */
 };
 
@@ -436,10 +437,23 @@ static void end_trouble(struct destination *d)
 	}
 }
 
-/* Trouble with our account that only shows once there is a message to refuse. */
+/* Trouble that only shows once there is a message: with our account, or the hosts break off. */
 static bool is_in_session_trouble(const struct destination *d)
 {
-	return d->trouble.stage >= STAGE_MAIL && outcome_is_account_trouble(&d->trouble);
+	return d->trouble.stage >= STAGE_MAIL;
+}
+
+/* The host looked at the message and said what it thinks of it. */
+static bool is_answer(const struct outcome *outcome)
+{
+	return outcome->code > 0 && outcome->stage >= STAGE_MAIL && !outcome_is_host_trouble(outcome);
+}
+
+static bool ends_session_trouble(const struct destination *d, const struct outcome *outcome)
+{
+	if (outcome->kind == OUTCOME_DELIVERED)
+		return true;
+	return outcome_is_account_trouble(&d->trouble) ? outcome->stage > d->trouble.stage : is_answer(outcome);
 }
 
 /*
@@ -476,8 +490,7 @@ static void note_account(struct destination *d, const struct job *job, uint32_t 
 	} else if (d->id.kind == DESTINATION_RELAYHOST && outcome_is_account_trouble(outcome)) {
 		back_off(d, outcome);
 		note_trouble(d, outcome);
-	} else if (is_in_session_trouble(d) &&
-		   (outcome->kind == OUTCOME_DELIVERED || outcome->stage > d->trouble.stage)) {
+	} else if (is_in_session_trouble(d) && ends_session_trouble(d, outcome)) {
 		end_trouble(d);
 	}
 }
@@ -495,6 +508,8 @@ void destination_on_outcome(struct destination *d, struct job *job, uint32_t i, 
 	}
 	if (outcome.class == CLASS_THROTTLE)
 		d->window = MAX(d->window / 2, 1u);
+	if (is_answer(&outcome))
+		d->broken = 0;
 	note_account(d, job, i, &outcome);
 	events->on_outcome(events->ctx, job, i, &outcome);
 }
@@ -584,15 +599,11 @@ static bool has_enough_sessions(const struct destination *d, const struct outcom
 	       destinations_now_ms(d->owner) - d->progress_ms < PROGRESS_MS;
 }
 
-void destination_on_failed(struct destination *d, const struct outcome *outcome)
+/* Nothing goes there for a while, and what stands in line gets this outcome. */
+static void fail(struct destination *d, const struct outcome *outcome)
 {
 	struct list line;
 
-	if (has_enough_sessions(d, outcome)) {
-		d->window = MIN(d->window, d->sessions);
-		d->grow_after_ms = destinations_now_ms(d->owner) + GROW_PAUSE_MS;
-		return;
-	}
 	if (outcome->kind == OUTCOME_DEFERRED) {
 		back_off(d, outcome);
 		note_trouble(d, outcome);
@@ -609,6 +620,22 @@ void destination_on_failed(struct destination *d, const struct outcome *outcome)
 	}
 	/* Parked ones go through the scheduler again, which finds the back-off, another relayhost, or the same end. */
 	destination_line_refill_later(d);
+}
+
+void destination_on_failed(struct destination *d, const struct outcome *outcome)
+{
+	if (has_enough_sessions(d, outcome)) {
+		d->window = MIN(d->window, d->sessions);
+		d->grow_after_ms = destinations_now_ms(d->owner) + GROW_PAUSE_MS;
+		return;
+	}
+	fail(d, outcome);
+}
+
+void destination_on_broken(struct destination *d, const struct outcome *outcome)
+{
+	if (++d->broken >= BROKEN_MAX)
+		fail(d, outcome);
 }
 
 bool destination_take_extra(struct destination *d)

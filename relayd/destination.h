@@ -9,8 +9,9 @@
  * LINES      jobs in memory wait in `ready`, at most DESTINATION_READY_MAX; messages beyond that wait in `parked`,
  *            which costs no memory (queue/queue.h), and come back through the scheduler when there is room.
  * CLASSES    transactional, default and bulk are served 8 : 4 : 1, so that none starves.
- * BACK-OFF   after a connection or account failure: 5 s, doubling to 10 min (relayhosts: to 1 min, refused accounts to
- *            5 min, limits to 10 min); ended by a success, or by an operator's flush.
+ * BACK-OFF   after a connection or account failure, or when three messages in a row were broken off (421, or the
+ *            connection is lost): 5 s, doubling to 10 min (relayhosts: to 1 min, refused accounts to 5 min, limits to 10
+ *            min); ended by a success, or by an operator's flush.
  * PAUSED     relayhosts keep their mail parked, in order.
  * RATES      of the relayhost, and of the route if it has one (then it is a destination of its own): what has no place
  *            yet waits in the line, in order. A lifetime that ends in a long wait ends in time.
@@ -81,6 +82,7 @@ struct destination {
 	struct list starved_node; /* in the line of those who wait for any connection at all */
 
 	unsigned failures; /* connection failures since the last success */
+	unsigned broken;   /* transactions in a row that the hosts broke off */
 	int64_t backoff_until_ms;
 	struct outcome trouble; /* what the last failure was; kind OUTCOME_NONE: healthy */
 	int64_t trouble_since_wall, last_success_wall;
@@ -189,12 +191,15 @@ void destination_return_job(struct destination *destination, struct job *job);
 void destination_on_outcome(struct destination *destination, struct job *job, uint32_t i,
 			    const struct outcome *outcome);
 void destination_on_job_done(struct destination *destination, struct job *job, bool quick);
-/* A session is established: trouble is over, except that of our account with single messages (a daily limit), which
- * only a message that gets through ends. */
+/* A session is established: trouble is over, except where only a message shows it: that of our account (a daily limit),
+ * and sessions that are always broken off. */
 void destination_on_session(struct destination *destination);
 /* No session could be had from any host, or the account is in trouble: all jobs in the line get this outcome. While
  * other sessions get on it only means that there are enough of them. */
 void destination_on_failed(struct destination *destination, const struct outcome *outcome);
+/* A session ended within a message, whose outcome this is, and no other host took it. One message may be what breaks it;
+ * when it happens to one after the other the destination rests as after destination_on_failed(). */
+void destination_on_broken(struct destination *destination, const struct outcome *outcome);
 /* A second connection, while the first is slow to be made; false: the limits say no. Given back when one of them stands
  * or has failed. */
 bool destination_take_extra(struct destination *destination);

@@ -213,11 +213,20 @@ def two_hosts(scripted, first, second=None, equal=False):
     return better, worse, zone
 
 
-@pytest.mark.parametrize("what", ["banner 421", "banner 554", "EHLO 421", "EHLO and HELO close", "MAIL 421", "MAIL closes"])
+MOVES_ON = {
+    **{what: DEFERRED[what] for what in (
+        "banner 421", "banner 554", "EHLO 421", "EHLO and HELO close", "MAIL 421", "MAIL closes", "RCPT 421", "RCPT closes",
+        "DATA 421", "DATA closes", "final dot 421", "final dot 450")},
+    "MAIL 451": dict(MAIL=b"451 4.3.0 some trouble here\r\n"),
+    "RCPT 451": dict(RCPT=b"451 4.3.0 temporary lookup failure\r\n"),
+    "DATA 451": dict(DATA=b"451 4.3.0 queue file write error\r\n"),
+}
+
+
+@pytest.mark.parametrize("what", MOVES_ON)
 def test_the_next_mx_at_once(relayd, scripted, dns, what):
-    """G9, G10, G12"""
-    better, worse, zone = two_hosts(scripted, answering(**DEFERRED.get(what)) if what != "MAIL 421"
-                                    else answering(MAIL=b"451 4.3.0 some trouble here\r\n"))
+    """G9, G10, G12, G27, G33"""
+    better, worse, zone = two_hosts(scripted, answering(**MOVES_ON[what]))
     dns.start({"example.net": zone})
     daemon = relayd(by_mx(dns.port, better.port))
     with daemon.smtp() as client:
@@ -227,10 +236,9 @@ def test_the_next_mx_at_once(relayd, scripted, dns, what):
     assert better.sessions >= 1 and len(worse.taken) == 1
 
 
-@pytest.mark.parametrize("verb", ["RCPT", "DATA", "DOT"])
-def test_a_host_that_breaks_off_is_not_first_the_next_time(relayd, scripted, dns, verb):
-    """G27, G33: one that takes every session and drops each transaction hides no other."""
-    better, worse, zone = two_hosts(scripted, answering(**{verb: close}))
+def test_a_host_that_closes_at_the_final_dot_is_not_first_the_next_time(relayd, scripted, dns):
+    """G27: it may have taken the message, so nobody else is asked at once; but it hides no other."""
+    better, worse, zone = two_hosts(scripted, answering(DOT=close))
     dns.start({"example.net": zone})
     daemon = relayd(by_mx(dns.port, better.port).replace("connect: [1h]", "connect: [1s]"))
     with daemon.smtp() as client:
@@ -239,8 +247,55 @@ def test_a_host_that_breaks_off_is_not_first_the_next_time(relayd, scripted, dns
     assert "attempts=2" in line and "mx2.example.net" in line and better.sessions == 1
 
 
-def test_a_greylister_is_not_asked_at_its_other_mx(relayd, scripted, dns):
-    better, worse, zone = two_hosts(scripted, answering(RCPT=b"450 4.7.1 Greylisted, come back later\r\n"))
+def test_a_host_that_says_421_for_its_policy_is_not_first_the_next_time(relayd, scripted, dns):
+    """It is about us, so its neighbour is not bothered at once."""
+    better, worse, zone = two_hosts(scripted, answering(RCPT=b"421 4.7.0 not you, not now\r\n"))
+    dns.start({"example.net": zone})
+    daemon = relayd(by_mx(dns.port, better.port).replace("default: [1h]", "default: [1s]"))
+    with daemon.smtp() as client:
+        client.send_message(message())
+    (line,) = daemon.wait_log("event=delivered")
+    assert "attempts=2" in line and "mx2.example.net" in line and better.sessions == 1
+
+
+def test_only_who_was_not_taken_moves_on(relayd, scripted, dns):
+    def picky(session):
+        named = {"bad": b"451 4.3.0 temporary lookup failure\r\n", "gone": b"550 5.1.1 no such user\r\n"}
+        session.serve({"RCPT": lambda s: s.say(named.get(s.server.commands[-1].split(b"<")[1].split(b"@")[0].decode(),
+                                                         b"250 ok\r\n"))})
+    better, worse, zone = two_hosts(scripted, picky)
+    dns.start({"example.net": zone})
+    daemon = relayd(by_mx(dns.port, better.port))
+    with daemon.smtp() as client:
+        client.send_message(message(), from_addr="", to_addrs=["good@example.net", "bad@example.net", "gone@example.net"])
+    daemon.wait_log(r"event=delivered .*rcpt=good@.*attempts=1", count=1)
+    daemon.wait_log(r"event=failed .*rcpt=gone@.*code=550", count=1)
+    (line,) = daemon.wait_log(r"event=delivered .*rcpt=bad@")
+    assert "mx2.example.net" in line and "attempts=1" in line
+    assert len(better.taken) == 1 and len(worse.taken) == 1
+    assert [command for command in worse.commands if command.startswith(b"RCPT")] == [b"RCPT TO:<bad@example.net>"]
+
+
+def test_when_no_host_takes_it_each_was_asked_once_and_the_domain_rests(relayd, scripted, dns):
+    """G33: 421 at each RCPT, for ever: no more is tried than it takes to see that it is not the messages."""
+    refusing = answering(RCPT=b"421 4.3.2 closing\r\n")
+    better, worse, zone = two_hosts(scripted, refusing, refusing)
+    dns.start({"example.net": zone})
+    daemon = relayd(by_mx(dns.port, better.port, ", per_destination: 1"))
+    with daemon.smtp() as client:
+        client.send_message(message())
+        (line,) = daemon.wait_log("event=deferred")
+        assert "code=421" in line and "attempts=1" in line and (better.sessions, worse.sessions) == (1, 1)
+        for count in range(2, 40):
+            client.send_message(message())
+    daemon.wait_log("event=destination_trouble .*code=421 .*stage=rcpt")
+    daemon.wait_queued(39)
+    assert better.sessions <= 10 and worse.sessions <= 10
+
+
+@pytest.mark.parametrize("verb", ["RCPT", "DOT"])
+def test_a_greylister_is_not_asked_at_its_other_mx(relayd, scripted, dns, verb):
+    better, worse, zone = two_hosts(scripted, answering(**{verb: b"450 4.7.1 Greylisted, come back later\r\n"}))
     dns.start({"example.net": zone})
     daemon = relayd(by_mx(dns.port, better.port))
     with daemon.smtp() as client:
@@ -273,6 +328,23 @@ def test_domains_share_a_connection_to_their_mx(relayd, scripted, dns):
             client.send_message(message(), to_addrs=[f"user@{name}"])
             daemon.wait_log("event=delivered", count=count)
     assert server.sessions == 1 and len(server.taken) == 3
+
+
+def test_a_shared_connection_leads_to_no_other_host_of_its_former_domain(relayd, scripted, dns):
+    """What the shared host refuses of one domain must not go to a host of another."""
+    def refuse_the_second(session):
+        answers = {}
+        answers["."] = lambda s: (answers.update(MAIL=b"451 4.3.0 some trouble here\r\n"), s.say(b"250 2.0.0 taken\r\n"))
+        session.serve(answers)
+    shared, other, zone = two_hosts(scripted, refuse_the_second)
+    dns.start({"example.net": zone, "example.com": "@ MX 10 mx1.example.net.\n"})
+    daemon = relayd(by_mx(dns.port, shared.port))
+    with daemon.smtp() as client:
+        client.send_message(message(), to_addrs=["one@example.net"])
+        daemon.wait_log("event=delivered")
+        client.send_message(message(), to_addrs=["two@example.com"])
+    daemon.wait_log("event=(deferred|delivered) .*rcpt=two@example.com")
+    assert shared.sessions == 1 and other.sessions == 0
 
 
 def test_a_silent_address_costs_300_ms(relayd, scripted, dns):

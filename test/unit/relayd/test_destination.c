@@ -246,6 +246,90 @@ static void a_good_probe_lets_the_others_follow_at_once(void **state)
 	assert_int_equal(relay_deliver_all(relay), 20);
 }
 
+/* The host ends the session within the message. */
+static void break_off(struct relay *relay, const char *key, const struct outcome *outcome)
+{
+	struct fake_connection *connection = relay_connection_to(relay, key);
+	struct destination *destination = connection->destination;
+	struct job *job;
+
+	if (!connection->job)
+		fake_session(connection);
+	job = connection->job;
+	assert_non_null(job);
+	connection->job = NULL;
+	destination_on_outcome(destination, job, 0, outcome);
+	destination_on_job_done(destination, job, false);
+	destination_on_broken(destination, outcome);
+	fake_close(connection);
+	relay_turn(relay);
+}
+
+static const struct outcome closing = {.kind = OUTCOME_DEFERRED,
+				       .class = CLASS_CONNECT,
+				       .stage = STAGE_RCPT,
+				       .code = 421,
+				       .enhanced = "4.3.2",
+				       .text = "closing"};
+
+static void a_destination_that_always_breaks_off_rests(void **state)
+{
+	struct relay *relay = *state;
+	static const int64_t waits[] = {5000, 10000, 20000, 40000, 80000, 160000, 320000, 600000, 600000};
+
+	destinations_set_limits(relay->destinations, 200, 1);
+	relay_submit_many(relay, "one@a.example", 30);
+	break_off(relay, "mx:a.example", &closing);
+	break_off(relay, "mx:a.example", &closing);
+	assert_int_equal(relay->health_changes, 0);
+	break_off(relay, "mx:a.example", &closing);
+	assert_string_equal(relay->last_health, "mx:a.example connect");
+	assert_int_equal(relay->report_count, 30); /* nobody else in the line has to find out for himself */
+	for (size_t i = 0; i < ARRAY_LEN(waits); i++) {
+		assert_null(relay_connection(relay, 0));
+		relay_submit_many(relay, "new@a.example", 2);
+		assert_int_equal(time_to_next_open(relay, 3600 * 1000), waits[i]);
+		fake_session(relay_connection(relay, 0)); /* that there is a session proves nothing */
+		assert_int_equal(relay->health_changes, 1);
+		break_off(relay, "mx:a.example", &closing);
+	}
+}
+
+static void an_answer_ends_its_rest(void **state)
+{
+	struct relay *relay = *state;
+	struct outcome refused =
+	    outcome_like(OUTCOME_FAILED, CLASS_MAILBOX, STAGE_RCPT, 550, "5.1.1", "no such user");
+
+	destinations_set_limits(relay->destinations, 200, 1);
+	relay_submit_many(relay, "one@a.example", 3);
+	for (int i = 0; i < 3; i++)
+		break_off(relay, "mx:a.example", &closing);
+	relay_submit_many(relay, "new@a.example", 2);
+	time_to_next_open(relay, 3600 * 1000);
+	fake_session(relay_connection(relay, 0));
+	fake_finish(relay_connection(relay, 0), &refused);
+	assert_string_equal(relay->last_health, "mx:a.example none");
+	break_off(relay, "mx:a.example", &closing);
+	assert_int_equal(relay_destination(relay, "mx:a.example")->failures, 0);
+}
+
+/* One message may make a content filter fall over: the others are none the worse for it. */
+static void a_message_that_breaks_its_session_stops_nobody(void **state)
+{
+	struct relay *relay = *state;
+
+	destinations_set_limits(relay->destinations, 200, 1);
+	relay_submit_many(relay, "one@a.example", 20);
+	for (int i = 0; i < 6; i++) {
+		break_off(relay, "mx:a.example", &closing);
+		fake_session(relay_connection(relay, 0));
+		fake_deliver(relay_connection(relay, 0));
+	}
+	assert_int_equal(relay->health_changes, 0);
+	assert_int_equal(deliver_all(relay), 20 - 12);
+}
+
 static void health_is_told_once_for_each_change(void **state)
 {
 	struct relay *relay = *state;
@@ -594,6 +678,9 @@ int main(void)
 	    TEST(connections_that_fail_together_count_once),
 	    TEST(a_dead_destination_takes_nothing_from_the_others),
 	    TEST(a_good_probe_lets_the_others_follow_at_once),
+	    TEST(a_destination_that_always_breaks_off_rests),
+	    TEST(an_answer_ends_its_rest),
+	    TEST(a_message_that_breaks_its_session_stops_nobody),
 	    TEST(health_is_told_once_for_each_change),
 	    TEST(a_refused_extra_connection_is_no_trouble),
 	    TEST(a_refused_connection_alone_is_trouble),
