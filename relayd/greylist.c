@@ -301,8 +301,8 @@ static int64_t choose_wait(struct greylist *greylist, struct operator_entry *op,
 	if (refusal->is_hinted)
 		return wait;
 	learnt = waiting->is_whole ? learnt_wait(op, waiting, waited, now_wall) : 0;
-	if (learnt >= waited + WAIT_MIN_MS)
-		wait = learnt - waited + (int64_t)rng_below(greylist->options.rng, JITTER_MS + 1);
+	if (learnt > waited)
+		wait = MAX(learnt - waited, WAIT_MIN_MS) + (int64_t)rng_below(greylist->options.rng, JITTER_MS + 1);
 	return take_slot(op, now_wall, wait);
 }
 

@@ -150,6 +150,16 @@ static void after_a_lesson_the_next_one_comes_just_behind(void **state)
 	assert_between(refuse(f, "mx2.example.net[192.0.2.2]", 2, false, 310), 320, 325);
 }
 
+static void who_looked_in_the_middle_comes_soon_when_the_end_is_near(void **state)
+{
+	struct fixture *f = *state;
+
+	teach(f, 1, 300, 330);
+	assert_between(refuse(f, MX, 2, false, 310), 315, 320);
+	pass(f, 315);
+	assert_between(refuse(f, MX, 2, true, 310), 30, 35);
+}
+
 /* Whatever the delay, it is known to within 20 s after some messages, and each comes once more for it at most. */
 static void the_lesson_becomes_narrow(void **state)
 {
@@ -357,6 +367,7 @@ int main(void)
 	    TEST(hosts_of_one_operator),
 	    TEST(without_a_lesson_the_schedule_counts),
 	    TEST(after_a_lesson_the_next_one_comes_just_behind),
+	    TEST(who_looked_in_the_middle_comes_soon_when_the_end_is_near),
 	    TEST(the_lesson_becomes_narrow),
 	    TEST(only_one_at_a_time_looks_in_the_middle),
 	    TEST(a_stricter_operator_is_learnt_anew),
