@@ -1,20 +1,6 @@
 /* Transcripts of good and ordinary bad days: sessions, transactions, what is sent and what is told. */
-#include "support_peer.h"
+#include "support_words.h"
 
-#define TO(address)                                                                                                    \
-	{                                                                                                              \
-		SLICE_INIT(address), {0}, 0                                                                            \
-	}
-#define SLICE_INIT(literal)                                                                                            \
-	{                                                                                                              \
-		(literal), sizeof(literal) - 1                                                                         \
-	}
-
-static const struct smtp_client_recipient one[] = {TO("a@x.example")};
-static const struct smtp_client_recipient three[] = {TO("a@x.example"), TO("b@x.example"), TO("c@x.example")};
-
-/* "Subject: x\r\n\r\nhello\r\n" */
-enum { CONTENT = 21 };
 static const struct smtp_transaction transactions[] = {
     {.sender = SLICE_INIT("s@y.example"), .recipients = one, .recipient_count = 1, .content_bytes = CONTENT},
     {.sender = SLICE_INIT("s@y.example"), .recipients = three, .recipient_count = 3, .content_bytes = CONTENT},
@@ -31,11 +17,7 @@ static const struct peer_setup required = {
     .transactions = transactions,
 };
 
-#define HELLO "S: 220 mx.example ESMTP\nC: EHLO relay.example\n"
 #define PIPELINING HELLO "S: 250-mx.example\nS: 250-PIPELINING\nS: 250 SIZE 1000\n= ready\n"
-#define CHUNKING HELLO "S: 250-mx.example\nS: 250-PIPELINING\nS: 250 CHUNKING\n= ready\n"
-#define MINIMAL HELLO "S: 250 mx.example\n= ready\n"
-#define BODY "C: Subject: x\nC: \nC: hello\n"
 
 /* ---- Transactions ----------------------------------------------------------------------------------------------- */
 
