@@ -192,8 +192,8 @@ void delivery_take_job(struct delivery *d)
 		   d);
 }
 
-/* What a result of the client means for a recipient; false: it has not been tried. */
-static bool outcome_of_result(const struct delivery *d, const struct smtp_client_result *result, unsigned attempts,
+/* What a result of the client means for a recipient. */
+static void outcome_of_result(const struct delivery *d, const struct smtp_client_result *result, unsigned attempts,
 			      struct outcome *out)
 {
 	struct outcome_place place = delivery_place(d, result->stage, attempts);
@@ -205,25 +205,22 @@ static bool outcome_of_result(const struct delivery *d, const struct smtp_client
 		/* Only a reply to the end of data delivers (RFC 5321 section 4.1.1.4). */
 		if (out->kind == OUTCOME_DELIVERED && result->stage != STAGE_DOT)
 			outcome_of_fault(out, &place, OUTCOME_DEFERRED, CLASS_OTHER, "4.5.0", reply->text);
-		return true;
+		break;
 	case SMTP_CLIENT_UNDELIVERABLE:
 		outcome_of_fault(out, &place, OUTCOME_FAILED, CLASS_OTHER, reply->enhanced, reply->text);
-		return true;
+		break;
 	case SMTP_CLIENT_LOST:
 	case SMTP_CLIENT_TIMEOUT:
 	case SMTP_CLIENT_PROTOCOL:
 		outcome_of_fault(out, &place, OUTCOME_DEFERRED, CLASS_CONNECT,
 				 result->cause == SMTP_CLIENT_PROTOCOL ? "4.5.0" : "4.4.2", reply->text);
-		return true;
-	case SMTP_CLIENT_NO_TLS:
-		outcome_of_fault(out, &place, OUTCOME_DEFERRED, CLASS_TLS, NULL, reply->text);
-		return true;
-	case SMTP_CLIENT_NO_AUTH:
-		outcome_of_fault(out, &place, OUTCOME_DEFERRED, CLASS_AUTH, NULL, reply->text);
-		return true;
-	case SMTP_CLIENT_ABORTED: break;
+		break;
+	case SMTP_CLIENT_NO_TLS: outcome_of_fault(out, &place, OUTCOME_DEFERRED, CLASS_TLS, NULL, reply->text); break;
+	case SMTP_CLIENT_NO_AUTH: outcome_of_fault(out, &place, OUTCOME_DEFERRED, CLASS_AUTH, NULL, reply->text); break;
+	case SMTP_CLIENT_ABORTED: /* the queue cannot read the message now */
+		outcome_of_fault(out, &place, OUTCOME_DEFERRED, CLASS_OTHER, NULL, reply->text);
+		break;
 	}
-	return false;
 }
 
 /* Attempts that a greylister counts as visits of somebody it knows: none while all that it did was to greylist, and
@@ -243,18 +240,19 @@ static unsigned known_attempts(const struct queue_recipient_status *status)
 static void on_result(struct delivery *d, uint32_t number, const struct smtp_client_result *result)
 {
 	const struct queue_message *message = &d->job->ticket->message;
+	bool by_us = result->cause == SMTP_CLIENT_ABORTED; /* no host is to blame */
 	uint32_t i = d->indexes[number];
 	struct outcome outcome;
 
 	if (result->untried)
 		d->untried = true;
-	if (result->untried || result->too_many_recipients ||
-	    !outcome_of_result(d, result, known_attempts(&message->status[d->job->indexes[i]]), &outcome))
+	if (result->untried || result->too_many_recipients)
 		return;
-	if (outcome_is_host_trouble(&outcome))
+	outcome_of_result(d, result, known_attempts(&message->status[d->job->indexes[i]]), &outcome);
+	if (!by_us && outcome_is_host_trouble(&outcome))
 		d->break_off = outcome;
 	d->may_have_been_taken = result->may_have_been_taken && result->cause != SMTP_CLIENT_REPLIED;
-	if (delivery_is_worth_another_host(&outcome) && !d->may_have_been_taken && delivery_may_move(d)) {
+	if (!by_us && delivery_is_worth_another_host(&outcome) && !d->may_have_been_taken && delivery_may_move(d)) {
 		delivery_put_aside(d, d->job, i, &outcome);
 		d->moves_on = true;
 	} else {
@@ -312,10 +310,8 @@ static void on_session_failed(struct delivery *d, const struct smtp_client_event
 	}
 	if (delivery_renew_token(d, &event->result))
 		return;
-	if (outcome_of_result(d, &event->result, 0, &fault))
-		delivery_note_fault(d, &fault);
-	else
-		delivery_candidate_fault(d, STAGE_GREETING, CLASS_CONNECT, event->result.reply.text);
+	outcome_of_result(d, &event->result, 0, &fault);
+	delivery_note_fault(d, &fault);
 	delivery_tls_note_failure(d, &d->fault);
 	delivery_give_up_candidate(d);
 }

@@ -236,6 +236,17 @@ def test_a_disk_that_fails_for_a_while(relayd, upstream, who, calls, error, code
     assert daemon.ctl("verify", daemon.spool).returncode == 0
 
 
+def test_a_message_that_cannot_be_read_now_is_put_off(relayd, upstream):
+    """Its envelope can be, so that without a pause it would go round and round."""
+    daemon = relayd(relayhost(upstream.port))
+    with Injection(daemon.process.pid, "pread64", "EIO", when="2+2"):
+        with daemon.smtp() as client:
+            client.send_message(message("large", body=BODY * 100))
+        daemon.wait_log(r"event=deferred .*class=other .*cannot be read from the queue")
+    assert daemon.ctl("flush").returncode == 0
+    assert b"Subject: large\r\n" in upstream.get().data
+
+
 def test_a_sync_helper_that_dies_takes_no_message_with_it(relayd, upstream):
     daemon = relayd(relayhost(upstream.port) + FAST_RETRY)
     crowd = Crowd(daemon, 8)
