@@ -141,7 +141,8 @@ static bool needs_quotes(struct slice value)
 	return value.len == 0;
 }
 
-/* Length of the valid UTF-8 sequence at `at`, 0 when there is none. C1 controls and line separators do not count. */
+/* Length of the valid UTF-8 sequence at `at`, 0 when there is none. C1 controls, line separators, and what is invisible
+ * or turns text round do not count. */
 static size_t utf8_length(const unsigned char *at, size_t left)
 {
 	size_t len = at[0] >= 0xf0 ? 4 : at[0] >= 0xe0 ? 3 : 2;
@@ -156,8 +157,9 @@ static size_t utf8_length(const unsigned char *at, size_t left)
 	}
 	if ((len == 3 && code < 0x800) || (len == 4 && (code < 0x10000 || code > 0x10ffff)))
 		return 0;
-	if (code < 0xa0 || (code >= 0xd800 && code <= 0xdfff) || (code >= 0x200b && code <= 0x200f) ||
-	    (code >= 0x2028 && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069) || code == 0xfeff)
+	if (code < 0xa0 || code == 0x61c || code == 0x180e || (code >= 0xd800 && code <= 0xdfff) ||
+	    (code >= 0x200b && code <= 0x200f) || (code >= 0x2028 && code <= 0x202e) ||
+	    (code >= 0x2060 && code <= 0x206f) || code == 0xfeff || code >= 0xe0000)
 		return 0;
 	return len;
 }

@@ -1,6 +1,7 @@
 #include "relayctl/screen.h"
 
 #include "base/base.h"
+#include "smtp/reply.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -62,12 +63,12 @@ void screen_print(struct screen *screen, enum colour colour, const char *format,
 	if (coloured)
 		fputs(escapes[colour], screen->out);
 	for (const char *at = text; *at && !is_full(screen); screen->column++) {
-		size_t len = char_length(at);
-		if ((unsigned char)*at < 0x20 || *at == 0x7F)
-			fputc('?', screen->out);
+		size_t len = smtp_reply_visible_length(slice_of_str(at));
+		if (len == 0)
+			fputc('?', screen->out); /* it might move the cursor, or turn the text round */
 		else
 			fwrite(at, 1, len, screen->out);
-		at += len;
+		at += len ? len : char_length(at);
 	}
 	if (coloured)
 		fputs("\033[0m", screen->out);

@@ -203,8 +203,7 @@ static bool is_visible(uint32_t c)
 	return true;
 }
 
-/* The length of a well-formed (RFC 3629) and visible character at the start of `s`; 0: none. */
-static size_t visible_length(struct slice s)
+size_t smtp_reply_visible_length(struct slice s)
 {
 	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
 	unsigned char first = (unsigned char)s.ptr[0];
@@ -237,7 +236,7 @@ bool smtp_reply_append_text(char *out, size_t size, struct slice bytes)
 
 	BUG_ON(size < 8);
 	while (bytes.len) {
-		size_t len = visible_length(bytes), room = size - 1 - used;
+		size_t len = smtp_reply_visible_length(bytes), room = size - 1 - used;
 
 		if (bytes.ptr[0] == '\t') {
 			len = 1;

@@ -65,6 +65,9 @@ struct slice smtp_reply_line(const struct smtp_reply_parser *parser, size_t inde
  * characters and ends with "...". False: it was cut.
  */
 bool smtp_reply_append_text(char *out, size_t size, struct slice bytes);
+/* The length of the character at the start of `bytes`, which is not empty, if it may stay as it is by the same rule; 0
+ * otherwise, and for a tabulator. */
+size_t smtp_reply_visible_length(struct slice bytes);
 
 /* A reply that did not come from a server: for results that are decided here. */
 void smtp_reply_set(struct smtp_reply *reply, int code, const char *enhanced, const char *text);

@@ -105,3 +105,20 @@ def test_a_draining_daemon_takes_no_mail_and_says_so(relayd, upstream):
     daemon.ctl("delete", "--all", "--yes")  # nothing is left: it is over
     assert drain.communicate()[0] == "stopped; nothing is left\n" and drain.returncode == 0
     assert daemon.wait_exit() == 0
+
+
+def test_no_text_of_others_turns_a_terminal_round(relayd, upstream):
+    """What changes the direction of text, or cannot be seen, is shown as a question mark."""
+    daemon = relayd(relayhost(upstream.port))
+    daemon.ctl("pause", "main")
+    tricks = ["\u202e", "\u2066", "\u061c", "\u200b", "\u2060", "\U000e0041", "\ufeff"]
+    sender = f"a{''.join(tricks)}z\u00e9@example.org"
+    with daemon.smtp() as client:
+        client.ehlo()
+        client.mail(sender, ["SMTPUTF8"])
+        assert client.rcpt("user@example.net")[0] == 250
+        client.data(f"From: x@example.org\r\nSubject: {'|'.join(tricks)}\r\n\r\nbody\r\n".encode())
+    ident = daemon.json("queue")[0]["id"]
+    for text in daemon.ctl("queue").stdout, daemon.ctl("show", ident).stdout:
+        assert not [hex(ord(c)) for c in tricks if c in text]
+    assert "a???????z\u00e9@example.org" in daemon.ctl("queue").stdout

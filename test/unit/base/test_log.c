@@ -280,6 +280,29 @@ static size_t count_of(struct slice text, char octet)
 	return count;
 }
 
+/* A reader of the log in a terminal sees what stands there, in the order in which it stands. */
+static void what_hides_or_turns_text_round_is_escaped(void **state)
+{
+	static const char *const tricks[] = {"\u202e", "\u2066", "\u061c", "\u200b", "\u2060",
+					     "\u206f", "\ufeff", "\u180e", "\U000e0041"};
+	struct fixture f;
+	struct slice good;
+	(void)state;
+
+	start(&f, LOG_TEXT);
+	for (size_t i = 0; i < ARRAY_LEN(tricks); i++) {
+		struct slice line;
+
+		log_event(f.log, LOG_INFO, "e", LOG_STR("text", tricks[i]));
+		line = lines(&f);
+		assert_null(memmem(line.ptr, line.len, tricks[i], strlen(tricks[i])));
+	}
+	log_event(f.log, LOG_INFO, "e", LOG_STR("text", "\u00e9\u05d0\U0001f600"));
+	good = lines(&f);
+	assert_non_null(memmem(good.ptr, good.len, "\u00e9\u05d0\U0001f600", 8));
+	stop(&f);
+}
+
 /* Random octets, half of them from those that do harm: one line each, valid JSON, valid UTF-8, no control octet. */
 static void no_value_breaks_the_line(void **state)
 {
@@ -613,6 +636,7 @@ int main(void)
 	    cmocka_unit_test(levels_and_the_prefix_of_journald),
 	    cmocka_unit_test(values_are_quoted_where_needed),
 	    cmocka_unit_test(the_judge_of_json_knows_what_is_none),
+	    cmocka_unit_test(what_hides_or_turns_text_round_is_escaped),
 	    cmocka_unit_test(no_value_breaks_the_line),
 	    cmocka_unit_test(long_values_are_cut_and_lines_bounded),
 	    cmocka_unit_test(addresses_can_be_hidden),
