@@ -212,9 +212,21 @@ struct deliveries *deliveries_new(const struct deliveries_options *options)
 	return deliveries;
 }
 
+/* One without a session: it may wait for what the old configuration has wrong, and nobody else is tried meanwhile. */
+static struct delivery *find_outdated_beginner(const struct deliveries *deliveries)
+{
+	LIST_FOREACH (node, &deliveries->all) {
+		struct delivery *d = CONTAINER_OF(node, struct delivery, node);
+		if (delivery_is_outdated(d) && d->stage <= SESSION && !d->job)
+			return d;
+	}
+	return NULL;
+}
+
 void deliveries_configure(struct deliveries *deliveries, struct config *config, struct tls_policy *policy)
 {
 	struct config *old = deliveries->config;
+	struct delivery *d;
 	struct tls_policy *old_policy = deliveries->policy;
 
 	deliveries->config = config_ref(config);
@@ -222,6 +234,8 @@ void deliveries_configure(struct deliveries *deliveries, struct config *config, 
 	deliveries->policy = tls_policy_ref(policy);
 	tls_policy_free(&old_policy);
 	LIST_FOREACH(node, &deliveries->all) delivery_end_idling(CONTAINER_OF(node, struct delivery, node));
+	while ((d = find_outdated_beginner(deliveries)))
+		delivery_end(d);
 }
 
 unsigned deliveries_count(const struct deliveries *deliveries)

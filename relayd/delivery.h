@@ -37,8 +37,8 @@ struct deliveries_options {
 struct deliveries *deliveries_new(const struct deliveries_options *options);
 /* Closes what is left at once: recipients under way wait again, untried. */
 void deliveries_free(struct deliveries **deliveries);
-/* For connections that begin from now on: idle ones end, the others take no further message. Takes a reference to both.
- * The policy is of that configuration. */
+/* For connections that begin from now on: those without a message end, the others take no further one. Takes a reference
+ * to both. The policy is of that configuration. */
 void deliveries_configure(struct deliveries *deliveries, struct config *config, struct tls_policy *policy);
 struct destination_driver deliveries_driver(struct deliveries *deliveries);
 /* Connections that exist. */

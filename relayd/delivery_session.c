@@ -1,5 +1,6 @@
 #include "relayd/delivery_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum {
@@ -293,6 +294,18 @@ static void note_broken(struct delivery *d)
 	destination_on_broken(d->destination, &d->break_off);
 }
 
+/* No greeting comes where the server waits for ours, of TLS; on the well-known ports it would have come first. */
+static void hint_at_implicit_tls(const struct delivery *d, struct outcome *fault)
+{
+	const struct config_relayhost *relayhost = delivery_relayhost(d);
+	size_t len = strlen(fault->text);
+
+	if (fault->stage == STAGE_GREETING && fault->code == 0 && relayhost && !relayhost->implicit && d->port != 25 &&
+	    d->port != 587)
+		snprintf(fault->text + len, sizeof(fault->text) - len,
+			 ": does this port want TLS from the first octet (implicit: true)?");
+}
+
 static void on_session_failed(struct delivery *d, const struct smtp_client_event *event)
 {
 	bool had_session = d->stage == TRANSACTION || d->stage == IDLE;
@@ -311,6 +324,7 @@ static void on_session_failed(struct delivery *d, const struct smtp_client_event
 	if (delivery_renew_token(d, &event->result))
 		return;
 	outcome_of_result(d, &event->result, 0, &fault);
+	hint_at_implicit_tls(d, &fault);
 	delivery_note_fault(d, &fault);
 	delivery_tls_note_failure(d, &d->fault);
 	delivery_give_up_candidate(d);

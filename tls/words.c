@@ -22,6 +22,10 @@ static bool is_tls(int first_byte)
 void words_of_handshake(gnutls_session_t session, const struct tls_credentials *credentials, int code, int first_byte,
 			struct err *err)
 {
+	if (first_byte >= ' ' && first_byte < 0x7F) {
+		err_set(err, ERR_CRYPTO, "the peer speaks plain text, not TLS: does it expect STARTTLS?");
+		return;
+	}
 	if (!is_tls(first_byte)) {
 		err_set(err, ERR_CRYPTO, "the peer does not speak TLS (its first octet is 0x%02x)", first_byte);
 		return;

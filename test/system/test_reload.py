@@ -2,6 +2,7 @@
 configuration is refused whole; what wants a restart is named."""
 import signal
 import smtplib
+import socket
 import ssl
 import subprocess
 import threading
@@ -261,3 +262,15 @@ def test_another_relayhost_is_used_at_once(relayd, make_upstream):
         client.send_message(message())
     other.get()
     assert former.messages.empty()
+
+
+def test_a_relayhost_that_says_nothing_is_not_waited_for(relayd, upstream):
+    """Once the configuration names another one; what waited goes there."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        daemon = relayd(relayhost(silent.getsockname()[1]))
+        with daemon.smtp() as client:
+            client.send_message(message())
+        silent.accept()
+        daemon.write_config(relayhost(upstream.port).join(daemon.config.split(relayhost(silent.getsockname()[1]))))
+        assert daemon.ctl("reload").stdout == "reloaded\n"
+        upstream.get()

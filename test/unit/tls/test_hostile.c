@@ -65,11 +65,13 @@ static void garbage_instead_of_a_client_hello(void **state)
 		noise[i] = (char)(seed >> 16);
 	}
 	noise[0] = 0x5a;
-	expect_server_fails(slice_of(noise, sizeof(noise)), "the peer does not speak TLS (its first octet is 0x5a)");
+	expect_server_fails(slice_of(noise, sizeof(noise)), "the peer speaks plain text, not TLS: does it expect STARTTLS?");
+	noise[0] = 0x05;
+	expect_server_fails(slice_of(noise, sizeof(noise)), "the peer does not speak TLS (its first octet is 0x05)");
 	expect_server_fails(SLICE("EHLO app.example.org\r\nMAIL FROM:<a@example.org>\r\n"),
-			    "the peer does not speak TLS (its first octet is 0x45)");
+			    "the peer speaks plain text, not TLS: does it expect STARTTLS?");
 	expect_server_fails(SLICE("GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
-			    "the peer does not speak TLS (its first octet is 0x47)");
+			    "the peer speaks plain text, not TLS: does it expect STARTTLS?");
 	memcpy(noise, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 11);
 	expect_server_fails(slice_of(noise, sizeof(noise)),
 			    "TLS handshake failed: Error decoding the received TLS packet.");
@@ -485,7 +487,7 @@ static void plain_text_answers_to_a_client(void **state)
 	assert_int_equal(tls_session_handshake(client, &err), TLS_AGAIN);
 	tls_session_input(client, SLICE("250-mail.example.org\r\n250 AUTH PLAIN\r\n"));
 	assert_int_equal(tls_session_handshake(client, &err), TLS_FAILED);
-	assert_string_equal(err.text, "the peer does not speak TLS (its first octet is 0x32)");
+	assert_string_equal(err.text, "the peer speaks plain text, not TLS: does it expect STARTTLS?");
 	tls_session_free(&client);
 }
 
