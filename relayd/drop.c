@@ -302,15 +302,17 @@ static void begin_session(struct drop *drop)
 
 /* ---- the begin of a file ---- */
 
-/* Reads as much as the envelope needs. 1, 0: it ends too early, -1: `why`. */
+/* Reads as much as the envelope needs. Each look begins at its front, so each has twice as much before it: ten thousand
+ * recipients would cost a third of a second otherwise. 1, 0: it ends too early, -1: `why`. */
 static int read_envelope(struct pickup *p, const char **why)
 {
 	int rc = 0;
 
 	buf_init(&p->envelope, BSMTP_ENVELOPE_MAX_BYTES);
 	while (rc == 0) {
-		char *at = buf_reserve(&p->envelope, ENVELOPE_STEP_BYTES);
-		ssize_t n = at ? pread(p->fd, at, ENVELOPE_STEP_BYTES, (off_t)buf_len(&p->envelope)) : -1;
+		size_t len = MAX(buf_len(&p->envelope), (size_t)ENVELOPE_STEP_BYTES);
+		char *at = buf_reserve(&p->envelope, len);
+		ssize_t n = at ? pread(p->fd, at, len, (off_t)buf_len(&p->envelope)) : -1;
 		if (n == 0)
 			return 0;
 		if (n < 0) {

@@ -141,3 +141,14 @@ def test_a_file_with_many_refused_recipients_holds_no_other_up(relayd, upstream)
     assert got == sorted([f"u{n}@example.net" for n in range(20)] + ["good@example.net"])
     daemon.wait_log("event=drop_taken", count=21)
     assert names(daemon) == []
+
+
+def test_an_envelope_of_nearly_a_mebibyte_is_taken(relayd, upstream):
+    daemon = relayd(relayhost(upstream.port) + "limits: {recipients: 9500}\n")
+    daemon.ctl("pause", "main")
+    put(daemon, "many", batch([f"u{n:05}.{'x' * 55}@{'y' * 20}.example.net" for n in range(9500)]))
+    daemon.wait_log("event=drop_taken file=many")
+    (entry,) = daemon.json("queue")
+    assert entry["recipient_count"] == 9500
+    put(daemon, "too-many", batch([f"u{n:05}.{'x' * 55}@{'y' * 40}.example.net" for n in range(9500)]))
+    daemon.wait_log("event=drop_refused file=too-many .*its envelope is too long")
