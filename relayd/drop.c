@@ -21,6 +21,7 @@ enum {
 	PIECE_BYTES = 16 * 1024,
 	ENVELOPE_STEP_BYTES = 16 * 1024,
 	CLOSE_PATIENCE_MS = 5 * 1000,
+	SAME_NAMES_MAX = 1000,
 };
 
 /* The file under way, and the client's side of its session. */
@@ -58,18 +59,31 @@ static void look(void *ctx);
 
 /* ---- files ---- */
 
+/* Under this name, or one like it that nothing has yet: what was moved before stays. */
+static int move_to(struct drop *drop, const char *name, int folder, const char *prefix)
+{
+	char aside[NAME_MAX + 1];
+	struct stat st;
+
+	snprintf(aside, sizeof(aside), "%s%.200s", prefix, name);
+	for (unsigned n = 2; fstatat(folder, aside, &st, AT_SYMLINK_NOFOLLOW) == 0; n++) {
+		if (n > SAME_NAMES_MAX)
+			return -1;
+		snprintf(aside, sizeof(aside), "%s%.200s.%u", prefix, name, n);
+	}
+	return renameat(drop->dir_fd, name, folder, aside);
+}
+
 static int move_aside(struct drop *drop, const char *name)
 {
-	char aside[NAME_MAX + 16];
+	int spool = drop->options.spool_fd;
 
-	if (mkdirat(drop->options.spool_fd, "quarantine", 0700) != 0 && errno != EEXIST)
+	if (mkdirat(spool, "quarantine", 0700) != 0 && errno != EEXIST)
 		return -1;
-	snprintf(aside, sizeof(aside), "quarantine/drop-%.200s", name);
-	if (renameat(drop->dir_fd, name, drop->options.spool_fd, aside) == 0)
+	if (move_to(drop, name, spool, "quarantine/drop-") == 0)
 		return 0;
 	/* A kernel whose Landlock knows no moves between folders: at least it is not looked at again. */
-	snprintf(aside, sizeof(aside), ".refused-%.200s", name);
-	return renameat(drop->dir_fd, name, drop->dir_fd, aside);
+	return move_to(drop, name, drop->dir_fd, ".refused-");
 }
 
 /* There is nothing in links, pipes and sockets that a person could miss. */

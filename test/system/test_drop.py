@@ -67,6 +67,18 @@ def test_what_is_no_message_is_moved_aside(relayd, upstream, folder):
     assert upstream.messages.empty()
 
 
+def test_what_is_moved_aside_replaces_nothing(relayd, upstream):
+    daemon = relayd(relayhost(upstream.port))
+    for text in (b"one", b"two", b"three"):
+        put(daemon, "report", b"Subject: " + text + b"\r\n\r\nno envelope\r\n")
+        daemon.wait_log("event=drop_refused file=report", count=1 + [b"one", b"two", b"three"].index(text))
+    if names(daemon, "quarantine"):  # with a kernel that lets Landlock move files
+        kept = [(daemon.spool / "quarantine" / name).read_bytes() for name in names(daemon, "quarantine")]
+    else:
+        kept = [(daemon.spool / "drop" / name).read_bytes() for name in names(daemon)]
+    assert sorted(text.split(b"\r\n")[0] for text in kept) == [b"Subject: one", b"Subject: three", b"Subject: two"]
+
+
 def test_a_file_that_is_being_written_is_never_half_read(relayd, upstream):
     daemon = relayd(relayhost(upstream.port))
     data = batch(content=b"Subject: slow\r\n\r\n" + b"x" * 100 + b"\r\n")
