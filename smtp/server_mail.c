@@ -354,6 +354,8 @@ void smtp_server_data_done(struct smtp_server *server, const struct smtp_server_
 	/* Over with it: smtplib raises here without RSET, and goes on with the next MAIL. */
 	server_set_state(s, RCPT);
 	server_decline(s, SMTP_SERVER_MESSAGE_REFUSED, reply);
+	if (s->state == CLOSING)
+		return;
 	server_abort(s, SMTP_SERVER_MESSAGE_REFUSED);
 	server_set_state(s, READY);
 	s->data_was_refused = true;

@@ -169,6 +169,25 @@ static void the_host_refuses(void **state)
 			   "= REJECTED message_refused 550\n");
 }
 
+/* 421 is the end, wherever the host says it: nothing that comes behind is answered. */
+static void the_host_ends_the_session_at_any_step(void **state)
+{
+	(void)state;
+	transcript_trusted("> mail 421 4.3.2 Over\n"
+			   "C: MAIL FROM:<a@example.com>\nC: NOOP\n"
+			   "= MAIL a@example.com\nS: 421 4.3.2 Over\n= REJECTED sender_refused 421\n"
+			   "= CLOSE sender_refused\n");
+	transcript_trusted("C: MAIL FROM:<a@example.com>\n= MAIL a@example.com\nS: 250 2.1.0 Ok\n"
+			   "> rcpt 421 4.3.2 Over\n"
+			   "C: RCPT TO:<b@example.org>\nC: NOOP\n"
+			   "= RCPT b@example.org\nS: 421 4.3.2 Over\n= REJECTED recipient_refused 421\n"
+			   "= ABORTED recipient_refused\n= CLOSE recipient_refused\n");
+	transcript_trusted(ENVELOPE "> data 421 4.3.2 Over\n"
+				    "C: DATA\n"
+				    "= DATA\nS: 421 4.3.2 Over\n= REJECTED message_refused 421\n"
+				    "= ABORTED message_refused\n= CLOSE message_refused\n");
+}
+
 static void a_reply_of_several_lines_carries_its_code_on_each(void **state)
 {
 	struct smtp_server_reply reply = {550, "5.7.1", "one\ntwo\x1b[2Jthree\n\xc3\xbc"};
@@ -293,6 +312,7 @@ int main(void)
 	    cmocka_unit_test(late_answers_are_waited_for),
 	    cmocka_unit_test(answers_that_nobody_waits_for_are_dropped),
 	    cmocka_unit_test(the_host_refuses),
+	    cmocka_unit_test(the_host_ends_the_session_at_any_step),
 	    cmocka_unit_test(a_reply_of_several_lines_carries_its_code_on_each),
 	    cmocka_unit_test(content_is_refused_while_it_arrives),
 	    cmocka_unit_test(clients_that_leave),
