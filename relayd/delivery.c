@@ -233,7 +233,8 @@ void deliveries_configure(struct deliveries *deliveries, struct config *config, 
 	config_free(&old);
 	deliveries->policy = tls_policy_ref(policy);
 	tls_policy_free(&old_policy);
-	LIST_FOREACH(node, &deliveries->all) delivery_end_idling(CONTAINER_OF(node, struct delivery, node));
+	LIST_FOREACH (node, &deliveries->all)
+		delivery_end_idling(CONTAINER_OF(node, struct delivery, node));
 	while ((d = find_outdated_beginner(deliveries)))
 		delivery_end(d);
 }

@@ -178,7 +178,7 @@ void delivery_move_on(struct delivery *d);
 void delivery_end_refused(struct delivery *d, struct job *job);
 /* For a new job. */
 void delivery_forget_refusals(struct delivery *d);
-/* False: there are hosts of the destination that only a new connection may find. */
+/* False: this session was not made for the job, and there are hosts that only a new one finds. */
 bool delivery_knows_all_hosts(const struct delivery *d);
 
 /* ---- delivery_tls.c ---- */
@@ -199,8 +199,8 @@ void delivery_on_tls(void *ctx, bool ok, const char *why);
 void delivery_tls_note_session(struct delivery *d);
 /* No session could be had, as `fault` says: when TLS is why, it is remembered, and said what asked for it. */
 void delivery_tls_note_failure(struct delivery *d, struct outcome *fault);
-/* RFC 8689: may a message with REQUIRETLS go here? Otherwise `out` is filled. */
-bool delivery_tls_may_carry(const struct delivery *d, bool requiretls, struct outcome *out);
+/* RFC 8689: may a message with REQUIRETLS go here? Otherwise `out` (NULL: not wanted) says why not. */
+bool delivery_tls_may_carry(const struct delivery *d, struct outcome *out);
 
 /* ---- delivery_token.c ---- */
 

@@ -15,8 +15,7 @@ enum { MOVES_MAX = 4 };
 
 bool delivery_is_worth_another_host(const struct outcome *outcome)
 {
-	return outcome->kind == OUTCOME_DEFERRED &&
-	       (outcome->class == CLASS_OTHER || outcome->class == CLASS_CONNECT);
+	return outcome->kind == OUTCOME_DEFERRED && (outcome->class == CLASS_OTHER || outcome->class == CLASS_CONNECT);
 }
 
 bool delivery_may_move(const struct delivery *d)
@@ -97,5 +96,8 @@ void delivery_end_refused(struct delivery *d, struct job *job)
 
 bool delivery_knows_all_hosts(const struct delivery *d)
 {
-	return !d->is_shared && (d->next_candidate == d->candidate_count || delivery_has_next(d));
+	bool is_new = d->slot.job_count <= 1;
+	bool begins_with_first = d->current == d->candidates && (d->candidate_count == 1 || delivery_has_next(d));
+
+	return delivery_is_to_relayhost(d) || is_new || (begins_with_first && !d->is_shared);
 }

@@ -118,7 +118,7 @@ static void begin_transaction(struct delivery *d, struct job *job)
 	    .content_bytes = envelope->prefix.len + message->content_bytes,
 	    .has_8bit = has_8bit(envelope),
 	    .needs_smtputf8 = envelope->flags & QUEUE_SMTPUTF8,
-	    .requiretls = envelope->flags & QUEUE_REQUIRETLS,
+	    .requiretls = (envelope->flags & QUEUE_REQUIRETLS) && delivery_tls_may_carry(d, NULL),
 	    .ret = (enum smtp_dsn_ret)envelope->ret,
 	    .envid = envelope->envid,
 	    .auth = envelope->auth,
@@ -158,10 +158,11 @@ static bool begin_elsewhere(struct delivery *d, struct job *job, const struct ou
 /* True: it is under way. */
 static bool begin_job(struct delivery *d, struct job *job)
 {
-	bool requiretls = job->ticket->message.envelope.flags & QUEUE_REQUIRETLS;
+	const struct queue_envelope *envelope = &job->ticket->message.envelope;
 	struct outcome refusal;
 
-	if (!delivery_tls_may_carry(d, requiretls, &refusal))
+	/* A DSN is rather sent without than lost (RFC 8689 section 5). */
+	if ((envelope->flags & QUEUE_REQUIRETLS) && envelope->sender.len > 0 && !delivery_tls_may_carry(d, &refusal))
 		return begin_elsewhere(d, job, &refusal);
 	begin_transaction(d, job);
 	return true;

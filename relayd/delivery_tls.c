@@ -214,24 +214,34 @@ void delivery_tls_note_failure(struct delivery *d, struct outcome *fault)
 
 /* ---- REQUIRETLS ---- */
 
-bool delivery_tls_may_carry(const struct delivery *d, bool requiretls, struct outcome *out)
+static void say_not_offered(const struct delivery *d, struct outcome *out)
 {
 	struct outcome_place place = delivery_place(d, STAGE_TLS, 0);
-	char text[sizeof(d->tls_why.text) + 128];
-	bool is_known;
 
-	if (!requiretls || (d->verdict == TLS_VERDICT_AUTHENTICATED && smtp_client_capabilities(d->client)->requiretls))
-		return true;
-	if (d->verdict == TLS_VERDICT_AUTHENTICATED) {
-		outcome_of_fault(out, &place, OUTCOME_FAILED, CLASS_TLS, "5.7.30",
-				 "the sender asks for REQUIRETLS, which this host does not offer");
-		return false;
-	}
-	/* A policy that could not be had may yet say that this is the host. */
-	is_known = d->current->facts->sts != TLS_STS_UNKNOWN;
+	outcome_of_fault(out, &place, OUTCOME_FAILED, CLASS_TLS, "5.7.30",
+			 "the sender asks for REQUIRETLS, which this host does not offer");
+}
+
+/* A policy that could not be had may yet say that this is the host. */
+static void say_not_authenticated(const struct delivery *d, struct outcome *out)
+{
+	struct outcome_place place = delivery_place(d, STAGE_TLS, 0);
+	bool is_known = d->current->facts->sts != TLS_STS_UNKNOWN;
+	char text[sizeof(d->tls_why.text) + 128];
+
 	snprintf(text, sizeof(text), "the sender asks for REQUIRETLS, but this host is not authenticated: %s",
 		 d->tls_why.text);
 	outcome_of_fault(out, &place, is_known ? OUTCOME_FAILED : OUTCOME_DEFERRED, CLASS_TLS,
 			 is_known ? "5.7.10" : "4.7.10", text);
+}
+
+bool delivery_tls_may_carry(const struct delivery *d, struct outcome *out)
+{
+	bool is_authenticated = d->verdict == TLS_VERDICT_AUTHENTICATED;
+
+	if (is_authenticated && smtp_client_capabilities(d->client)->requiretls)
+		return true;
+	if (out)
+		(is_authenticated ? say_not_offered : say_not_authenticated)(d, out);
 	return false;
 }

@@ -25,6 +25,7 @@ struct sending {
 	uint64_t id;
 	char *to;
 	struct dsn_result needs; /* of the next hop */
+	bool is_protected;	 /* goes by TLS where that can be had (REQUIRETLS) */
 	int64_t expires_wall;
 	void (*done)(void *ctx, enum err_code result);
 	void *ctx;
@@ -84,11 +85,22 @@ static void finish(struct sending *sending, enum err_code result)
 
 /* ---- the text ---- */
 
+/* RFC 8689 section 5: what had to be protected comes back without its content, and as well protected as can be had. */
+static bool is_protected(const struct notice *notice)
+{
+	return notice->message->envelope.flags & QUEUE_REQUIRETLS;
+}
+
+static bool returns_full(const struct notice *notice)
+{
+	return notice->message->envelope.ret == QUEUE_RET_FULL && !is_protected(notice);
+}
+
 /* The message as it was sent, as far as the DSN may return it. */
 static void read_original(struct notices *notices, const struct notice *notice, struct buf *out)
 {
 	const struct queue_message *message = notice->message;
-	bool whole = notice->kind == DSN_FAILED && message->envelope.ret == QUEUE_RET_FULL;
+	bool whole = notice->kind == DSN_FAILED && returns_full(notice);
 	size_t wanted = whole ? DSN_ORIGINAL_MAX : DSN_HEADER_MAX;
 	struct queue_content *content;
 
@@ -134,7 +146,7 @@ static int compose(struct notices *notices, const struct notice *notice, uint64_
 	    .recipient_count = notice->recipient_count,
 	    .original = buf_slice(&original),
 	    .original_bytes = envelope->prefix.len + notice->message->content_bytes,
-	    .return_full = envelope->ret == QUEUE_RET_FULL,
+	    .return_full = returns_full(notice),
 	    .rng = notices->options.rng,
 	};
 	rc = dsn_compose(out, &dsn, needs);
@@ -160,7 +172,7 @@ static int commit(struct sending *sending, struct slice signatures)
 	    .prefix = signatures,
 	    .body = sending->needs.has_8bit ? QUEUE_BODY_8BITMIME : QUEUE_BODY_7BIT,
 	    .flags = QUEUE_BOUNCE | (sending->needs.needs_smtputf8 ? QUEUE_SMTPUTF8 : 0u) |
-		     (signatures.len ? QUEUE_SIGNED : 0u),
+		     (sending->is_protected ? QUEUE_REQUIRETLS : 0u) | (signatures.len ? QUEUE_SIGNED : 0u),
 	    .class = MESSAGE_BULK,
 	    .arrived_wall = clock_wall_ms(notices->options.clock),
 	    .expires_wall = sending->expires_wall,
@@ -250,6 +262,7 @@ int notices_send(struct notices *notices, const struct notice *notice, void (*do
 	sending = xmalloc(sizeof(*sending));
 	*sending = (struct sending){
 	    .notices = notices, .upload = upload, .id = queue_upload_id(upload), .done = done, .ctx = ctx};
+	sending->is_protected = is_protected(notice);
 	sending->to = xmemdup(notice->to.ptr, notice->to.len);
 	sending->expires_wall = clock_wall_ms(notices->options.clock) + notices->config->retry.expire_ms;
 	list_append(&notices->all, &sending->node);

@@ -248,16 +248,34 @@ def test_after_a_crash_only_who_waits_is_tried_again(relayd, upstream):
     assert [mail.rcpt_tos for mail in again if mail.rcpt_tos != ["last@example.net"]] == [[people[41]]]
 
 
-def test_failover_to_the_second_relayhost(relayd, make_upstream):
-    dead, alive = make_upstream(), make_upstream()
-    dead.stop()
+def test_failover_to_the_second_relayhost_and_back(relayd, make_upstream):
+    """A refused connection costs a message no attempt and no wait; once the first takes connections again it is used
+    again."""
+    first, second = make_upstream(), make_upstream()
+    first.stop()
     daemon = relayd(f"""relayhosts:
-  first: {{address: "127.0.0.1:{dead.port}", tls: none, priority: 1}}
-  second: {{address: "127.0.0.1:{alive.port}", tls: none, priority: 2}}
-""" + FAST_RETRY)
-    with daemon.smtp() as client:
-        client.send_message(message())
-    assert alive.get().rcpt_tos == ["user@example.net"]
+  first: {{address: "127.0.0.1:{first.port}", tls: none, priority: 1}}
+  second: {{address: "127.0.0.1:{second.port}", tls: none, priority: 2}}
+""" + FAST_RETRY.replace("1s", "1h"))
+
+    def send(count):
+        """One more; the log line of its delivery, of `count` until now."""
+        with daemon.smtp() as client:
+            client.send_message(message())
+        line = daemon.wait_log("event=delivered", count=count)[-1]
+        assert "attempts=1" in line, line
+        return line
+
+    for count in range(1, 4):
+        assert "relayhost=second" in send(count)
+    assert second.get_many(3) and first.messages.empty()
+    first.start()
+    while "relayhost=first" not in send(count := count + 1):  # it is looked at again when its back-off is over
+        assert count < 10000
+    daemon.wait_log("event=destination_ok .*destination=relayhost:first")
+    for again in range(1, 4):
+        assert "relayhost=first" in send(count + again)
+    assert not [line for line in daemon.lines if "event=deferred" in line]
 
 
 def test_a_large_message(relayd, upstream):

@@ -209,12 +209,12 @@ class RequireTlsUpstream(Upstream):
 
 @pytest.fixture
 def requiretls_mx(authority):
-    """An MX at 127.0.0.2 that offers REQUIRETLS, and its certificate for these names."""
+    """An MX that offers REQUIRETLS, and its certificate for these names."""
     started = []
 
-    def start(*names):
+    def start(*names, host="127.0.0.2"):
         issued = authority.issue(*names)
-        started.append(RequireTlsUpstream(host="127.0.0.2", tls_context=issued.context()))
+        started.append(RequireTlsUpstream(host=host, tls_context=issued.context()))
         started[-1].start()
         return started[-1], issued
 
@@ -244,14 +244,59 @@ def test_requiretls_is_passed_on(relayd, requiretls_mx, secure_dns):
     assert server.required == [True]
 
 
+def two_dane_hosts(secure_dns, first, second):
+    """dane.example with two MX hosts, (certificate, port) each; the second at 127.0.0.3."""
+    (one, port), (two, _) = first, second
+    start_dane(secure_dns, port, tlsa(one, 3),
+               more=f"@ MX 20 mx2\nmx2 A 127.0.0.3\n_{port}._tcp.mx2 TLSA {tlsa(two, 3)}\n")
+
+
 def test_requiretls_where_it_is_not_offered_fails(relayd, make_upstream, authority, secure_dns):
+    """RFC 8689 section 4.2.1: the sender hears of it, by 5.7.30."""
     issued = authority.issue("mx1.dane.example")
     server = make_upstream(host="127.0.0.2", tls_context=issued.context())
+    back = make_upstream()
     start_dane(secure_dns, server.port, tlsa(issued.certificate, 3))
-    daemon = relayd(by_mx(secure_dns, server.port))
-    send(daemon, mail_options=["REQUIRETLS"])
-    daemon.wait_log(r"event=failed .*rcpt=user@dane.example")
+    daemon = relayd(relayhost(back.port) + by_mx(secure_dns, server.port)
+                    + "routes: [{to: ['@dane.example'], via: [mx]}, {via: [main]}]\n")
+    send(daemon, mail_options=["REQUIRETLS", "RET=FULL"])
+    daemon.wait_log(r"event=failed .*rcpt=user@dane.example .*class=tls .*enhanced=5\.7\.30")
+    dsn = back.get().data.decode()
+    assert "Status: 5.7.30" in dsn and "Subject: test" in dsn and "Hello" not in dsn
     assert server.messages.empty()
+
+
+def test_requiretls_looks_for_a_host_that_offers_it(relayd, requiretls_mx, make_upstream, authority, secure_dns):
+    """RFC 8689 section 4.2.1: with each host of the domain, in one attempt; mail without it goes to the first."""
+    second, its = requiretls_mx("mx2.dane.example", host="127.0.0.3")
+    issued = authority.issue("mx1.dane.example")
+    first = make_upstream(host="127.0.0.2", port=second.port, tls_context=issued.context())
+    two_dane_hosts(secure_dns, (issued.certificate, first.port), (its.certificate, second.port))
+    daemon = relayd(by_mx(secure_dns, first.port))
+    send(daemon, mail_options=["REQUIRETLS"])
+    second.get()
+    (line,) = daemon.wait_log("event=delivered")
+    assert second.required == [True] and "attempts=1" in line
+    daemon.stop()
+    daemon.start()
+    send(daemon)
+    first.get()
+
+
+def test_requiretls_waits_for_a_host_that_is_away(relayd, requiretls_mx, make_upstream, authority, secure_dns):
+    """The first offers it and is down, the second does not: not for good."""
+    first, its = requiretls_mx("mx1.dane.example")
+    first.stop()
+    issued = authority.issue("mx2.dane.example")
+    second = make_upstream(host="127.0.0.3", port=first.port, tls_context=issued.context())
+    two_dane_hosts(secure_dns, (its.certificate, first.port), (issued.certificate, second.port))
+    daemon = relayd(by_mx(secure_dns, first.port).replace("tls: [1s]", "tls: [1h]"))
+    send(daemon, mail_options=["REQUIRETLS"])
+    daemon.wait_log(r"event=deferred .*enhanced=4\.7\.30")
+    first.start()
+    daemon.ctl("flush")
+    first.get()
+    assert first.required == [True] and second.messages.empty()
 
 
 # ---- MTA-STS (RFC 8461) ----

@@ -298,8 +298,7 @@ static void a_destination_that_always_breaks_off_rests(void **state)
 static void an_answer_ends_its_rest(void **state)
 {
 	struct relay *relay = *state;
-	struct outcome refused =
-	    outcome_like(OUTCOME_FAILED, CLASS_MAILBOX, STAGE_RCPT, 550, "5.1.1", "no such user");
+	struct outcome refused = outcome_like(OUTCOME_FAILED, CLASS_MAILBOX, STAGE_RCPT, 550, "5.1.1", "no such user");
 
 	destinations_set_limits(relay->destinations, 200, 1);
 	relay_submit_many(relay, "one@a.example", 3);
