@@ -266,7 +266,8 @@ static int set_owner(int dir_fd, const char *name, const struct net_unix_options
 	if ((options->uid != (uid_t)-1 || options->gid != (gid_t)-1) &&
 	    fchownat(dir_fd, name, options->uid, options->gid, AT_SYMLINK_NOFOLLOW) != 0)
 		return err_set_errno(err, "cannot give the socket %s to its owner", name);
-	if (fchmodat(dir_fd, name, options->mode, 0) != 0)
+	/* Nor by a link that has just taken its place: we may be root, and the folder is the service user's. */
+	if (fchmodat(dir_fd, name, options->mode, AT_SYMLINK_NOFOLLOW) != 0)
 		return err_set_errno(err, "cannot set the mode of the socket %s", name);
 	return 0;
 }

@@ -78,14 +78,21 @@ static int check_vanishing(const struct config *config, struct log *log, struct 
 	return EX_CANTCREAT;
 }
 
-/* The sticky folder that sendmail fills while the daemon is away. */
+/* The sticky folder that sendmail fills while the daemon is away. What the service user has put in its place is not
+ * touched: we may be root, and a link would lead anywhere. */
 static int make_drop(int dir_fd, const struct service_user *user)
 {
+	int fd, rc;
+
 	if (mkdirat(dir_fd, "drop", 01733) != 0 && errno != EEXIST)
 		return -1;
-	if (user->must_drop && fchownat(dir_fd, "drop", user->uid, user->gid, AT_SYMLINK_NOFOLLOW) != 0)
+	fd = openat(dir_fd, "drop", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
 		return -1;
-	return fchmodat(dir_fd, "drop", 01733, 0);
+	rc = user->must_drop ? fchown(fd, user->uid, user->gid) : 0;
+	rc = rc ? rc : fchmod(fd, 01733);
+	close(fd);
+	return rc;
 }
 
 static int give_to_user(int dir_fd, const struct service_user *user)
