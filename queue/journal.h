@@ -45,6 +45,7 @@
  *          2 MESSAGE  the message exists from here on
  *          3 RESULT   state of one recipient, absolute: the last one counts
  *          4 HOLD, 5 RELEASE, 10 WARNED   state of the message; no payload
+ *          11 DELETE deleted while in flight: the next start makes it DONE; outlives a MOVE; no payload
  *          6 DONE     the message is gone; no payload
  *          7 MOVE     a MESSAGE copied forward with all state so far folded in; replaces what was known of the id
  *          8 MARK     ends a batch: its start (8), first (8), floor (8: as in the header, but of now). The next batch

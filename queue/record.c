@@ -76,6 +76,7 @@ const char *record_type_name(enum record_type type)
 	case RECORD_MARK: return "MARK";
 	case RECORD_SEAL: return "SEAL";
 	case RECORD_WARNED: return "WARNED";
+	case RECORD_DELETE: return "DELETE";
 	case RECORD_TYPE_COUNT: break;
 	}
 	return "?";

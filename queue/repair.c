@@ -312,7 +312,8 @@ static bool is_wanted(const struct slot *slot, const struct record_header *heade
 	case RECORD_DONE: return true;
 	case RECORD_HOLD:
 	case RECORD_RELEASE:
-	case RECORD_WARNED: return slot != NULL;
+	case RECORD_WARNED:
+	case RECORD_DELETE: return slot != NULL;
 	case RECORD_DATA:
 	case RECORD_MESSAGE:
 	case RECORD_MOVE:
@@ -361,7 +362,8 @@ static int copy_tail(struct repair *repair)
 	return rc;
 }
 
-/* Those that were set aside, and those whose DONE was not written any more. */
+/* Those that were set aside, and those whose DONE was not written any more: all recipients are final, or it was deleted
+ * while in flight. */
 static int put_dones(struct repair *repair)
 {
 	struct recovery *recovery = repair->recovery;
@@ -375,7 +377,7 @@ static int put_dones(struct repair *repair)
 	}
 	for (uint32_t number = 0; rc == 0 && number < index_limit(recovery->index); number++) {
 		struct slot *slot = index_slot(recovery->index, number);
-		if (slot->id == 0 || slot->rcpt_open > 0)
+		if (slot->id == 0 || (slot->rcpt_open > 0 && !(slot->flags & SLOT_DELETING)))
 			continue;
 		header.id = slot->id;
 		free(index_remove(recovery->index, slot));

@@ -94,10 +94,10 @@ static void adopt_orphan(struct recovery *recovery, struct slot *slot)
 	free_orphan(recovery, orphan);
 }
 
-/* A known message is begun anew: a MOVE replaces all that was known but the places of its pieces. */
+/* A known message is begun anew: a MOVE replaces all that was known but the places of its pieces, and a deletion. */
 static void reset_slot(struct slot *slot, int64_t due)
 {
-	slot->flags &= SLOT_EXTRA;
+	slot->flags &= SLOT_EXTRA | SLOT_DELETING;
 	for (uint32_t i = 0; i < slot->rcpt_count; i++) {
 		struct index_rcpt *rcpt = slot_rcpt(slot, i);
 		slot_rcpt_set(slot, i, RCPT_WAITING, due);
@@ -195,6 +195,7 @@ static int apply(struct recovery *recovery, const struct record_header *header, 
 	case RECORD_HOLD: apply_flag(recovery, header->id, SLOT_HELD, 0); return 0;
 	case RECORD_RELEASE: apply_flag(recovery, header->id, 0, SLOT_HELD); return 0;
 	case RECORD_WARNED: apply_flag(recovery, header->id, SLOT_WARNED, 0); return 0;
+	case RECORD_DELETE: apply_flag(recovery, header->id, SLOT_DELETING, 0); return 0;
 	case RECORD_DONE: forget_message(recovery, header->id); return 0;
 	case RECORD_MARK:
 	case RECORD_SEAL: return 0;
@@ -323,8 +324,8 @@ void replay_check_messages(struct recovery *recovery)
 			set_broken_aside(recovery, slot);
 			continue;
 		}
-		if (slot->rcpt_open == 0)
-			continue; /* the DONE behind its last result was not written any more: repair.c does */
+		if (slot->rcpt_open == 0 || slot->flags & SLOT_DELETING)
+			continue; /* its DONE was not written any more: repair.c does */
 		recovery->report->messages++;
 		recovery->report->recipients += slot->rcpt_open;
 		recovery->report->content_bytes += slot->bytes;

@@ -112,6 +112,7 @@ int queue_release(struct queue *queue, uint64_t id)
 int queue_delete(struct queue *queue, uint64_t id)
 {
 	struct slot *slot = queue_find(queue, id);
+	int rc;
 
 	if (!slot)
 		return ERR_NOT_FOUND;
@@ -119,6 +120,11 @@ int queue_delete(struct queue *queue, uint64_t id)
 		queue_finish(queue, slot);
 		return 0;
 	}
+	if (slot->flags & SLOT_DELETING)
+		return 0;
+	rc = queue_append_simple(queue, RECORD_DELETE, id);
+	if (rc < 0)
+		return rc;
 	schedule_forget_list(queue, slot);
 	index_change_begin(queue->index, slot);
 	slot->flags |= SLOT_DELETING;

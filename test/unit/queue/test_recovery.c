@@ -251,6 +251,35 @@ static void a_tail_cut_at_each_octet_costs_only_the_last_batch(void **state)
 	box_fini(&box);
 }
 
+/* I10: relayctl has been told that it is gone. */
+static void what_is_deleted_while_in_flight_does_not_come_back(void **state)
+{
+	(void)state;
+	for (int moved = 0; moved < 2; moved++) {
+		static struct box box;
+		uint32_t taken[2];
+		uint64_t id;
+		open_box(&box);
+		id = box_submit(&box, 2, SLICE("x"));
+		assert_true(queue_pop_due(box.queue, BOX_WALL_MS, &id));
+		assert_int_equal(queue_take_due(box.queue, id, BOX_WALL_MS, taken, 2), 2);
+		assert_int_equal(queue_set_inflight(box.queue, id, 2), 0);
+		box_result(&box, id, 0, OUTCOME_DEFERRED);
+		assert_int_equal(queue_delete(box.queue, id), 0);
+		box_settle(&box);
+		assert_int_equal(box_count(&box), 1);
+		for (int i = 0; moved && i < 300; i++)
+			queue_delete(box.queue, box_submit(&box, 1, slice_of(noise, 3000)));
+		box_settle(&box);
+		reopen(&box);
+		assert_int_equal(box_count(&box), 0);
+		reopen(&box);
+		assert_int_equal(box_count(&box), 0);
+		assert_int_equal(box.told, 0);
+		box_fini(&box);
+	}
+}
+
 /* J16 */
 static void old_bytes_behind_the_end_are_not_taken_for_new_ones(void **state)
 {
@@ -531,6 +560,7 @@ int main(void)
 	    cmocka_unit_test(a_group_stands_or_falls_together),
 	    cmocka_unit_test(intake_pauses_while_too_much_is_unsynced),
 	    cmocka_unit_test(a_tail_cut_at_each_octet_costs_only_the_last_batch),
+	    cmocka_unit_test(what_is_deleted_while_in_flight_does_not_come_back),
 	    cmocka_unit_test(old_bytes_behind_the_end_are_not_taken_for_new_ones),
 	    cmocka_unit_test(an_absurd_length_is_bounded),
 	    cmocka_unit_test(a_block_in_the_wrong_place_is_noticed),
