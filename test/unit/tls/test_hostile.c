@@ -619,6 +619,35 @@ static void abandoned_handshakes_leave_nothing(void **state)
 	}
 }
 
+/* Ten thousand names are no certificate of a mail host, and GnuTLS is slow at each. */
+static void a_certificate_that_is_all_names(void **state)
+{
+	struct tls_session *client = tls_session_new_client(client_side, &(struct tls_client_options){0});
+	struct cert *crowd = cert_new(&(struct cert_spec){.common_name = "x"});
+	struct buf names;
+	struct err err = {0};
+	struct raw raw;
+	int code;
+
+	(void)state;
+	buf_init(&names, 1 << 20);
+	buf_append(&names, slice_of("\x30\x83\x01\x11\x70", 5)); /* SEQUENCE of 70,000 octets */
+	for (int i = 0; i < 10000; i++)
+		buf_append(&names, slice_of("\x82\x05mx.io", 7));
+	assert_int_equal(gnutls_x509_crt_set_extension_by_oid(crowd->crt, "2.5.29.17", buf_slice(&names).ptr,
+							      buf_len(&names), 0),
+			 0);
+	assert_int_equal(gnutls_x509_crt_sign2(crowd->crt, crowd->crt, crowd->key, GNUTLS_DIG_SHA256, 0), 0);
+	raw_init(&raw, GNUTLS_SERVER, "NORMAL", crowd);
+	gnutls_handshake_set_max_packet_length(raw.session, 1 << 20);
+	assert_int_equal(raw_handshake(&raw, &code, client, &err), TLS_FAILED);
+	assert_string_equal(err.text, "the peer's handshake message is too large");
+	raw_fini(&raw);
+	buf_fini(&names);
+	tls_session_free(&client);
+	cert_free(&crowd);
+}
+
 /* A certificate whose key has `bits` and an exponent of `exponent_bytes`; nobody has the private one. */
 static gnutls_x509_crt_t monstrous(unsigned bits, unsigned exponent_bytes)
 {
@@ -745,6 +774,7 @@ int main(void)
 	    cmocka_unit_test(a_certificate_chain_of_a_hundred),
 	    cmocka_unit_test(a_handshake_message_of_ten_mebibytes),
 	    cmocka_unit_test(abandoned_handshakes_leave_nothing),
+	    cmocka_unit_test(a_certificate_that_is_all_names),
 	    cmocka_unit_test(servers_whose_keys_are_monstrous),
 	    cmocka_unit_test(clients_whose_keys_are_monstrous),
 	};
