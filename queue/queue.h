@@ -141,6 +141,7 @@ enum queue_flag {
 	QUEUE_BOUNCE = 8,	  /* a DSN of our own */
 	QUEUE_SIGNED = 16,	  /* the prefix holds a DKIM signature */
 	QUEUE_SUBMIT_SOCKET = 32, /* came over submit.sock or the drop folder */
+	QUEUE_TLS_OPTIONAL = 64,  /* "TLS-Required: No" (RFC 8689) */
 };
 
 struct queue_recipient {

@@ -228,8 +228,7 @@ bool control_domain_matches(const struct control_domain *domain, struct slice ad
 void control_route(struct control *control, const struct queue_envelope *envelope, uint32_t recipient,
 		   struct scheduler_targets *out)
 {
-	struct router_question question = {envelope->sender, envelope->from_domain, envelope->user,
-					   envelope->recipients[recipient].address, envelope->relayhost};
+	struct router_question question = router_question_of(envelope, recipient);
 
 	router_decide(control_config(control), rng_system(), &question, out, NULL);
 }

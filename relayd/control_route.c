@@ -241,8 +241,10 @@ static void begin_recipient(struct routing *routing)
 {
 	const struct config *config = control_config(routing->control);
 	struct slice recipient = slice_of_str(routing->recipients[routing->recipient]);
-	struct router_question question = {policy_address_slice(&routing->sender), slice_of_str(routing->from_domain),
-					   slice_of_str(routing->user ? routing->user : ""), recipient, SLICE("")};
+	struct router_question question = {.sender = policy_address_slice(&routing->sender),
+					   .from_domain = slice_of_str(routing->from_domain),
+					   .user = slice_of_str(routing->user ? routing->user : ""),
+					   .recipient = recipient};
 	const struct config_route *route = NULL;
 	bool is_discarded;
 	json_t *object;

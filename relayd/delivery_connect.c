@@ -117,7 +117,7 @@ static bool is_shareable(const struct delivery *d, const struct candidate *candi
 	const struct tls_facts *facts = candidate->facts;
 	enum config_tls_level level = d->destination->id.tls;
 
-	return d->destination->id.kind == DESTINATION_MX &&
+	return d->destination->id.kind == DESTINATION_MX && !d->destination->id.tls_optional &&
 	       (level == CONFIG_TLS_UNSET || level == CONFIG_TLS_OPPORTUNISTIC) && facts && !facts->is_name_secure &&
 	       facts->dane == TLS_DANE_NONE && (facts->sts == TLS_STS_NONE || facts->sts == TLS_STS_UNKNOWN);
 }

@@ -8,12 +8,17 @@ void delivery_tls_begin(struct delivery *d)
 {
 	const struct config_relayhost *relayhost = delivery_relayhost(d);
 	enum config_tls_level level = d->destination->id.tls;
+	struct tls_sources sources = d->owner->options.tls;
 	struct tls_lookup_question question = {.next_hop = delivery_is_to_relayhost(d) ? NULL : d->destination->id.name,
 					       .port = d->port,
 					       .wants_dane = tls_policy_wants_dane(level, relayhost),
 					       .wants_sts = tls_policy_wants_sts(level, relayhost)};
 
-	d->tls_lookup = tls_lookup_new(&d->owner->options.tls, &question);
+	if (d->destination->id.tls_optional) {
+		question.wants_dane = question.wants_sts = false;
+		sources.memory = NULL;
+	}
+	d->tls_lookup = tls_lookup_new(&sources, &question);
 }
 
 static void decide(const struct delivery *d, const struct tls_facts *facts, struct tls_need *need)

@@ -64,8 +64,12 @@ static void make_key(char *out, size_t size, const struct destination_id *id)
 	static const char *const kinds[] = {
 	    [DESTINATION_MX] = "mx", [DESTINATION_RELAYHOST] = "relayhost", [DESTINATION_CAPTURE] = "capture"};
 
-	snprintf(out, size, "%s:%s%s%s%s%s", kinds[id->kind], id->name, id->tls == CONFIG_TLS_UNSET ? "" : "/",
-		 id->tls == CONFIG_TLS_UNSET ? "" : config_tls_level_name(id->tls), id->route[0] ? "#" : "", id->route);
+	const char *level = id->tls_optional		  ? "tls-optional"
+			    : id->tls == CONFIG_TLS_UNSET ? ""
+							  : config_tls_level_name(id->tls);
+
+	snprintf(out, size, "%s:%s%s%s%s%s", kinds[id->kind], id->name, level[0] ? "/" : "", level,
+		 id->route[0] ? "#" : "", id->route);
 }
 
 static bool is_paused(const struct destinations *destinations, const struct destination_id *id)

@@ -38,6 +38,7 @@ enum destination_kind { DESTINATION_MX, DESTINATION_RELAYHOST, DESTINATION_CAPTU
 struct destination_id {
 	enum destination_kind kind;
 	enum config_tls_level tls;	   /* of the route; CONFIG_TLS_UNSET: as usual for that kind */
+	bool tls_optional;		   /* what it publishes about TLS, or has shown before, does not count */
 	char name[DESTINATION_NAME_MAX];   /* the domain as A-labels, the relayhost's name, or "captured" */
 	char route[DESTINATION_ROUTE_MAX]; /* its name, if it has a rate of its own; else "" */
 };
@@ -56,7 +57,7 @@ struct destination_slot {
 struct destination {
 	UT_hash_handle hh;
 	struct destinations *owner;
-	/* "mx:example.net", "relayhost:main", "capture:captured", "mx:example.net/verify", "relayhost:main#newsletter"
+	/* "mx:example.net", "relayhost:main", "capture:captured", "mx:example.net/verify", "mx:example.net/tls-optional", "relayhost:main#newsletter"
 	 * (the route) */
 	char key[DESTINATION_NAME_MAX + DESTINATION_ROUTE_MAX + 32];
 	struct destination_id id;

@@ -74,12 +74,20 @@ static struct slice relayhost_of(const struct intake *intake)
 	return slice_of_str(intake->client.options ? intake->client.options->relayhost : NULL);
 }
 
+/* RFC 8689 section 4.1: REQUIRETLS stands above the header field. */
+static uint32_t tls_flag_of(const struct intake *intake)
+{
+	if (intake->requiretls)
+		return QUEUE_REQUIRETLS;
+	return intake->header.tls_required_no ? QUEUE_TLS_OPTIONAL : 0u;
+}
+
 static uint32_t flags_of(const struct intake *intake, bool is_signed)
 {
 	bool needs_utf8 = intake_has_utf8_address(intake) || (intake->smtputf8 && intake->header.has_8bit);
 
-	return (needs_utf8 ? QUEUE_SMTPUTF8 : 0u) | (intake->requiretls ? QUEUE_REQUIRETLS : 0u) |
-	       (is_signed ? QUEUE_SIGNED : 0u) | (intake->client.with ? QUEUE_SUBMIT_SOCKET : 0u);
+	return (needs_utf8 ? QUEUE_SMTPUTF8 : 0u) | tls_flag_of(intake) | (is_signed ? QUEUE_SIGNED : 0u) |
+	       (intake->client.with ? QUEUE_SUBMIT_SOCKET : 0u);
 }
 
 /* Empty when it is the same. */
@@ -202,9 +210,11 @@ static size_t rewritten_fields(struct intake *intake, struct slice *out, size_t 
 	size_t count = 0;
 
 	for (size_t r = 0; r < intake->recipient_count; r++) {
-		struct router_question question = {
-		    intake_text(intake, intake->sender), intake->header.from_domain, intake->client.user,
-		    intake_text(intake, intake->recipients[r].address), relayhost_of(intake)};
+		struct router_question question = {.sender = intake_text(intake, intake->sender),
+						   .from_domain = intake->header.from_domain,
+						   .user = intake->client.user,
+						   .recipient = intake_text(intake, intake->recipients[r].address),
+						   .relayhost = relayhost_of(intake)};
 		struct scheduler_targets targets;
 		router_decide(intake->config, intake->context->rng, &question, &targets, NULL);
 		for (size_t t = 0; t < targets.count; t++) {

@@ -86,8 +86,7 @@ static void on_note(void *ctx, const char *text)
 static void route(void *ctx, const struct queue_envelope *envelope, uint32_t recipient, struct scheduler_targets *out)
 {
 	struct relayd *r = ctx;
-	struct router_question question = {envelope->sender, envelope->from_domain, envelope->user,
-					   envelope->recipients[recipient].address, envelope->relayhost};
+	struct router_question question = router_question_of(envelope, recipient);
 
 	router_decide(r->config, rng_system(), &question, out, NULL);
 }

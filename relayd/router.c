@@ -169,12 +169,32 @@ static void follow_user(const struct config *config, struct slice name, struct s
 	outcome_of_fault(&out->failure, &place, OUTCOME_DEFERRED, CLASS_OTHER, "4.3.5", text);
 }
 
-void router_decide(const struct config *config, struct rng *rng, const struct router_question *question,
+struct router_question router_question_of(const struct queue_envelope *envelope, uint32_t recipient)
+{
+	return (struct router_question){.sender = envelope->sender,
+					.from_domain = envelope->from_domain,
+					.user = envelope->user,
+					.recipient = envelope->recipients[recipient].address,
+					.relayhost = envelope->relayhost,
+					.tls_optional = envelope->flags & QUEUE_TLS_OPTIONAL};
+}
+
+/* The sender's "TLS-Required: No" stands above what the recipient's domain asks for, not above the operator's word. A
+ * relayhost is the operator's word, and reads the field itself. */
+static void relax_tls(struct scheduler_targets *out)
+{
+	for (size_t i = 0; i < out->count; i++) {
+		struct destination_id *id = &out->targets[i];
+		if (id->kind != DESTINATION_MX || (id->tls != CONFIG_TLS_UNSET && id->tls != CONFIG_TLS_OPPORTUNISTIC))
+			continue;
+		id->tls = CONFIG_TLS_UNSET;
+		id->tls_optional = true;
+	}
+}
+
+static void decide(const struct config *config, struct rng *rng, const struct router_question *question,
 		   struct scheduler_targets *out, const struct config_route **route)
 {
-	*out = (struct scheduler_targets){0};
-	if (route)
-		*route = NULL;
 	if (question->relayhost.len > 0) {
 		follow_user(config, question->relayhost, out);
 		return;
@@ -182,10 +202,22 @@ void router_decide(const struct config *config, struct rng *rng, const struct ro
 	for (size_t i = 0; i < config->route_count; i++) {
 		if (!route_matches(&config->routes[i], question))
 			continue;
-		if (route)
-			*route = &config->routes[i];
+		*route = &config->routes[i];
 		follow_route(&config->routes[i], question->recipient, out);
 		return;
 	}
 	follow_default(config, rng, question->recipient, out);
+}
+
+void router_decide(const struct config *config, struct rng *rng, const struct router_question *question,
+		   struct scheduler_targets *out, const struct config_route **route)
+{
+	const struct config_route *decided = NULL;
+
+	*out = (struct scheduler_targets){0};
+	decide(config, rng, question, out, &decided);
+	if (question->tls_optional)
+		relax_tls(out);
+	if (route)
+		*route = decided;
 }

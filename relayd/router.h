@@ -20,7 +20,11 @@ struct router_question {
 	struct slice user;
 	struct slice recipient;
 	struct slice relayhost; /* of the user (relayhost=): goes before all routes; empty: none */
+	bool tls_optional;	/* "TLS-Required: No" */
 };
+
+/* About one recipient of a message. Slices borrow from the envelope. */
+struct router_question router_question_of(const struct queue_envelope *envelope, uint32_t recipient);
 
 /* Fills `out`; *route (may be NULL) is the entry that decided, NULL: the default. */
 void router_decide(const struct config *config, struct rng *rng, const struct router_question *question,

@@ -147,8 +147,7 @@ static void on_corruption(void *ctx, uint64_t id, const char *text)
 static void route(void *ctx, const struct queue_envelope *envelope, uint32_t recipient, struct scheduler_targets *out)
 {
 	struct rig *rig = ctx;
-	struct router_question question = {envelope->sender, envelope->from_domain, envelope->user,
-					   envelope->recipients[recipient].address, envelope->relayhost};
+	struct router_question question = router_question_of(envelope, recipient);
 
 	router_decide(rig->config, &rig->rng.rng, &question, out, NULL);
 }

@@ -299,6 +299,78 @@ def test_requiretls_waits_for_a_host_that_is_away(relayd, requiretls_mx, make_up
     assert first.required == [True] and second.messages.empty()
 
 
+# ---- TLS-Required: No (RFC 8689) ----
+
+def send_anyhow(daemon, to="user@dane.example", **options):
+    with daemon.smtp() as client:
+        client.send_message(message(to=to, TLS_Required="No"), **options)
+
+
+def test_tls_required_no_stands_above_dane(relayd, make_upstream, authority, secure_dns):
+    """A certificate that no TLSA record names; then no TLS at all. Other mail waits, before and after."""
+    issued, other = authority.issue("mx1.dane.example"), authority.issue("mx1.dane.example")
+    server = make_upstream(host="127.0.0.2", tls_context=issued.context())
+    start_dane(secure_dns, server.port, tlsa(other.certificate, 3))
+    daemon = relayd(by_mx(secure_dns, server.port).replace("[1s]", "[1h]"))
+    send(daemon)
+    daemon.wait_log(r"event=deferred .*class=tls")
+    send_anyhow(daemon)
+    mail = server.get()
+    assert mail.tls and "TLS-Required: No" in mail.data.decode()
+    server.stop()
+    clear = make_upstream(host="127.0.0.2", port=server.port)
+    send_anyhow(daemon)
+    assert not clear.get().tls
+    send(daemon)
+    daemon.wait_log(r"event=deferred .*class=tls", count=2)
+    assert clear.messages.empty()
+
+
+def test_tls_required_no_asks_for_no_records(relayd, make_upstream, authority, secure_dns):
+    """Records that cannot be had keep it from nowhere."""
+    issued = authority.issue("mx1.dane.example")
+    server = make_upstream(host="127.0.0.2", tls_context=issued.context())
+    data = tlsa(issued.certificate, 3)
+    start_dane(secure_dns, server.port, data, tampered=[(data.split()[-1].upper(), "00" * 32)])
+    daemon = relayd(by_mx(secure_dns, server.port))
+    send_anyhow(daemon)
+    assert server.get().tls
+
+
+def test_tls_required_no_is_kept_over_a_restart(relayd, make_upstream, authority, secure_dns):
+    other = authority.issue("mx1.dane.example")
+    server = make_upstream(host="127.0.0.2")
+    start_dane(secure_dns, server.port, tlsa(other.certificate, 3))
+    server.stop()
+    daemon = relayd(by_mx(secure_dns, server.port).replace("[1s]", "[1h]"))
+    send_anyhow(daemon)
+    daemon.wait_log(r"event=deferred .*class=connect")
+    daemon.kill()
+    server.start()
+    daemon.start()
+    daemon.ctl("flush")
+    assert not server.get().tls
+
+
+def test_tls_required_no_does_not_stand_above_the_operator(relayd, make_upstream, secure_dns):
+    server = make_upstream(host="127.0.0.2")
+    secure_dns.start({"dane.example": ZONE})
+    daemon = relayd(by_mx(secure_dns, server.port) + "routes: [{via: [mx], tls: required}]\n")
+    send_anyhow(daemon)
+    daemon.wait_log(r"event=deferred .*class=tls")
+    assert server.messages.empty()
+
+
+def test_requiretls_stands_above_tls_required_no(relayd, make_upstream, authority, secure_dns):
+    other = authority.issue("mx1.dane.example")
+    server = make_upstream(host="127.0.0.2", tls_context=authority.issue("mx1.dane.example").context())
+    start_dane(secure_dns, server.port, tlsa(other.certificate, 3))
+    daemon = relayd(by_mx(secure_dns, server.port))
+    send_anyhow(daemon, mail_options=["REQUIRETLS"])
+    daemon.wait_log(r"event=deferred .*class=tls")
+    assert server.messages.empty()
+
+
 # ---- MTA-STS (RFC 8461) ----
 
 STS_ZONE = ZONE + "@ MX 20 mx2\nmx2 A 127.0.0.3\nmta-sts A 127.0.0.1\n_mta-sts TXT \"v=STSv1; id=1;\"\n"
@@ -370,6 +442,17 @@ def test_sts_enforce_leaves_other_hosts_alone(sts, policies, make_upstream, auth
                            tls_context=authority.issue("mx2.sts.example").context())
     send(place.daemon, to="user@sts.example")
     assert second.get().tls
+    assert place.server.messages.empty()
+
+
+def test_tls_required_no_stands_above_sts(sts, policies):
+    policies.publish("sts.example", mx=["mx1.sts.example"])
+    place = sts()
+    send(place.daemon, to="user@sts.example")
+    place.daemon.wait_log(r"event=deferred .*class=tls")
+    send_anyhow(place.daemon, to="user@sts.example")
+    mail = place.server.get()
+    assert not mail.tls and "TLS-Required: No" in mail.data.decode()
     assert place.server.messages.empty()
 
 

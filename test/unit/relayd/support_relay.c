@@ -24,8 +24,7 @@ static void on_corruption(void *ctx, uint64_t id, const char *text)
 static void route(void *ctx, const struct queue_envelope *envelope, uint32_t recipient, struct scheduler_targets *out)
 {
 	struct relay *relay = ctx;
-	struct router_question question = {envelope->sender, envelope->from_domain, envelope->user,
-					   envelope->recipients[recipient].address, envelope->relayhost};
+	struct router_question question = router_question_of(envelope, recipient);
 
 	if (relay->route)
 		relay->route(relay, envelope, recipient, out);

@@ -43,8 +43,10 @@ static void load(const char *yaml)
 
 static void ask(const char *sender, const char *from_domain, const char *user, const char *recipient)
 {
-	struct router_question question = {slice_of_str(sender), slice_of_str(from_domain), slice_of_str(user),
-					   slice_of_str(recipient), SLICE("")};
+	struct router_question question = {.sender = slice_of_str(sender),
+					   .from_domain = slice_of_str(from_domain),
+					   .user = slice_of_str(user),
+					   .recipient = slice_of_str(recipient)};
 
 	router_decide(config, &rng.rng, &question, &targets, &route);
 }
@@ -293,6 +295,33 @@ static void more_relayhosts_than_targets_are_cut(void **state)
 	expect(SCHEDULER_TARGETS_MAX - 1, DESTINATION_RELAYHOST, "r15");
 }
 
+/* RFC 8689: TLS-Required: No. */
+static void tls_is_optional_unless_the_operator_says_otherwise(void **state)
+{
+	struct queue_recipient recipients[] = {{.address = SLICE("one@a.example")},
+					       {.address = SLICE("one@b.example")},
+					       {.address = SLICE("one@c.example")},
+					       {.address = SLICE("one@d.example")}};
+	struct queue_envelope envelope = {.recipients = recipients, .recipient_count = 4, .flags = QUEUE_TLS_OPTIONAL};
+	static const bool expected[] = {true, false, false, true};
+	struct router_question question;
+
+	(void)state;
+	load("relayhosts: {own: {address: b.example.net, default: false, tls: opportunistic}}\n"
+	     "routes: [{to: ['@a.example'], via: [mx], tls: opportunistic}, {to: ['@b.example'], via: [mx], tls: "
+	     "required},\n"
+	     "         {to: ['@c.example'], via: [own]}]\n");
+	for (uint32_t i = 0; i < ARRAY_LEN(expected); i++) {
+		question = router_question_of(&envelope, i);
+		router_decide(config, &rng.rng, &question, &targets, &route);
+		assert_int_equal(targets.targets[0].tls_optional, expected[i]);
+	}
+	envelope.flags = QUEUE_REQUIRETLS;
+	question = router_question_of(&envelope, 0);
+	router_decide(config, &rng.rng, &question, &targets, &route);
+	assert_false(targets.targets[0].tls_optional);
+}
+
 static void default_tls(void **state)
 {
 	(void)state;
@@ -319,6 +348,7 @@ int main(void)
 	    TEST(a_route_by_mx_and_relayhost_keeps_its_order),
 	    TEST(the_route_may_be_left_out_of_the_answer),
 	    TEST(more_relayhosts_than_targets_are_cut),
+	    TEST(tls_is_optional_unless_the_operator_says_otherwise),
 	    TEST(default_tls),
 	};
 	return cmocka_run_group_tests_name("router", tests, NULL, NULL);
