@@ -78,13 +78,22 @@ bool destination_rate_reserve(struct destination *d, unsigned count)
 
 void destination_rate_use(struct destination *d)
 {
-	d->places -= d->places > 0;
+	if (d->places == 0)
+		return;
+	d->places--;
+	for (size_t i = 0; i < ARRAY_LEN(d->rates); i++)
+		if (d->rates[i])
+			rate_use(d->rates[i]);
 }
 
 void destination_rate_unuse(struct destination *d)
 {
-	if (is_limited(d))
-		d->places++;
+	if (!is_limited(d))
+		return;
+	d->places++;
+	for (size_t i = 0; i < ARRAY_LEN(d->rates); i++)
+		if (d->rates[i])
+			rate_unuse(d->rates[i]);
 }
 
 void destination_rate_settle(struct destination *d)

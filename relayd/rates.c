@@ -21,8 +21,9 @@ struct rate {
 	enum rate_scope scope;
 	struct config_rate limit;
 	int64_t slot_ms, slot; /* the number of the slot that is now, in slot_ms since the clock's beginning */
-	uint32_t taken[SLOTS]; /* at slot number modulo SLOTS */
+	uint32_t gone[SLOTS];  /* messages, at slot number modulo SLOTS */
 	uint64_t used;	       /* their sum */
+	uint64_t taken;	       /* places for messages that have not gone out yet */
 	struct list waiters;
 	timer_id timer;
 	char key[]; /* scope, ':', name */
@@ -47,7 +48,7 @@ const struct config_rate *rate_limit(const struct rate *rate)
 
 uint64_t rate_used(const struct rate *rate)
 {
-	return rate->used;
+	return rate->used + rate->taken;
 }
 
 enum rate_scope rate_scope(const struct rate *rate)
@@ -69,7 +70,7 @@ static int64_t now_ms(const struct rate *rate)
 
 static uint32_t *slot_at(struct rate *rate, int64_t slot)
 {
-	return &rate->taken[(slot % SLOTS + SLOTS) % SLOTS];
+	return &rate->gone[(slot % SLOTS + SLOTS) % SLOTS];
 }
 
 /* Moves the window to now; what falls out of it is free again. */
@@ -78,7 +79,7 @@ static void advance(struct rate *rate)
 	int64_t now = now_ms(rate) / rate->slot_ms;
 
 	if (now - rate->slot >= SLOTS) {
-		memset(rate->taken, 0, sizeof(rate->taken));
+		memset(rate->gone, 0, sizeof(rate->gone));
 		rate->used = 0;
 		rate->slot = now;
 	}
@@ -89,7 +90,7 @@ static void advance(struct rate *rate)
 	}
 }
 
-/* When the first of those that were taken falls out of the window. */
+/* When the first of those that have gone out falls out of the window. */
 static int64_t free_at_ms(struct rate *rate)
 {
 	int64_t slot = rate->slot - WINDOW_SLOTS;
@@ -106,13 +107,13 @@ static void set_limit(struct rate *rate, const struct config_rate *limit)
 	if (limit->count > 0 && limit->per_ms != rate->limit.per_ms) {
 		/* It is not known when they were sent, in the new measure: they count as sent just now. */
 		used = rate->used;
-		memset(rate->taken, 0, sizeof(rate->taken));
+		memset(rate->gone, 0, sizeof(rate->gone));
 		rate->slot_ms = MAX((limit->per_ms + WINDOW_SLOTS - 1) / WINDOW_SLOTS, INT64_C(1));
 		rate->slot = now_ms(rate) / rate->slot_ms;
 		rate->used = *slot_at(rate, rate->slot) = (uint32_t)MIN(used, (uint64_t)limit->count);
 	}
 	if (limit->count == 0) {
-		memset(rate->taken, 0, sizeof(rate->taken));
+		memset(rate->gone, 0, sizeof(rate->gone));
 		rate->used = 0;
 	}
 	rate->limit = *limit;
@@ -123,7 +124,7 @@ static bool is_full(struct rate *rate)
 	if (rate->limit.count == 0)
 		return false;
 	advance(rate);
-	return rate->used >= (uint64_t)rate->limit.count;
+	return rate->used + rate->taken >= (uint64_t)rate->limit.count;
 }
 
 int64_t rate_wait_ms(const struct rate *rate)
@@ -170,13 +171,29 @@ int64_t rate_take(struct rate *rate)
 		return 0;
 	if (is_full(rate))
 		return rate_wait_ms(rate);
-	++*slot_at(rate, rate->slot);
-	rate->used++;
-	keep(rate);
+	rate->taken++;
 	return 0;
 }
 
+/* Without a limit nothing is counted; what was taken before there was one may be used or given back after. */
+void rate_use(struct rate *rate)
+{
+	rate->taken -= rate->taken > 0;
+	if (rate->limit.count == 0)
+		return;
+	advance(rate);
+	++*slot_at(rate, rate->slot);
+	rate->used++;
+	keep(rate);
+}
+
 void rate_give_back(struct rate *rate)
+{
+	rate->taken -= rate->taken > 0;
+	arm(rate);
+}
+
+void rate_unuse(struct rate *rate)
 {
 	int64_t slot;
 
@@ -189,8 +206,8 @@ void rate_give_back(struct rate *rate)
 		return;
 	--*slot_at(rate, slot);
 	rate->used--;
+	rate->taken++;
 	keep(rate);
-	arm(rate);
 }
 
 void rate_wait(struct rate *rate, struct rate_waiter *waiter)
@@ -296,17 +313,19 @@ static json_t *save(void *ctx)
 	return document;
 }
 
-/* A clock that was set back meanwhile makes them as old as nothing, never younger. */
+/* The slots of this run begin at other times than those that were kept: each of these counts as one of ours that ends
+ * no sooner. A clock that was set back meanwhile makes them as old as nothing, never younger. */
 static void load_one(struct rate *rate, const json_t *kept, int64_t wall)
 {
 	struct config_rate limit = {INT32_MAX, json_integer_value(json_object_get(kept, "per_ms"))};
 	const json_t *taken = json_object_get(kept, "taken");
-	int64_t age_slots;
+	int64_t age_ms, age_slots;
 
 	if (limit.per_ms <= 0 || limit.per_ms > 400 * CONFIG_DAY_MS)
 		return;
 	set_limit(rate, &limit);
-	age_slots = MAX(wall - (int64_t)json_integer_value(json_object_get(kept, "at")), INT64_C(0)) / rate->slot_ms;
+	age_ms = wall - (int64_t)json_integer_value(json_object_get(kept, "at")) - now_ms(rate) % rate->slot_ms;
+	age_slots = MAX(age_ms, INT64_C(0)) / rate->slot_ms;
 	for (size_t i = 0; i < json_array_size(taken) && age_slots + (int64_t)i < SLOTS; i++) {
 		json_int_t count = json_integer_value(json_array_get(taken, i));
 		if (count <= 0 || count > INT32_MAX)

@@ -40,10 +40,15 @@ struct rate_waiter {
 	void *ctx;
 };
 
-/* Takes one place: 0; or takes none and returns in how many milliseconds there is one, at least 1. */
+/* Takes one place: 0; or takes none and returns in how many milliseconds there is one, at least 1. It stays taken until
+ * one of the next two. */
 int64_t rate_take(struct rate *rate);
+/* A message goes out for one that was taken: from now on it counts, for the length of the rate. */
+void rate_use(struct rate *rate);
 /* One was taken for nothing. */
 void rate_give_back(struct rate *rate);
+/* The last one that was used has not gone out after all: it is taken again. */
+void rate_unuse(struct rate *rate);
 /* To the end of the line, if it does not stand in one. */
 void rate_wait(struct rate *rate, struct rate_waiter *waiter);
 /* Out of the line; harmless when it is in none. */
@@ -52,6 +57,7 @@ void rate_stop_waiting(struct rate_waiter *waiter);
 int64_t rate_wait_ms(const struct rate *rate);
 /* count 0: no limit. */
 const struct config_rate *rate_limit(const struct rate *rate);
+/* Places that are used or taken. */
 uint64_t rate_used(const struct rate *rate);
 enum rate_scope rate_scope(const struct rate *rate);
 const char *rate_name(const struct rate *rate);

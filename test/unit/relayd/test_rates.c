@@ -37,6 +37,16 @@ static void limit(struct fixture *f, const char *rate)
 	f->rate = rates_get(f->relay.rates, RATE_OF_RELAYHOST, "main");
 }
 
+/* A place for a message that goes out at once: 0; or how long it waits. */
+static int64_t go(struct fixture *f)
+{
+	int64_t wait = rate_take(f->rate);
+
+	if (wait == 0)
+		rate_use(f->rate);
+	return wait;
+}
+
 /* Takes at random for a while, and looks at each stretch of the rate's length between two that were given. */
 static void take_at_random(struct fixture *f, int64_t count, int64_t per_ms, uint64_t seed)
 {
@@ -47,7 +57,7 @@ static void take_at_random(struct fixture *f, int64_t count, int64_t per_ms, uin
 
 	rng_seeded_init(&rng, seed);
 	for (int i = 0; i < TAKES; i++) {
-		int64_t wait = rate_take(f->rate);
+		int64_t wait = go(f);
 		if (wait == 0)
 			at[taken++] = clock_mono_ms(&f->relay.clock.clock);
 		/* Now and then exactly as long as it says, and there must be a place then. */
@@ -87,8 +97,8 @@ static void a_place_is_free_at_most_a_sixtieth_late(void **state)
 
 	limit(f, "1/1h");
 	for (int i = 0; i < 50; i++) {
-		assert_int_equal(rate_take(f->rate), 0);
-		wait = rate_take(f->rate);
+		assert_int_equal(go(f), 0);
+		wait = go(f);
 		assert_in_range(wait, 3600 * 1000, 3600 * 1000 + 60 * 1000);
 		relay_pass(&f->relay, wait - 1);
 		assert_int_equal(rate_take(f->rate), 1);
@@ -102,10 +112,10 @@ static void a_restart_knows_when_they_were_sent(void **state)
 
 	limit(f, "10/1h");
 	for (int i = 0; i < 5; i++)
-		rate_take(f->rate);
+		go(f);
 	relay_pass(&f->relay, 1200 * 1000);
 	for (int i = 0; i < 5; i++)
-		rate_take(f->rate);
+		go(f);
 	relay_restart(&f->relay);
 	limit(f, "10/1h");
 	assert_int_equal(rate_used(f->rate), 10);
@@ -119,19 +129,63 @@ static void a_restart_knows_when_they_were_sent(void **state)
 	assert_int_equal(rate_used(f->rate), 0);
 }
 
+/* A connection may take its time: the message counts from when it goes out, not from when its place was taken. */
+static void what_is_taken_counts_from_its_use(void **state)
+{
+	struct fixture *f = *state;
+
+	limit(f, "2/1m");
+	assert_int_equal(rate_take(f->rate), 0);
+	assert_int_equal(rate_take(f->rate), 0);
+	assert_true(rate_take(f->rate) > 0);
+	relay_pass(&f->relay, 100 * 1000);
+	assert_true(rate_take(f->rate) > 0);
+	rate_use(f->rate);
+	relay_pass(&f->relay, 59 * 1000);
+	assert_true(rate_take(f->rate) > 0);
+	rate_give_back(f->rate);
+	assert_int_equal(rate_take(f->rate), 0);
+	rate_give_back(f->rate);
+	relay_pass(&f->relay, 3 * 1000);
+	assert_int_equal(rate_used(f->rate), 1);
+	assert_int_equal(rate_wait_ms(f->rate), 0);
+	assert_int_equal(rate_used(f->rate), 0);
+	go(f);
+	rate_unuse(f->rate);
+	rate_give_back(f->rate);
+	assert_int_equal(rate_used(f->rate), 0);
+}
+
+/* Whatever fraction of a slot the restarts are apart. */
+static void a_restart_makes_nothing_older(void **state)
+{
+	struct fixture *f = *state;
+
+	limit(f, "1/1h");
+	for (int i = 0; i < 40; i++) {
+		int64_t began = clock_wall_ms(&f->relay.clock.clock);
+		assert_int_equal(go(f), 0);
+		relay_pass(&f->relay, 10 * 1000 + 1777 * i);
+		relay_restart(&f->relay);
+		limit(f, "1/1h");
+		relay_pass(&f->relay, go(f));
+		assert_in_range(clock_wall_ms(&f->relay.clock.clock) - began, 3600 * 1000, 3600 * 1000 + 121 * 1000);
+	}
+}
+
 static void a_changed_rate_forgives_nothing(void **state)
 {
 	struct fixture *f = *state;
 
 	limit(f, "10/1h");
 	for (int i = 0; i < 8; i++)
-		rate_take(f->rate);
+		go(f);
 	limit(f, "5/1h");
-	assert_true(rate_take(f->rate) > 0);
+	assert_true(go(f) > 0);
 	limit(f, "20/1h");
 	assert_int_equal(rate_used(f->rate), 8);
 	limit(f, "5/1d");
-	assert_true(rate_take(f->rate) > 0);
+	assert_true(go(f) > 0);
 	limit(f, "");
 	assert_int_equal(rate_take(f->rate), 0);
 	assert_int_equal(rate_used(f->rate), 0);
@@ -149,7 +203,7 @@ static void on_free(void *ctx)
 	struct waiter *w = ctx;
 
 	w->order[(*w->count)++] = w->number;
-	if (rate_take(w->f->rate) == 0)
+	if (go(w->f) == 0)
 		w->takes++;
 	rate_wait(w->f->rate, &w->waiter);
 }
@@ -162,7 +216,7 @@ static void those_who_wait_are_called_in_turn(void **state)
 
 	limit(f, "3/1m");
 	for (int i = 0; i < 3; i++)
-		rate_take(f->rate);
+		go(f);
 	for (unsigned i = 0; i < 3; i++) {
 		waiters[i] = (struct waiter){{.on_free = on_free, .ctx = &waiters[i]}, f, i, 0, order, &count};
 		list_node_init(&waiters[i].waiter.node);
@@ -188,7 +242,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    TEST(never_more_in_any_stretch_of_time),   TEST(a_place_is_free_at_most_a_sixtieth_late),
-	    TEST(a_restart_knows_when_they_were_sent), TEST(a_changed_rate_forgives_nothing),
+	    TEST(a_restart_knows_when_they_were_sent), TEST(a_restart_makes_nothing_older),
+	    TEST(what_is_taken_counts_from_its_use),   TEST(a_changed_rate_forgives_nothing),
 	    TEST(those_who_wait_are_called_in_turn),
 	};
 	return cmocka_run_group_tests_name("rates", tests, NULL, NULL);
