@@ -33,6 +33,7 @@ static void destination_free(struct destination *d)
 	timers_cancel(loop_timers(d->owner->options.loop), &d->timer);
 	destination_line_fini(d);
 	destination_rate_fini(d);
+	destination_hop_fini(d);
 	list_remove(&d->starved_node);
 	HASH_DEL(d->owner->by_key, d);
 	free(d);
@@ -121,6 +122,7 @@ struct destination *destinations_get(struct destinations *destinations, const st
 		list_node_init(&d->starved_node);
 		d->window = WINDOW_START;
 		destination_rate_init(d);
+		destination_hop_init(d);
 		d->paused = is_paused(destinations, id);
 		HASH_ADD_STR(destinations->by_key, key, d);
 	}
@@ -185,6 +187,15 @@ static void quit_an_idle_one(struct destinations *destinations)
 	}
 }
 
+/* One with none at all comes before the idle ones of others that lead to the same next hop. */
+static void quit_an_idle_sibling(struct destination *d)
+{
+	struct destination *other = d->connections == 0 ? destination_hop_idle(d) : NULL;
+
+	if (other)
+		driver_of(other)->quit(CONTAINER_OF(other->idle.next, struct destination_slot, node));
+}
+
 /* In trouble one probe at a time is enough. */
 static unsigned busy_limit(const struct destination *d)
 {
@@ -195,8 +206,12 @@ static bool may_connect(struct destination *d)
 {
 	struct destinations *owner = d->owner;
 
-	if (d->busy >= busy_limit(d) || d->connections >= owner->options.per_destination_max)
+	if (d->busy >= busy_limit(d))
 		return false;
+	if (destination_hop_is_full(d)) {
+		quit_an_idle_sibling(d);
+		return false;
+	}
 	if (owner->connections >= owner->options.connections_max)
 		quit_an_idle_one(owner);
 	if (owner->connections < owner->options.connections_max)
@@ -211,10 +226,9 @@ static void open_connection(struct destination *d)
 	struct destination_slot *slot;
 
 	list_remove(&d->starved_node);
-	d->connections++;
+	destination_hop_count(d, 1);
 	d->busy++;
 	d->coming++;
-	d->owner->connections++;
 	slot = driver_of(d)->open(driver_of(d)->ctx, d);
 	slot->busy = true;
 	slot->has_session = false;
@@ -251,7 +265,8 @@ static void serve_starved(struct destinations *owner)
 /* Others have no connection at all: who has several gives one up, and who has one after a while. */
 static bool must_yield(const struct destination *d, const struct destination_slot *slot)
 {
-	return !list_is_empty(&d->owner->starved) && (d->connections > 1 || slot->job_count >= YIELD_AFTER_JOBS);
+	return (!list_is_empty(&d->owner->starved) || destination_hop_is_wanted(d)) &&
+	       (d->connections > 1 || slot->job_count >= YIELD_AFTER_JOBS);
 }
 
 static void on_backoff_over(void *ctx)
@@ -618,7 +633,9 @@ static void fail(struct destination *d, const struct outcome *outcome)
 		list_append(&line, &job->node);
 	for (struct list *node; (node = list_pop(&line));) {
 		struct job *job = CONTAINER_OF(node, struct job, node);
-		for (uint32_t i = 0; i < job->count; i++)
+		/* Not of what an operator has held or deleted meanwhile. */
+		for (uint32_t i = 0;
+		     i < job->count && queue_may_begin(d->owner->options.queue, job->ticket->message.id); i++)
 			destination_on_outcome(d, job, i, outcome);
 		destination_on_job_done(d, job, false);
 	}
@@ -644,31 +661,29 @@ void destination_on_broken(struct destination *d, const struct outcome *outcome)
 
 bool destination_take_extra(struct destination *d)
 {
-	if (d->connections >= d->owner->options.per_destination_max ||
-	    d->owner->connections >= d->owner->options.connections_max)
+	if (destination_hop_is_full(d) || d->owner->connections >= d->owner->options.connections_max)
 		return false;
-	d->connections++;
-	d->owner->connections++;
+	destination_hop_count(d, 1);
 	return true;
 }
 
 void destination_give_back_extra(struct destination *d)
 {
-	d->connections--;
-	d->owner->connections--;
+	destination_hop_count(d, -1);
 	serve_starved(d->owner);
+	destination_hop_serve(d);
 }
 
 void destination_move_slot(struct destination *from, struct destination_slot *slot, struct destination *to)
 {
 	list_remove(&slot->node);
 	from->sessions--;
-	from->connections--;
-	from->owner->connections--;
+	destination_hop_count(from, -1);
 	*slot = (struct destination_slot){.busy = true};
 	list_node_init(&slot->node);
 	to->used_at_ms = from->used_at_ms = destinations_now_ms(from->owner);
 	serve_starved(from->owner);
+	destination_hop_serve(from);
 }
 
 void destination_on_closed(struct destination *d, struct destination_slot *slot)
@@ -681,10 +696,10 @@ void destination_on_closed(struct destination *d, struct destination_slot *slot)
 		d->sessions--;
 	else
 		d->coming--;
-	d->connections--;
-	d->owner->connections--;
+	destination_hop_count(d, -1);
 	destination_rate_settle(d);
 	serve_starved(d->owner);
+	destination_hop_serve(d);
 	destination_line_refill_later(d);
 	destination_pump(d);
 }

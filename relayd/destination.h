@@ -13,6 +13,7 @@
  *            connection is lost): 5 s, doubling to 10 min (relayhosts: to 1 min, refused accounts to 5 min, limits to 10
  *            min); ended by a success, or by an operator's flush.
  * PAUSED     relayhosts keep their mail parked, in order.
+ * LIMIT      of connections: one for each next hop, shared by all destinations that lead there.
  * RATES      of the relayhost, and of the route if it has one (then it is a destination of its own): what has no place
  *            yet waits in the line, in order. A lifetime that ends in a long wait ends in time.
  */
@@ -69,6 +70,9 @@ struct destination {
 	int64_t expires_wall; /* not later than a lifetime ends among those who may wait long; INT64_MAX: none does */
 	unsigned sweep;	      /* parked messages that still have to go through the scheduler once */
 	unsigned put_off;     /* messages that wait in the queue because of its trouble, as far as we know */
+
+	struct destination_hop *hop; /* whoever leads to the same one */
+	struct list hop_node;
 
 	struct rate *rates[2]; /* of the relayhost, of the route; NULL: none */
 	struct rate_waiter rate_waiter;

@@ -4,6 +4,7 @@
  *   destination.c       the set of them, connections, window, back-off, health
  *   destination_line.c  jobs in line, parked messages, and lifetimes that end while they wait
  *   destination_rate.c  places under the limits of its relayhost and route
+ *   destination_hop.c   the limit of connections, shared with others that lead to the same next hop
  */
 #ifndef RELAYD_DESTINATION_INTERNAL_H
 #define RELAYD_DESTINATION_INTERNAL_H
@@ -14,6 +15,7 @@
 struct destinations {
 	struct destinations_options options;
 	struct destination *by_key;
+	struct destination_hop *hops;
 	unsigned connections;
 	struct list starved;
 	bool stopping;
@@ -70,5 +72,19 @@ void destination_rate_use(struct destination *d);
 void destination_rate_unuse(struct destination *d);
 /* Gives back what is reserved for more connections than are coming. */
 void destination_rate_settle(struct destination *d);
+
+/* ---- destination_hop.c ---- */
+
+void destination_hop_init(struct destination *d);
+void destination_hop_fini(struct destination *d);
+/* A connection more, or (-1) less: of the destination, of the next hop, of all. */
+void destination_hop_count(struct destination *d, int by);
+bool destination_hop_is_full(const struct destination *d);
+/* It is full, and another one has work and no connection at all. */
+bool destination_hop_is_wanted(const struct destination *d);
+/* Another one that has an idle connection; NULL: none. */
+struct destination *destination_hop_idle(const struct destination *d);
+/* There is a place: pumps the others that have work and no connection. */
+void destination_hop_serve(struct destination *d);
 
 #endif

@@ -633,6 +633,15 @@ static bool is_being_tried(const struct queue_message *message)
 	return false;
 }
 
+/* Its DSN is on its way already. */
+static bool is_being_given_up(const struct scheduler *s, uint64_t id)
+{
+	LIST_FOREACH (node, &s->givings_up)
+		if (CONTAINER_OF(node, struct giving_up, node)->job->ticket->message.id == id)
+			return true;
+	return false;
+}
+
 static void fail_open_recipients(struct scheduler *s, struct ticket *ticket)
 {
 	const struct outcome word = {.kind = OUTCOME_FAILED,
@@ -665,7 +674,7 @@ int scheduler_bounce(struct scheduler *s, uint64_t id)
 		rc = ERR_LOCKED;
 	else if (ticket->message.state != STATE_HELD)
 		rc = queue_hold(s->options.queue, id);
-	if (rc == 0)
+	if (rc == 0 && !is_being_given_up(s, id))
 		fail_open_recipients(s, ticket);
 	ticket_unref(ticket);
 	return rc;

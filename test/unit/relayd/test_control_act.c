@@ -297,6 +297,8 @@ static void a_bounce_waits_for_its_dsn(void **state)
 	f->relay.bounce_waits = true;
 	console_act(f, 200, "bounce", id);
 	assert_string_equal(state_of(f, id), "held");
+	console_act(f, 200, "bounce", id); /* said twice, it is told once */
+	assert_int_equal(f->relay.bounces, 1);
 	assert_int_equal(scheduler_bounce_count(f->relay.scheduler), 1);
 	f->relay.bounce_done(f->relay.bounce_ctx, ERR_NO_SPACE);
 	relay_pass(&f->relay, 86400ll * 1000);

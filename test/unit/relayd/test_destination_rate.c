@@ -98,6 +98,34 @@ static void a_route_is_limited_wherever_its_mail_goes(void **state)
 	assert_int_equal(relay_waiting(relay), 0);
 }
 
+/* The server sees them all: a route's own line is no reason for more connections; and it gets its share of them. */
+static void a_route_shares_the_connections_of_its_relayhost(void **state)
+{
+	struct relay *relay = *state;
+	unsigned most = 0, of_route = 0;
+	uint64_t others = 0;
+
+	relay_configure(relay,
+			RELAY_BY_MAIN "routes:\n  - {name: news, to: ['@a.example'], via: [main], rate: 1000/1m}\n");
+	destinations_set_limits(relay->destinations, 200, 3);
+	relay_submit_many(relay, "one@b.example", 60);
+	relay_submit_many(relay, "one@a.example", 60);
+	for (unsigned round = 0; round < 1000 && relay_waiting(relay) > 0; round++) {
+		struct fake_connection *connection = relay_connection(relay, round % relay_connection_count(relay));
+		most = MAX(most, relay_connection_count(relay));
+		if (!connection->job)
+			fake_session(connection);
+		else if (strcmp(connection->destination->key, "relayhost:main#news") == 0 && ++of_route == 1)
+			others = relay_waiting(relay);
+		if (connection->job)
+			fake_deliver(connection);
+		relay_turn(relay);
+	}
+	assert_int_equal(relay_waiting(relay), 0);
+	assert_int_equal(most, 3);
+	assert_true(others > 100); /* nobody waits until all others have gone */
+}
+
 static void a_rate_that_is_lifted_lets_all_go(void **state)
 {
 	struct relay *relay = *state;
@@ -133,6 +161,7 @@ int main(void)
 	    TEST(a_connection_that_failed_uses_nothing_up),
 	    TEST(a_returned_message_uses_up_one_place),
 	    TEST(a_route_is_limited_wherever_its_mail_goes),
+	    TEST(a_route_shares_the_connections_of_its_relayhost),
 	    TEST(a_rate_that_is_lifted_lets_all_go),
 	    TEST(a_lifetime_ends_in_time_while_it_waits_for_its_turn),
 	};
