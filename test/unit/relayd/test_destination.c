@@ -288,7 +288,7 @@ static void a_destination_that_always_breaks_off_rests(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(waits); i++) {
 		assert_null(relay_connection(relay, 0));
 		relay_submit_many(relay, "new@a.example", 2);
-		assert_int_equal(time_to_next_open(relay, 3600 * 1000), waits[i]);
+		assert_int_equal(relay_time_to_next_open(relay, 3600 * 1000), waits[i]);
 		fake_session(relay_connection(relay, 0)); /* that there is a session proves nothing */
 		assert_int_equal(relay->health_changes, 1);
 		break_off(relay, "mx:a.example", &closing);
@@ -305,7 +305,7 @@ static void an_answer_ends_its_rest(void **state)
 	for (int i = 0; i < 3; i++)
 		break_off(relay, "mx:a.example", &closing);
 	relay_submit_many(relay, "new@a.example", 2);
-	time_to_next_open(relay, 3600 * 1000);
+	relay_time_to_next_open(relay, 3600 * 1000);
 	fake_session(relay_connection(relay, 0));
 	fake_finish(relay_connection(relay, 0), &refused);
 	assert_string_equal(relay->last_health, "mx:a.example none");
@@ -326,7 +326,7 @@ static void a_message_that_breaks_its_session_stops_nobody(void **state)
 		fake_deliver(relay_connection(relay, 0));
 	}
 	assert_int_equal(relay->health_changes, 0);
-	assert_int_equal(deliver_all(relay), 20 - 12);
+	assert_int_equal(relay_deliver_all(relay), 20 - 12);
 }
 
 static void health_is_told_once_for_each_change(void **state)
