@@ -47,6 +47,8 @@ struct truth_rcpt {
 	unsigned attempts, durable_attempts;
 	int64_t not_before_wall, durable_not_before_wall; /* the next attempt that it announced */
 	bool is_pending;				  /* a result is on its way to the disk */
+	bool is_stopped; /* by an operator, and nothing of it was under way then: it must not be tried */
+	bool is_dying;	 /* deleted while it was under way: ends as it ends, or not at all */
 
 	/* DSNs about its failure. */
 	bool dsn_begun, dsn_queued;	/* asked for; durable */
@@ -84,8 +86,9 @@ struct truth_message {
 	int64_t due_ms; /* when it is submitted */
 	int64_t accepted_at_ms;
 	int64_t arrived_wall, expires_wall;
-	bool is_held;	  /* by an operator */
-	bool is_in_queue; /* of ledger_compare() */
+	bool is_held, is_hold_durable; /* by an operator */
+	bool is_deleted;	       /* likewise */
+	bool is_in_queue;	       /* of ledger_compare() */
 	struct truth_dsn dsns[TRUTH_DSNS_MAX];
 	unsigned dsn_count;
 	unsigned delays_seen, delays_excused;
@@ -133,6 +136,15 @@ void ledger_on_report(struct ledger *ledger, const struct queue_message *message
 bool ledger_on_bounce(struct ledger *ledger, const struct queue_message *message, const struct job_failure *failure);
 /* The DSN about this failure is in the queue. */
 void ledger_on_bounced(struct ledger *ledger, uint32_t serial, uint32_t index);
+/* An operator holds it, releases it, deletes it. `queued` is the message as it was before; is_inflight: an attempt was
+ * under way. */
+void ledger_on_hold(struct ledger *ledger, struct truth_message *message, const struct queue_message *queued,
+		    bool is_inflight);
+void ledger_on_release(struct ledger *ledger, struct truth_message *message);
+void ledger_on_delete(struct ledger *ledger, struct truth_message *message, const struct queue_message *queued,
+		      bool is_inflight);
+/* An operator returns it to its sender, whatever would have become of it. */
+void ledger_on_return(struct ledger *ledger, struct truth_message *message);
 /* An operator wants it to be tried now. */
 void ledger_on_flush(struct ledger *ledger, struct truth_message *message);
 /* The relay has learnt that this one may come sooner. */
@@ -145,13 +157,13 @@ void ledger_on_going_down(struct ledger *ledger);
 void ledger_on_break(struct ledger *ledger);
 /* The same, and what is not durable may be forgotten. */
 void ledger_on_crash(struct ledger *ledger);
-/* What the queue holds after a start must be what was promised. */
-void ledger_compare(struct ledger *ledger, struct queue *queue);
+/* What the queue holds must be what was promised: after a start, or at any other time. */
+void ledger_compare(struct ledger *ledger, struct queue *queue, bool is_start);
 /* The end: nothing waits any more. */
 void ledger_finish(struct ledger *ledger, bool is_drained, int64_t now_wall);
 
 struct ledger_totals {
-	unsigned messages, rcpts, delivered, failed, expired, waiting, never_offered;
+	unsigned messages, rcpts, delivered, failed, expired, deleted, waiting, never_offered;
 	unsigned twice;		/* taken more than once, with an excuse */
 	unsigned dsns, delays;	/* different ones that were taken */
 	unsigned brisk_count;	/* deliveries to healthy domains */

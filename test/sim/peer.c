@@ -1,4 +1,5 @@
 /* One session of a host: reads commands, asks the script, answers one after the other as time goes by. */
+#include "test/sim/letter.h"
 #include "test/sim/world.h"
 
 #include <stdio.h>
@@ -6,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { CONTENT_MAX = 4 << 20, GOODBYE_MS = 5000 };
+enum { CONTENT_MAX = 4 << 20, GOODBYE_MS = 5000, PAUSE_GRACE_MS = 10000 };
 
 static void go_on(struct peer *peer);
 
@@ -106,7 +107,7 @@ static void answer(struct peer *peer, enum stage stage, const char *text)
 
 static void end_transaction(struct peer *peer)
 {
-	peer->has_mail = false;
+	peer->has_mail = peer->has_rcpt = false;
 	peer->rcpt_count = 0;
 	buf_clear(&peer->content);
 }
@@ -135,6 +136,36 @@ static bool read_path(struct slice line, char *out, size_t size)
 	       slice_to_cstr(slice_of(line.ptr + from + 1, (size_t)(to - from - 1)), out, size);
 }
 
+/* What was on its way when an operator paused it may still come. */
+static void check_allowed(struct peer *peer)
+{
+	struct domain *domain = peer->host->domain;
+	int64_t now = peer->world->clock->mono;
+
+	if (peer->is_orphan || peer->has_ended)
+		return;
+	if (domain->is_paused && now > domain->pause_changed_ms + PAUSE_GRACE_MS + 4 * domain->delay_ms)
+		ledger_violate(peer->world->ledger, 0, "%s gets a message, %lld s after it was paused", domain->name,
+			       (long long)(now - domain->pause_changed_ms) / 1000);
+	if (!meter_note(&domain->meter, now))
+		ledger_violate(peer->world->ledger, 0, "%s gets more than %u messages in %lld s", domain->name,
+			       domain->meter.count, (long long)domain->meter.per_ms / 1000);
+}
+
+/* The first recipient of a transaction tells which route it came by. */
+static void check_route(struct peer *peer, const struct truth_rcpt *rcpt)
+{
+	struct domain *domain = &peer->world->domains[rcpt->domain];
+
+	if (peer->has_rcpt || peer->is_orphan || peer->has_ended)
+		return;
+	peer->has_rcpt = true;
+	if (!meter_note(&domain->route_meter, peer->world->clock->mono))
+		ledger_violate(peer->world->ledger, rcpt->message->serial,
+			       "the route to %s carries more than %u messages in %lld s", domain->name,
+			       domain->route_meter.count, (long long)domain->route_meter.per_ms / 1000);
+}
+
 static void on_mail(struct peer *peer, struct slice line)
 {
 	struct say say;
@@ -142,6 +173,7 @@ static void on_mail(struct peer *peer, struct slice line)
 	end_transaction(peer);
 	peer->mails++;
 	peer->host->domain->mails++;
+	check_allowed(peer);
 	begin_say(peer, &say, "250 2.1.0 Sender ok");
 	if (!read_path(line, peer->sender, sizeof(peer->sender)))
 		begin_say(peer, &say, "501 5.5.4 Syntax");
@@ -164,6 +196,8 @@ static void on_rcpt(struct peer *peer, struct slice line)
 	}
 	peer->host->domain->rcpts++;
 	rcpt = ledger_find_rcpt(ledger, slice_of_str(address));
+	if (rcpt)
+		check_route(peer, rcpt);
 	if (rcpt && !peer->is_orphan && !peer->has_ended)
 		ledger_on_visit(ledger, rcpt);
 	else if (!rcpt && !ledger_find_sender(ledger, slice_of_str(address)))
@@ -178,10 +212,25 @@ static void on_rcpt(struct peer *peer, struct slice line)
 	utter(peer, &say);
 }
 
-/* The message is whole. */
+static void take_for(struct peer *peer, const char *address, bool is_excused)
+{
+	struct ledger *ledger = peer->world->ledger;
+	struct slice content = buf_slice(&peer->content), path = slice_of_str(address);
+	struct truth_rcpt *rcpt = ledger_find_rcpt(ledger, path);
+	struct truth_message *about = ledger_find_sender(ledger, path);
+
+	if (rcpt && !rcpt->is_hostile && !letter_is_whole(rcpt->message, content))
+		ledger_violate(ledger, rcpt->message->serial, "%s gets %zu octets that are not its message", address,
+			       content.len);
+	if (rcpt)
+		ledger_on_taken(ledger, rcpt, is_excused);
+	else if (about)
+		ledger_on_dsn_taken(ledger, about, content, is_excused);
+}
+
+/* The message has ended. */
 static void on_dot(struct peer *peer)
 {
-	struct world *world = peer->world;
 	struct say say;
 	bool is_told;
 
@@ -190,15 +239,8 @@ static void on_dot(struct peer *peer)
 	behave(peer, AT_DOT, NULL, &say);
 	is_told = !peer->is_orphan && (say.how == SAY || say.how == SAY_AND_CLOSE) && say.text[0] == '2' &&
 		  strstr(say.text, "\r\n");
-	for (unsigned i = 0; say.takes && i < peer->rcpt_count; i++) {
-		struct slice address = slice_of_str(peer->rcpts[i]);
-		struct truth_rcpt *rcpt = ledger_find_rcpt(world->ledger, address);
-		struct truth_message *about = ledger_find_sender(world->ledger, address);
-		if (rcpt)
-			ledger_on_taken(world->ledger, rcpt, !is_told);
-		else if (about)
-			ledger_on_dsn_taken(world->ledger, about, buf_slice(&peer->content), !is_told);
-	}
+	for (unsigned i = 0; say.takes && i < peer->rcpt_count; i++)
+		take_for(peer, peer->rcpts[i], !is_told);
 	peer->host->domain->taken += say.takes;
 	end_transaction(peer);
 	utter(peer, &say);
@@ -289,6 +331,17 @@ static bool read_command(struct peer *peer)
 	return true;
 }
 
+/* RFC 5321 section 4.5.2: a line's first dot goes. */
+static void unstuff(struct slice text, struct buf *out)
+{
+	while (text.len > 0) {
+		const char *end_of_line = memmem(text.ptr, text.len, "\r\n", 2);
+		size_t len = end_of_line ? (size_t)(end_of_line - text.ptr) + 2 : text.len;
+		buf_append(out, slice_from(slice_to(text, len), text.ptr[0] == '.'));
+		text = slice_from(text, len);
+	}
+}
+
 static bool read_data(struct peer *peer)
 {
 	struct slice all = buf_slice(&peer->in);
@@ -300,7 +353,7 @@ static bool read_data(struct peer *peer)
 	if (!dot)
 		return false;
 	len = (size_t)(dot - all.ptr) + 2;
-	buf_append(&peer->content, slice_to(all, len));
+	unstuff(slice_to(all, len), &peer->content);
 	buf_consume(&peer->in, len + 3);
 	peer->reading = READ_COMMAND;
 	on_dot(peer);

@@ -1,48 +1,12 @@
-#include "test/sim/rig.h"
+#include "test/sim/rig_internal.h"
 
-#include "queue/internal.h"
-#include "relayd/bounce.h"
-#include "relayd/delivery.h"
-#include "relayd/hurry.h"
-#include "relayd/router.h"
-#include "relayd/scheduler.h"
-
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 enum { JOURNAL_PATIENCE_MS = 5000 };
 enum { DISK_BYTES = 256 << 20, SEGMENT_BYTES = 256 << 10, PIECE_BYTES = 16 << 10 };
-
-struct rig {
-	struct rig_options options;
-	struct sim_clock *clock;
-	struct world *world;
-	struct ledger *ledger;
-	struct rng_seeded rng;
-	struct fault_disk disk;
-	timer_id disk_timer; /* of the world's loop */
-	bool disk_ended, sync_fails;
-
-	struct config *config;
-	struct tls_policy *tls_policy;
-	struct loop *loop;
-	struct log *log;
-	struct metrics *metrics;
-	struct net *net;
-	struct dns *dns;
-	struct resolver *resolver;
-	struct mx *mx;
-	struct queue *queue;
-	struct bounce *bounce;
-	struct hurry *hurry;
-	struct scheduler *scheduler;
-	struct greylist *greylist;
-	struct destinations *destinations;
-	struct deliveries *deliveries;
-	struct list bouncing; /* struct bouncing */
-	bool is_up, is_stopping, is_closing, had_power_cut;
-	int64_t stop_until_ms; /* of this step */
-};
 
 /* ---- what lasts ---- */
 
@@ -51,30 +15,6 @@ static size_t log_to_stderr(void *ctx, struct slice bytes)
 	(void)ctx;
 	fwrite(bytes.ptr, 1, bytes.len, stderr);
 	return bytes.len;
-}
-
-static struct config *make_config(const struct rig_options *options)
-{
-	struct config_source source = {0};
-	struct config_errors errors;
-	struct config *config;
-	char text[1024];
-	int len;
-
-	len = snprintf(text, sizeof(text),
-		       "hostname: relay.test\nhelpers: 0\ndelivery: {ip: \"4\", connections: %u, per_destination: %u}\n"
-		       "retry: {expire: %llds, warn_after: %llds}\nlog: {level: %s}\n",
-		       options->connections, options->per_destination, (long long)(options->expire_ms / 1000),
-		       (long long)(options->warn_after_ms / 1000), getenv("SIM_LOG") ? "info" : "error");
-	for (unsigned r = 0; r < options->relayhosts; r++)
-		len += snprintf(text + len, sizeof(text) - (size_t)len,
-				"%s  r%u: {address: \"mx0.d%u.test:587\", tls: none, priority: %u}\n",
-				r == 0 ? "relayhosts:\n" : "", r, r, 10 + r);
-	if (config_load_text(&source, slice_of_str(text), &config, &errors) != 0) {
-		fprintf(stderr, "%s\n", errors.items[0].text);
-		abort();
-	}
-	return config;
 }
 
 struct rig *rig_new(const struct rig_options *options, struct sim_clock *clock, struct world *world,
@@ -89,10 +29,11 @@ struct rig *rig_new(const struct rig_options *options, struct sim_clock *clock, 
 	rig->ledger = ledger;
 	rng_seeded_init(&rig->rng, seed);
 	fault_disk_init(&rig->disk, DISK_BYTES, seed);
-	rig->config = make_config(options);
+	rig->config = rig_make_config(options);
 	rig->tls_policy = tls_policy_new(rig->config, &err);
 	BUG_ON(!rig->tls_policy);
 	list_init(&rig->bouncing);
+	rig_make_spool(rig);
 	return rig;
 }
 
@@ -307,9 +248,15 @@ static void make_deliveries(struct rig *rig)
 					       .clock = &rig->clock->clock,
 					       .connections_max = rig->options.connections,
 					       .per_destination_max = rig->options.per_destination};
-	struct greylist_options learning = {.rng = &rig->rng.rng, .ctx = rig, .release = release_greylisted};
+	struct greylist_options learning = {
+	    .memos = rig->memos, .rng = &rig->rng.rng, .ctx = rig, .release = release_greylisted};
 	struct retry_policy policy;
 
+	rig->pauses = pauses_new(rig->memos, &rig->clock->clock);
+	rig->rates = rates_new(rig->loop, &rig->clock->clock, rig->memos);
+	rates_configure(rig->rates, rig->config);
+	options.pauses = rig->pauses;
+	options.rates = rig->rates;
 	rig->deliveries = deliveries_new(&delivering);
 	deliveries_configure(rig->deliveries, rig->config, rig->tls_policy);
 	rig->hurry = hurry_new(rig->loop, rig->queue);
@@ -359,11 +306,16 @@ void rig_start(struct rig *rig)
 	rig->bounce = bounce_new(
 	    &(struct bounce_options){rig->loop, rig->queue, &rig->clock->clock, &rig->rng.rng, rig->log, NULL, NULL});
 	bounce_configure(rig->bounce, rig->config);
+	rig->spool_fd = open(rig->spool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	rig->memos = memos_new(&(struct memos_options){rig->loop, rig->log, rig->spool_fd, NULL});
 	make_deliveries(rig);
+	rig->quota = quota_new();
+	rig->tokens = rig->options.user_rate.count;
+	rig->tokens_at_ms = rig->clock->mono;
 	loop_add_turn_hook(rig->loop, on_turn_end, rig);
 	rig->is_up = true;
 	rig->is_stopping = rig->is_closing = false;
-	rig_compare(rig);
+	ledger_compare(rig->ledger, rig->queue, true);
 }
 
 bool rig_is_up(const struct rig *rig)
@@ -384,8 +336,12 @@ static void drop_parts(struct rig *rig)
 {
 	destinations_stop(rig->destinations);
 	deliveries_free(&rig->deliveries);
+	memos_free(&rig->memos);
+	quota_free(&rig->quota);
 	hurry_free(&rig->hurry);
 	destinations_free(&rig->destinations);
+	pauses_free(&rig->pauses);
+	rates_free(&rig->rates);
 	scheduler_free(&rig->scheduler);
 	greylist_free(&rig->greylist);
 	bounce_free(&rig->bounce);
@@ -405,7 +361,17 @@ static void drop_rest(struct rig *rig)
 		ledger_violate(rig->ledger, 0, "a timer is left when everything is gone");
 	loop_free(&rig->loop);
 	log_free(&rig->log);
+	close(rig->spool_fd);
 	timers_cancel(loop_timers(rig->world->loop), &rig->disk_timer);
+}
+
+/* Nothing more can be written there. */
+static void lose_spool(struct rig *rig)
+{
+	int nowhere = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	BUG_ON(dup2(nowhere, rig->spool_fd) < 0);
+	close(nowhere);
 }
 
 void rig_crash(struct rig *rig, bool power)
@@ -415,6 +381,8 @@ void rig_crash(struct rig *rig, bool power)
 	rig->had_power_cut = power;
 	rig->disk.is_dead = true;
 	world_orphan_peers(rig->world);
+	world_forgive_meters(rig->world);
+	lose_spool(rig);
 	drop_parts(rig);
 	/* Past the door: neither written nor marked. */
 	journal_free(&rig->queue->journal);
@@ -479,6 +447,7 @@ void rig_free(struct rig **rig)
 
 	if (r->is_up)
 		rig_crash(r, false);
+	rig_remove_spool(r);
 	fault_disk_fini(&r->disk);
 	tls_policy_free(&r->tls_policy);
 	config_free(&r->config);
@@ -520,117 +489,6 @@ int64_t rig_next_at_ms(const struct rig *rig)
 	return rig->is_stopping ? MIN(next, MAX(rig->stop_until_ms, rig->clock->mono)) : next;
 }
 
-/* ---- mail ---- */
-
-static void on_committed(void *ctx, uint64_t id, enum err_code result)
-{
-	struct truth_message *message = ctx;
-
-	(void)id;
-	ledger_on_accepted(message->ledger, message, result);
-}
-
-static void put_content(struct queue_upload *upload, const struct truth_message *message)
-{
-	static const char line[] =
-	    "Lorem ipsum dolor sit amet, consetetur sadipscing elitr, sed diam nonumy eirmod.\r\n";
-	char header[256];
-	size_t len = (size_t)snprintf(
-	    header, sizeof(header), "From: <%s>\r\nSubject: message %u\r\nMessage-ID: <%u@sender.test>\r\n\r\n%s",
-	    message->sender, message->serial, message->serial, message->is_8bit ? "gr\xc3\xbc\xc3\x9f\x65\r\n" : "");
-
-	queue_upload_append(upload, slice_of(header, len));
-	while (queue_upload_bytes(upload) < message->bytes)
-		queue_upload_append(upload, slice_of(line, sizeof(line) - 1));
-}
-
-static void fill_recipients(const struct truth_message *message, struct queue_recipient *out)
-{
-	for (uint32_t i = 0; i < message->rcpt_count; i++)
-		out[i] = (struct queue_recipient){.address = slice_of_str(message->rcpts[i].address),
-						  .notify = message->rcpts[i].notify};
-}
-
-bool rig_submit(struct rig *rig, struct truth_message *message)
-{
-	struct queue_recipient *recipients;
-	struct queue_upload *upload;
-	int64_t now = clock_wall_ms(&rig->clock->clock);
-	struct queue_envelope envelope = {.sender = slice_of_str(message->sender),
-					  .user = SLICE("app"),
-					  .from_domain = SLICE("sender.test"),
-					  .prefix = SLICE("Received: from app by relay.test; today\r\n"),
-					  .body = message->is_8bit ? QUEUE_BODY_8BITMIME : QUEUE_BODY_7BIT,
-					  .class = message->class,
-					  .arrived_wall = now,
-					  .expires_wall = now + rig->options.expire_ms,
-					  .recipient_count = message->rcpt_count};
-
-	if (!rig->is_up || rig->is_stopping || queue_may_accept(rig->queue) != 0)
-		return false;
-	upload = queue_upload_begin(rig->queue, NULL);
-	if (!upload)
-		return false;
-	recipients = xcalloc(message->rcpt_count, sizeof(*recipients));
-	fill_recipients(message, recipients);
-	envelope.recipients = recipients;
-	put_content(upload, message);
-	message->id = queue_upload_id(upload);
-	message->state = OFFERED;
-	message->arrived_wall = now;
-	message->expires_wall = envelope.expires_wall;
-	ledger_trace(rig->ledger, message->serial, "client: sends %zu octets to %u recipients", message->bytes,
-		     message->rcpt_count);
-	if (queue_upload_commit(&upload, &envelope, on_committed, message) != 0)
-		message->state = UNBORN;
-	free(recipients);
-	return message->state == OFFERED;
-}
-
-/* ---- the operator ---- */
-
-static bool may_operate(const struct rig *rig, const struct truth_message *message)
-{
-	struct queue_brief brief;
-
-	return rig->is_up && !rig->is_stopping && message->state == ACCEPTED &&
-	       queue_brief(rig->queue, message->id, &brief) == 0;
-}
-
-void rig_flush(struct rig *rig, struct truth_message *message)
-{
-	if (!may_operate(rig, message) || queue_flush(rig->queue, message->id) != 0)
-		return;
-	ledger_on_flush(rig->ledger, message);
-}
-
-void rig_hold(struct rig *rig, struct truth_message *message)
-{
-	if (!may_operate(rig, message) || queue_hold(rig->queue, message->id) != 0)
-		return;
-	ledger_trace(rig->ledger, message->serial, "operator: holds it");
-	message->is_held = true;
-}
-
-void rig_release(struct rig *rig, struct truth_message *message)
-{
-	message->is_held = false;
-	if (!may_operate(rig, message) || queue_release(rig->queue, message->id) != 0)
-		return;
-	ledger_on_flush(rig->ledger, message);
-}
-
-void rig_repeat_releases(struct rig *rig)
-{
-	for (uint32_t serial = 1; serial <= ledger_message_count(rig->ledger); serial++) {
-		struct truth_message *message = ledger_message(rig->ledger, serial);
-		struct queue_brief brief;
-		if (!message->is_held && may_operate(rig, message) &&
-		    queue_brief(rig->queue, message->id, &brief) == 0 && brief.state == STATE_HELD)
-			rig_release(rig, message);
-	}
-}
-
 /* ---- looking ---- */
 
 uint64_t rig_message_count(const struct rig *rig)
@@ -657,7 +515,7 @@ bool rig_is_empty(const struct rig *rig)
 
 void rig_compare(struct rig *rig)
 {
-	ledger_compare(rig->ledger, rig->queue);
+	ledger_compare(rig->ledger, rig->queue, false);
 }
 
 unsigned rig_destination_count(const struct rig *rig)

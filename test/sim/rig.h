@@ -11,11 +11,28 @@
 #include "test/sim/world.h"
 #include "test/unit/queue/support_fault_disk.h"
 
+enum { RIG_RELAYHOSTS_MAX = 4, RIG_ROUTES_MAX = 8 };
+
+struct rig_rate {
+	unsigned count; /* 0: none */
+	int64_t per_ms; /* a minute, an hour or a day */
+};
+
+/* "to" that domain, with a rate of its own; the way is the usual one. */
+struct rig_route {
+	unsigned domain;
+	struct rig_rate rate;
+};
+
 struct rig_options {
 	unsigned connections, per_destination;
 	unsigned relayhosts;		  /* 0: by MX; else domains 0 .. are relayhosts, in this order of preference */
 	int64_t expire_ms, warn_after_ms; /* warn_after_ms 0: never */
 	int64_t sync_worst_ms;		  /* how long the disk takes at worst */
+	struct rig_rate rates[RIG_RELAYHOSTS_MAX];
+	unsigned route_count;
+	struct rig_route routes[RIG_ROUTES_MAX];
+	struct rig_rate user_rate; /* of the user "app" */
 };
 
 struct rig;
@@ -44,7 +61,14 @@ bool rig_submit(struct rig *rig, struct truth_message *message);
 /* What an operator may do to a message; nothing, when the relay is down or the message is gone. */
 void rig_flush(struct rig *rig, struct truth_message *message);
 void rig_hold(struct rig *rig, struct truth_message *message);
-void rig_release(struct rig *rig, struct truth_message *message);
+/* False: the relay is down, try again. */
+bool rig_release(struct rig *rig, struct truth_message *message);
+void rig_delete(struct rig *rig, struct truth_message *message);
+/* Returns it to its sender. */
+void rig_bounce(struct rig *rig, struct truth_message *message);
+/* A relayhost, by number. False: not now. */
+bool rig_pause(struct rig *rig, unsigned relayhost, bool paused);
+bool rig_is_paused(const struct rig *rig, unsigned relayhost);
 /* A crash may forget a release that was just made. */
 void rig_repeat_releases(struct rig *rig);
 /* The next sync fails. */
@@ -54,7 +78,7 @@ void rig_fail_sync(struct rig *rig);
 bool rig_is_empty(const struct rig *rig);
 uint64_t rig_message_count(const struct rig *rig);
 unsigned rig_connection_count(const struct rig *rig);
-/* What the queue holds against what was promised. */
+/* What the queue holds against what was promised, at the end. */
 void rig_compare(struct rig *rig);
 /* The destinations in memory. */
 unsigned rig_destination_count(const struct rig *rig);

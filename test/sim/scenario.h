@@ -9,15 +9,15 @@
 struct scenario_options {
 	uint64_t seed;
 	unsigned domains, messages;
-	unsigned sick_percent;	  /* of the domains; the others are healthy */
-	enum behaviour only;	  /* BEHAVIOUR_COUNT: any; else all sick domains have this one */
-	enum behaviour relayhost; /* of the first one, when there are relayhosts; the others are healthy */
-	bool leaves_out_sick;	  /* the same day without the recipients at sick domains */
-	unsigned crashes, stops;  /* of the relay */
+	unsigned sick_percent;			       /* of the domains; the others are healthy */
+	enum behaviour only;			       /* BEHAVIOUR_COUNT: any; else all sick domains have this one */
+	enum behaviour relayhosts[RIG_RELAYHOSTS_MAX]; /* as many as rig.relayhosts says */
+	bool leaves_out_sick;			       /* the same day without the recipients at sick domains */
+	unsigned crashes, stops;		       /* of the relay */
 	unsigned failing_syncs;
-	unsigned flushes, holds; /* by an operator */
-	unsigned clock_steps;	 /* of the wall clock, in either direction */
-	bool is_calm;		 /* no bursts, no mass mail, small messages, one recipient each */
+	unsigned flushes, holds, deletes, bounces, pauses; /* by an operator */
+	unsigned clock_steps;				   /* of the wall clock, in either direction */
+	bool is_calm; /* no bursts, no mass mail, small messages, one recipient each */
 	bool is_even; /* every host and every lookup takes the same time, and nobody is sent DSNs: for comparisons */
 	bool is_cut;  /* ends with the day, whatever still waits */
 	bool clock_creeps;

@@ -55,6 +55,15 @@ static void add_up(const struct scenario_result *result)
 	atomic_fetch_add(&sums->virtual_hours, (unsigned long long)(result->virtual_ms / HOUR_MS));
 }
 
+static unsigned rate_count(const struct rig_options *rig)
+{
+	unsigned count = rig->route_count + (rig->user_rate.count > 0);
+
+	for (unsigned r = 0; r < rig->relayhosts; r++)
+		count += rig->rates[r].count > 0;
+	return count;
+}
+
 static bool run_seed(uint64_t seed, bool verbose)
 {
 	struct scenario_options options;
@@ -63,16 +72,19 @@ static bool run_seed(uint64_t seed, bool verbose)
 	int64_t began = real_ms();
 
 	scenario_draw(&options, seed, seed % BIG_DAY == 0 ? MESSAGES_BIG : MESSAGES);
-	printf("SEED=%llu: %u domains, %u%% sick, %u crashes, %u stops, limits %u/%u, expiry %lld h%s\n",
-	       (unsigned long long)seed, options.domains, options.sick_percent, options.crashes, options.stops,
-	       options.rig.connections, options.rig.per_destination, (long long)(options.rig.expire_ms / HOUR_MS),
+	printf("SEED=%llu: %u domains, %u%% sick, %u relayhosts, %u rates, %u pauses, %u crashes, %u stops, limits "
+	       "%u/%u, expiry %lld h%s\n",
+	       (unsigned long long)seed, options.domains, options.sick_percent, options.rig.relayhosts,
+	       rate_count(&options.rig), options.pauses, options.crashes, options.stops, options.rig.connections,
+	       options.rig.per_destination, (long long)(options.rig.expire_ms / HOUR_MS),
 	       options.is_cut ? ", cut" : "");
 	scenario_run(&options, verbose, &result);
-	printf("  %u messages, %u recipients: %u delivered, %u failed, %u expired, %u waiting; %u twice; %u DSNs, %u "
+	printf("  %u messages, %u recipients: %u delivered, %u failed, %u expired, %u deleted, %u waiting; %u twice; "
+	       "%u DSNs, %u "
 	       "warnings; healthy in %.0f ms, %.0f s at worst; %u sessions, %u without a message; most %u connections; "
 	       "%lld h, %llu turns, %lld ms\n",
-	       t->messages, t->rcpts, t->delivered, t->failed, t->expired, t->waiting, t->twice, t->dsns, t->delays,
-	       t->brisk_mean_ms, (double)t->brisk_worst_ms / 1000, result.sessions, result.barren,
+	       t->messages, t->rcpts, t->delivered, t->failed, t->expired, t->deleted, t->waiting, t->twice, t->dsns,
+	       t->delays, t->brisk_mean_ms, (double)t->brisk_worst_ms / 1000, result.sessions, result.barren,
 	       result.connections_most, (long long)(result.virtual_ms / HOUR_MS), (unsigned long long)result.turns,
 	       (long long)(real_ms() - began));
 	if (!result.is_good)
@@ -138,8 +150,13 @@ static bool run_relayhosts(enum behaviour first, unsigned count)
 	options.sick_percent = 0;
 	scenario_calm(&options);
 	options.is_cut = false;
-	options.relayhost = first;
-	options.rig = (struct rig_options){200, 20, count, 48 * HOUR_MS, 0, 10};
+	options.rig = (struct rig_options){.connections = 200,
+					   .per_destination = 20,
+					   .relayhosts = count,
+					   .expire_ms = 48 * HOUR_MS,
+					   .sync_worst_ms = 10};
+	options.relayhosts[0] = first;
+	options.relayhosts[1] = HEALTHY;
 	scenario_run(&options, false, &result);
 	probes = (unsigned)(result.virtual_ms / 2 / MIN_MS * 5 / 4) + 50;
 	is_good = result.is_good && t->expired == 0 && t->waiting == 0 && result.refused <= probes;
@@ -181,7 +198,8 @@ static bool measure_greylist(const char *words, enum behaviour kind)
 	scenario_calm(&options);
 	options.is_cut = false;
 	options.is_calm = true;
-	options.rig = (struct rig_options){200, 20, 0, 48 * HOUR_MS, 0, 10};
+	options.rig = (struct rig_options){
+	    .connections = 200, .per_destination = 20, .expire_ms = 48 * HOUR_MS, .sync_worst_ms = 10};
 	scenario_run(&options, false, &result);
 	printf("greylisted %s, delays of 1 to 60 min (log-uniform): in %.0f s behind the delay, %.1f visits, %u "
 	       "recipients\n",

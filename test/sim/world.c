@@ -8,6 +8,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* How old what stands in SPOOL/rates.json may be, and a second. */
+enum { KEPT_AGE_MS = 6000 };
+
 /* A connection to a host that does not answer: never writable, until the relay gives up. */
 struct pending_socket {
 	struct world *world;
@@ -76,6 +79,8 @@ void world_free(struct world **world)
 	loop_free(&w->loop);
 	for (unsigned d = 0; d < w->domain_count; d++) {
 		struct triplet *triplet, *next;
+		meter_fini(&w->domains[d].meter);
+		meter_fini(&w->domains[d].route_meter);
 		HASH_ITER(hh, w->domains[d].triplets, triplet, next)
 		{
 			HASH_DEL(w->domains[d].triplets, triplet);
@@ -85,6 +90,16 @@ void world_free(struct world **world)
 	free(w->domains);
 	free(w);
 	*world = NULL;
+}
+
+void world_forgive_meters(struct world *world)
+{
+	int64_t since_ms = world->clock->mono - KEPT_AGE_MS;
+
+	for (unsigned d = 0; d < world->domain_count; d++) {
+		meter_forgive(&world->domains[d].meter, since_ms);
+		meter_forgive(&world->domains[d].route_meter, since_ms);
+	}
 }
 
 /* ---- connecting ---- */

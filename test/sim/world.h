@@ -13,6 +13,7 @@
 #include "relayd/net.h"
 #include "relayd/stream.h"
 #include "test/sim/ledger.h"
+#include "test/sim/meter.h"
 
 #include <uthash.h>
 
@@ -92,6 +93,11 @@ struct domain {
 	int64_t window_ms;
 	unsigned in_window;
 
+	/* What the relay's operator has promised: messages to its hosts, and by the route to its people. */
+	struct meter meter, route_meter;
+	bool is_paused;
+	int64_t pause_changed_ms;
+
 	unsigned connections, connections_most;
 	/* Counts: connections asked for, sessions, MAIL, RCPT, messages taken. */
 	unsigned asked, sessions, mails, rcpts, taken;
@@ -126,6 +132,8 @@ void world_make_domain(struct world *world, unsigned number, enum behaviour beha
 struct net_connector world_connector(struct world *world);
 /* The relay goes down, or breaks off what is under way: what is still taken in these sessions, it cannot know. */
 void world_orphan_peers(struct world *world);
+/* The relay may have forgotten what went out in the last seconds. */
+void world_forgive_meters(struct world *world);
 /* Nobody waits for answers any more. */
 void world_forget_questions(struct world *world);
 
@@ -158,8 +166,8 @@ struct peer {
 	bool is_dead;
 	struct say *saying; /* with is_busy; NULL: silence */
 
-	unsigned mails; /* in this session */
-	bool has_mail;
+	unsigned mails;		 /* in this session */
+	bool has_mail, has_rcpt; /* a MAIL was taken; a RCPT was heard */
 	char sender[64];
 	unsigned rcpt_count;
 	char rcpts[PEER_RCPTS_MAX][48];
