@@ -104,12 +104,26 @@ void intake_free(struct intake **intake)
 	dedupe_settle(&failed, 0);
 }
 
-bool intake_has_recipient(const struct intake *intake, struct slice address)
+static struct rcpt *find_recipient(const struct intake *intake, struct slice address)
 {
 	for (size_t i = 0; i < intake->recipient_count; i++)
 		if (slice_eq(intake_text(intake, intake->recipients[i].address), address))
-			return true;
-	return false;
+			return &intake->recipients[i];
+	return NULL;
+}
+
+bool intake_has_recipient(const struct intake *intake, struct slice address)
+{
+	return find_recipient(intake, address) != NULL;
+}
+
+/* RFC 3461 section 4.1: not given means failures, and delays as we like; NEVER stands alone. */
+unsigned intake_merge_notify(unsigned one, unsigned other)
+{
+	const unsigned not_given = SMTP_DSN_FAILURE | SMTP_DSN_DELAY;
+	unsigned both = (one ? one : not_given) | (other ? other : not_given);
+
+	return one == other ? one : both & ~(unsigned)SMTP_DSN_NEVER;
 }
 
 void intake_put_recipient(struct intake *intake, struct slice address, const struct rcpt *like)
@@ -131,11 +145,14 @@ static void put_recipients(struct intake *intake, struct slice submitted, const 
 
 	for (size_t i = 0; i < made->count; i++) {
 		struct slice address = slice_of_str(texts.ptr);
+		struct rcpt *known;
 		texts = slice_from(texts, address.len + 1);
 		intake->has_changed_recipients |= !slice_eq(address, submitted);
-		if (intake->has_changed_recipients && intake_has_recipient(intake, address))
-			continue;
-		intake_put_recipient(intake, address, like);
+		known = intake->has_changed_recipients ? find_recipient(intake, address) : NULL;
+		if (known)
+			known->notify = intake_merge_notify(known->notify, like->notify);
+		else
+			intake_put_recipient(intake, address, like);
 	}
 }
 

@@ -247,6 +247,8 @@ static void redirect(struct intake *intake)
 {
 	struct rcpt first = intake->recipients[0];
 
+	for (size_t i = 1; i < intake->recipient_count; i++)
+		first.notify = intake_merge_notify(first.notify, intake->recipients[i].notify);
 	intake->recipient_count = 0;
 	intake_put_recipient(intake, slice_of_str(intake->config->redirect), &first);
 }

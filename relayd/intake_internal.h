@@ -66,6 +66,8 @@ static inline struct slice intake_text(const struct intake *intake, struct span 
 }
 
 bool intake_has_recipient(const struct intake *intake, struct slice address);
+/* NOTIFY of a recipient that stands for two: nobody hears less than was asked for. */
+unsigned intake_merge_notify(unsigned one, unsigned other);
 /* One recipient more: the address is copied, the rest is as in `like`. */
 void intake_put_recipient(struct intake *intake, struct slice address, const struct rcpt *like);
 bool intake_has_utf8_address(const struct intake *intake);

@@ -155,6 +155,72 @@ static void submit(struct fixture *f, struct client *client, const char *content
 	intake_complete(client->intake, &complete, on_done, client);
 }
 
+static void sync_journal(struct fixture *f);
+
+/* NOTIFY of the one mailbox that these recipients stand for. */
+static uint32_t notify_of_one(struct fixture *f, const struct smtp_server_rcpt *rcpts, size_t count)
+{
+	struct smtp_server_mail mail = {.sender = {.address = SLICE("app@example.org")}};
+	struct intake_client who = {.user = SLICE("app"), .listener = SLICE("127.0.0.1:587"), .authenticated = true};
+	struct smtp_server_complete complete = {0};
+	struct client client = {.intake = new_intake(f, &mail)};
+	struct queue_message message;
+	uint32_t notify;
+
+	for (size_t i = 0; i < count; i++)
+		add_recipient(client.intake, &rcpts[i]);
+	assert_null(intake_begin(client.intake, &who));
+	assert_null(intake_content(client.intake, SLICE("From: app@example.org\r\n\r\nbody\r\n")));
+	intake_complete(client.intake, &complete, on_done, &client);
+	sync_journal(f);
+	assert_int_equal(client.code, 250);
+	intake_free(&client.intake);
+	assert_int_equal(queue_read_envelope(f->context.queue, client.id, 0, &message), 0);
+	assert_int_equal(message.envelope.recipient_count, 1);
+	notify = message.envelope.recipients[0].notify;
+	queue_message_free(&message);
+	return notify;
+}
+
+/* Whoever wanted to hear of a failure hears of it, though the mailbox gets the message once. */
+static void recipients_that_become_one_keep_what_each_wants_to_hear(void **state)
+{
+	static const struct {
+		unsigned one, other;
+		uint32_t together;
+	} rows[] = {
+	    {0, 0, 0},
+	    {SMTP_DSN_NEVER, SMTP_DSN_NEVER, QUEUE_NOTIFY_NEVER},
+	    {SMTP_DSN_NEVER, 0, QUEUE_NOTIFY_FAILURE | QUEUE_NOTIFY_DELAY},
+	    {SMTP_DSN_NEVER, SMTP_DSN_FAILURE, QUEUE_NOTIFY_FAILURE},
+	    {SMTP_DSN_SUCCESS, SMTP_DSN_FAILURE, QUEUE_NOTIFY_SUCCESS | QUEUE_NOTIFY_FAILURE},
+	    {SMTP_DSN_SUCCESS, 0, QUEUE_NOTIFY_SUCCESS | QUEUE_NOTIFY_FAILURE | QUEUE_NOTIFY_DELAY},
+	};
+	struct fixture *f = *state;
+	struct config_errors errors;
+
+	config_errors_init(&errors);
+	f->config->aliases =
+	    aliases_parse(f->config->memory, SLICE("boss: joe@example.net\nchief: joe@example.net\n"), "a", &errors);
+	for (size_t i = 0; i < 2 * ARRAY_LEN(rows); i++) {
+		unsigned one = rows[i / 2].one, other = rows[i / 2].other;
+		const struct smtp_server_rcpt rcpts[] = {
+		    {.recipient = {.address = SLICE("boss")}, .notify = i % 2 ? other : one},
+		    {.recipient = {.address = SLICE("chief")}, .notify = i % 2 ? one : other}};
+		assert_int_equal(notify_of_one(f, rcpts, 2), rows[i / 2].together);
+	}
+	f->config->aliases = NULL;
+	f->config->redirect = "staging@example.com";
+	for (size_t i = 0; i < 2 * ARRAY_LEN(rows); i++) {
+		unsigned one = rows[i / 2].one, other = rows[i / 2].other;
+		const struct smtp_server_rcpt rcpts[] = {
+		    {.recipient = {.address = SLICE("joe@example.net")}, .notify = i % 2 ? other : one},
+		    {.recipient = {.address = SLICE("ann@example.net")}, .notify = i % 2 ? one : other}};
+		assert_int_equal(notify_of_one(f, rcpts, 2), rows[i / 2].together);
+	}
+	f->config->redirect = NULL;
+}
+
 static void sync_journal(struct fixture *f)
 {
 	for (int i = 0; i < 10; i++)
@@ -290,6 +356,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	static const struct CMUnitTest tests[] = {
 	    TEST(what_an_alias_stands_for_counts_each_time),
+	    TEST(recipients_that_become_one_keep_what_each_wants_to_hear),
 	    TEST(nobody_hears_of_a_message_before_it_is_synced),
 	    TEST(a_client_that_vanished_behind_the_dot_is_answered_when_it_asks_again),
 	    TEST(one_that_waits_may_go_too),
