@@ -3,7 +3,7 @@
  *
  * A ticket is one message, opened; a job is those of its recipients that go to one destination in one attempt. The
  * scheduler makes them, a destination lines jobs up, a delivery carries them out and reports each recipient's outcome
- * to the scheduler, which frees them.
+ * to the scheduler; relayd/settlement.c frees them.
  */
 #ifndef RELAYD_JOB_H
 #define RELAYD_JOB_H

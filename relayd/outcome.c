@@ -305,6 +305,13 @@ bool outcome_is_host_trouble(const struct outcome *outcome)
 	return outcome->code == 0 || outcome->code == 421 || outcome->stage < STAGE_MAIL;
 }
 
+void outcome_expire(struct outcome *outcome)
+{
+	outcome->kind = OUTCOME_EXPIRED;
+	if (outcome->enhanced[0] == '\0')
+		snprintf(outcome->enhanced, sizeof(outcome->enhanced), "5.4.7");
+}
+
 const char *outcome_bounce_class(const struct outcome *outcome)
 {
 	if (outcome->kind == OUTCOME_EXPIRED)

@@ -43,6 +43,9 @@ void outcome_blame_message(struct outcome *outcome);
  * host may fare better (RFC 5321 §5.1). */
 bool outcome_is_host_trouble(const struct outcome *outcome);
 
+/* Time is over: the last reply stays as it was, since it tells why; that says the kind (5.4.7 where there is no code). */
+void outcome_expire(struct outcome *outcome);
+
 /* The reason word of relayd_bounces_total: no_user, policy, size, relay, expired or other. */
 const char *outcome_bounce_class(const struct outcome *outcome);
 

@@ -2,9 +2,10 @@
  * relayd/scheduler.h - from "due in the queue" to "a job in a destination's line", and from an outcome back to the
  * queue
  *
- * It opens due messages (bounded work a turn), asks the router where each recipient goes, makes jobs, and turns every
- * outcome into a recorded result: delivered, deferred until a time that queue/retry.c gives, failed or expired. A
- * recipient that is given up is recorded only once the DSN for it is in the journal (queue/queue.h says why).
+ * It opens due messages (bounded work a turn), asks the router where each recipient goes, makes jobs, and hands every
+ * outcome to relayd/settlement.c, which makes a recorded result of it: delivered, deferred until a time that
+ * queue/retry.c gives, failed or expired. A recipient that is given up is recorded only once the DSN for it is in the
+ * journal (queue/queue.h says why).
  *
  * FAILOVER   A recipient whose next hop could not be reached, or has trouble with our account, goes to the next one of
  * its route at once, without an attempt being counted. While one is tried again after trouble, only what is on its way
