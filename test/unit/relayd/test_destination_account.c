@@ -188,7 +188,8 @@ static void a_changed_secret_is_tried_at_once(void **state)
 
 static void a_changed_port_is_tried_at_once(void **state)
 {
-	struct outcome no_tls = outcome_like(OUTCOME_DEFERRED, CLASS_TLS, STAGE_TLS, 0, "4.7.5", "it does not speak TLS");
+	struct outcome no_tls =
+	    outcome_like(OUTCOME_DEFERRED, CLASS_TLS, STAGE_TLS, 0, "4.7.5", "it does not speak TLS");
 
 	assert_tried_at_once(*state, &no_tls);
 }
