@@ -3,6 +3,7 @@
 #include "base/base.h"
 #include "relayd/next_hop.h"
 #include "relayd/outcome.h"
+#include "relayd/set_back.h"
 #include "relayd/settlement.h"
 
 #include <stdio.h>
@@ -21,6 +22,7 @@ struct scheduler {
 	struct settlement *settlement;
 	timer_id timer;
 	int64_t timer_at_ms;
+	struct set_back set_back;
 	bool stopping;
 };
 
@@ -402,6 +404,7 @@ void scheduler_turn(struct scheduler *s)
 
 	if (s->stopping)
 		return;
+	set_back_turn(&s->set_back, s->options.queue, loop, now);
 	while (budget > 0 && queue_may_deliver(s->options.queue) && queue_pop_due(s->options.queue, now, &id)) {
 		dispatch(s, id, false);
 		budget--;

@@ -651,6 +651,28 @@ static void the_wall_clock_may_be_set_forward(void **state)
 	assert_true(relay_connect_to(relay, "mx:a.example")->job->ticket->message.id == id);
 }
 
+/* F19: the machine came up with a wrong date, and has been told the right one. */
+static void what_waits_for_a_day_far_away_waits_no_longer_when_the_wall_clock_is_set_back(void **state)
+{
+	static const int64_t year_ms = 365ll * 24 * 3600 * 1000;
+	struct relay *relay = *state;
+	struct outcome outcome = put_off("busy");
+	uint64_t id, other;
+
+	relay->clock.wall += year_ms;
+	id = submit(relay, "one@a.example");
+	fake_finish(relay_connect_to(relay, "mx:a.example"), &outcome);
+	other = submit(relay, "one@b.example two@b.example");
+	fake_finish(relay_connect_to(relay, "mx:b.example"), &outcome);
+	close_all(relay);
+	relay->clock.wall -= year_ms;
+	relay_pass(relay, hour_ms);
+	fake_deliver(relay_connect_to(relay, "mx:a.example"));
+	fake_deliver(relay_connect_to(relay, "mx:b.example"));
+	assert_false(is_queued(relay, id));
+	assert_false(is_queued(relay, other));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, relay_setup, relay_teardown)
 
 int main(void)
@@ -687,6 +709,7 @@ int main(void)
 	    TEST(what_is_held_while_it_stands_in_line_is_not_sent),
 	    TEST(a_stopped_scheduler_begins_nothing),
 	    TEST(the_wall_clock_may_be_set_forward),
+	    TEST(what_waits_for_a_day_far_away_waits_no_longer_when_the_wall_clock_is_set_back),
 	};
 	return cmocka_run_group_tests_name("scheduler", tests, NULL, NULL);
 }
