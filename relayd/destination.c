@@ -14,7 +14,8 @@ enum {
 	BACKOFF_LIMIT_MAX_MS = 10 * 60 * 1000,
 	FORGET_AFTER_MS = 10 * 60 * 1000,
 	PROGRESS_MS = 30 * 1000, /* a session that has got nowhere for longer proves nothing */
-	GROW_PAUSE_MS = 60 * 1000,
+	GROW_PAUSE_FIRST_MS = 2 * 1000,
+	GROW_PAUSE_MAX_MS = 60 * 1000,
 	PAUSED_LOOK_MS = 60 * 1000,
 	BROKEN_MAX = 3,	       /* messages in a row that one alone is not to blame for */
 	YIELD_AFTER_JOBS = 50, /* the last connection goes too when others have none */
@@ -355,6 +356,8 @@ static void note_asking(struct destination *d, struct destination_slot *slot)
 	slot->has_session = true;
 	d->coming--;
 	d->sessions++;
+	if (d->enough > 0 && d->sessions > d->enough)
+		d->enough = 0; /* it takes more of them by now */
 }
 
 static void begin_job(struct destination *d, struct destination_slot *slot, struct job *job)
@@ -533,14 +536,21 @@ void destination_on_outcome(struct destination *d, struct job *job, uint32_t i, 
 	events->on_outcome(events->ctx, job, i, &outcome);
 }
 
+/* Where there were enough connections a while ago one more is tried, and no other until it is known what comes of it. */
+static bool may_grow(const struct destination *d)
+{
+	if (d->window >= d->owner->options.per_destination_max)
+		return false;
+	return d->enough == 0 || (d->window <= d->enough && destinations_now_ms(d->owner) >= d->grow_after_ms);
+}
+
 void destination_on_job_done(struct destination *d, struct job *job, bool quick)
 {
 	const struct destination_events *events = &d->owner->options.events;
 
 	if (quick)
 		d->progress_ms = destinations_now_ms(d->owner);
-	if (quick && d->window < d->owner->options.per_destination_max &&
-	    destinations_now_ms(d->owner) >= d->grow_after_ms)
+	if (quick && may_grow(d))
 		d->window++;
 	events->on_job_done(events->ctx, job, clock_wall_ms(d->owner->options.clock));
 }
@@ -643,14 +653,28 @@ static void fail(struct destination *d, const struct outcome *outcome)
 	destination_line_refill_later(d);
 }
 
+/* One refusal may be chance: the pause is short at first, and doubles as long as no further session can be had. Those
+ * that fail together count once. */
+static void note_enough(struct destination *d)
+{
+	int64_t now = destinations_now_ms(d->owner);
+
+	if (d->enough == 0)
+		d->grow_pause_ms = GROW_PAUSE_FIRST_MS;
+	else if (now >= d->grow_after_ms)
+		d->grow_pause_ms = MIN(2 * d->grow_pause_ms, (int64_t)GROW_PAUSE_MAX_MS);
+	if (d->enough == 0 || now >= d->grow_after_ms)
+		d->grow_after_ms = now + d->grow_pause_ms;
+	d->enough = d->sessions;
+	d->window = MIN(d->window, d->sessions);
+}
+
 void destination_on_failed(struct destination *d, const struct outcome *outcome)
 {
-	if (has_enough_sessions(d, outcome)) {
-		d->window = MIN(d->window, d->sessions);
-		d->grow_after_ms = destinations_now_ms(d->owner) + GROW_PAUSE_MS;
-		return;
-	}
-	fail(d, outcome);
+	if (has_enough_sessions(d, outcome))
+		note_enough(d);
+	else
+		fail(d, outcome);
 }
 
 void destination_on_broken(struct destination *d, const struct outcome *outcome)

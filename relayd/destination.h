@@ -82,9 +82,10 @@ struct destination {
 	unsigned connections, busy; /* busy: connecting or in a transaction */
 	unsigned coming, sessions;  /* the connections that have not yet, and those that have asked for a job */
 	unsigned window;
-	int64_t grow_after_ms;	  /* not before: a connection more was refused */
-	int64_t progress_ms;	  /* a session began, or a job went quickly */
-	struct list starved_node; /* in the line of those who wait for any connection at all */
+	unsigned enough;		      /* sessions when a connection more was refused; 0: not known */
+	int64_t grow_pause_ms, grow_after_ms; /* until one more is tried */
+	int64_t progress_ms;		      /* a session began, or a job went quickly */
+	struct list starved_node;	      /* in the line of those who wait for any connection at all */
 
 	unsigned failures; /* connection failures since the last success */
 	unsigned broken;   /* transactions in a row that the hosts broke off */

@@ -376,6 +376,42 @@ static void a_refused_extra_connection_is_no_trouble(void **state)
 	assert_int_equal(relay->opened, 4);
 }
 
+/* Messages go out over the connections that there are, until one more is asked for; after how many milliseconds. */
+static int64_t time_to_one_more(struct relay *relay, unsigned sessions)
+{
+	int64_t began = clock_mono_ms(&relay->clock.clock);
+	unsigned opened = relay->opened;
+
+	while (relay->opened == opened && clock_mono_ms(&relay->clock.clock) - began < 120 * 1000) {
+		relay_submit_many(relay, "one@a.example", sessions);
+		for (unsigned i = 0; i < sessions; i++)
+			fake_deliver(relay_connection(relay, i));
+		relay_pass(relay, 500);
+	}
+	assert_int_equal(relay->opened, opened + 1); /* never more than one */
+	return clock_mono_ms(&relay->clock.clock) - began;
+}
+
+/* That a connection was cut while it was made (the server restarts) costs seconds, not a minute. */
+static void one_connection_more_is_tried_soon_then_ever_later(void **state)
+{
+	struct relay *relay = *state;
+	static const int64_t pauses[] = {2000, 4000, 8000, 16000, 32000, 60000, 60000};
+
+	relay_submit_many(relay, "one@a.example", 40);
+	for (unsigned i = 0; i < 3; i++)
+		fake_session(relay_connection(relay, i));
+	for (size_t p = 0; p < ARRAY_LEN(pauses); p++) {
+		fake_fail(relay_connection(relay, 3), CLASS_CONNECT, STAGE_GREETING, "too many connections");
+		assert_in_range(time_to_one_more(relay, 3), pauses[p], pauses[p] + 1000);
+	}
+	fake_session(relay_connection(relay, 3)); /* and when it is taken there is no pause any more */
+	relay_submit_many(relay, "one@a.example", 40);
+	relay_deliver_all(relay);
+	assert_true(relay->opened > 4 + ARRAY_LEN(pauses));
+	assert_int_equal(relay->health_changes, 0);
+}
+
 /* But when the sessions are gone as well, it is. */
 static void a_refused_connection_alone_is_trouble(void **state)
 {
@@ -682,6 +718,7 @@ int main(void)
 	    TEST(a_message_that_breaks_its_session_stops_nobody),
 	    TEST(health_is_told_once_for_each_change),
 	    TEST(a_refused_extra_connection_is_no_trouble),
+	    TEST(one_connection_more_is_tried_soon_then_ever_later),
 	    TEST(a_refused_connection_alone_is_trouble),
 	    TEST(classes_are_served_eight_to_four_to_one),
 	    TEST(what_does_not_fit_is_parked_and_comes_back),
