@@ -10,7 +10,9 @@
 #include <uthash.h>
 
 enum {
-	INFLIGHT_MAX = 256,
+	INFLIGHT_MAX = 256, /* but for the slow ones */
+	SLOW_MAX = 2048,
+	SLOW_MS = 2000, /* so long a server that works needs at the most */
 	WAITING_MAX = 65536,
 	FOLLOW_MAX = 8, /* aliases that the resolver left to us to follow */
 	RCODE_FORMERR = 1,
@@ -20,7 +22,8 @@ enum {
  * A question as it goes to the servers; equal ones share it.
  *
  * WAITING   in dns->waiting, until fewer than INFLIGHT_MAX are on the way
- * INFLIGHT  the transport has it
+ * INFLIGHT  the transport has it; in dns->inflight, and after SLOW_MS in dns->slow: domains whose servers are silent
+ *           take no place from others
  * ANSWERED  in dns->answered, until the next timers_run()
  *
  * It leaves the map of names with its answer, so that whoever asks after a callback asks anew.
@@ -33,7 +36,8 @@ struct question {
 	const struct dns_answer *head; /* the answer so far, which ended in an alias */
 	struct dns_answer *answer;
 	int follows;
-	bool is_inflight;
+	bool is_inflight, is_slow;
+	int64_t sent_ms;
 	bool was_retried; /* after FORMERR */
 	UT_hash_handle by_token, by_key;
 	uint16_t type;
@@ -60,8 +64,9 @@ struct dns {
 
 	struct question *by_token, *by_key;
 	struct request *requests;
-	struct list waiting, answered, done;
-	timer_id post_timer, tick_timer;
+	struct list waiting, inflight, slow, answered, done;
+	size_t slow_count;
+	timer_id post_timer, tick_timer, slow_timer;
 	uint64_t last_id, last_token;
 	struct dns_counts counts;
 	bool is_calling_back;
@@ -92,8 +97,10 @@ static void on_packet(void *ctx, uint64_t token, struct slice packet, bool is_tr
 	question->answer = packet.len ? dns_message_parse(packet, question->asking, question->type)
 				      : dns_answer_new(question->asking, question->type, DNS_TEMPORARY, why);
 	question->answer->ad = question->answer->ad && is_trusted;
-	question->is_inflight = false;
+	dns->slow_count -= question->is_slow;
+	question->is_inflight = question->is_slow = false;
 	dns->counts.inflight--;
+	list_remove(&question->node);
 	list_append(&dns->answered, &question->node);
 	post(dns);
 }
@@ -120,6 +127,8 @@ static void send_question(struct dns *dns, struct question *question)
 	dns->counts.asked++;
 	dns->counts.inflight++;
 	question->is_inflight = true;
+	question->sent_ms = clock_mono_ms(dns->clock);
+	list_append(&dns->inflight, &question->node);
 	if (dns->transport) {
 		dns->transport->ask(dns->transport->ctx, dns, question->token, question->asking, question->type);
 		return;
@@ -130,24 +139,70 @@ static void send_question(struct dns *dns, struct question *question)
 	channels_ask(dns->channels, question->token, question->asking, question->type);
 }
 
+static struct question *first_inflight(const struct dns *dns)
+{
+	return list_is_empty(&dns->inflight) ? NULL : CONTAINER_OF(dns->inflight.next, struct question, node);
+}
+
+static void set_slow_ones_aside(struct dns *dns)
+{
+	int64_t now_ms = clock_mono_ms(dns->clock);
+	struct question *question;
+
+	while (dns->slow_count < SLOW_MAX && (question = first_inflight(dns)) && now_ms - question->sent_ms >= SLOW_MS) {
+		list_remove(&question->node);
+		list_append(&dns->slow, &question->node);
+		question->is_slow = true;
+		dns->slow_count++;
+	}
+}
+
+static bool may_send(const struct dns *dns)
+{
+	return dns->counts.inflight - dns->slow_count < INFLIGHT_MAX;
+}
+
+static void on_slow(void *ctx);
+
+/* Without an answer nothing else would look at those that wait. At SLOW_MAX only an answer helps. */
+static void arm_slow_timer(struct dns *dns)
+{
+	if (list_is_empty(&dns->waiting) || dns->slow_count == SLOW_MAX)
+		timers_cancel(dns->timers, &dns->slow_timer);
+	else if (!dns->slow_timer && first_inflight(dns))
+		dns->slow_timer = timers_add(dns->timers, first_inflight(dns)->sent_ms + SLOW_MS, on_slow, dns);
+}
+
 static void start_question(struct dns *dns, struct question *question)
 {
-	if (dns->counts.inflight < INFLIGHT_MAX) {
+	set_slow_ones_aside(dns);
+	if (may_send(dns)) {
 		send_question(dns, question);
 		return;
 	}
 	list_append(&dns->waiting, &question->node);
 	dns->counts.waiting++;
+	arm_slow_timer(dns);
 }
 
 static void pump_waiting(struct dns *dns)
 {
-	while (dns->counts.inflight < INFLIGHT_MAX && !list_is_empty(&dns->waiting)) {
+	set_slow_ones_aside(dns);
+	while (may_send(dns) && !list_is_empty(&dns->waiting)) {
 		struct question *question = CONTAINER_OF(list_pop(&dns->waiting), struct question, node);
 
 		dns->counts.waiting--;
 		send_question(dns, question);
 	}
+	arm_slow_timer(dns);
+}
+
+static void on_slow(void *ctx)
+{
+	struct dns *dns = ctx;
+
+	dns->slow_timer = 0;
+	pump_waiting(dns);
 }
 
 static struct question *new_question(struct dns *dns, const char *key, size_t key_len, uint16_t type)
@@ -321,6 +376,8 @@ struct dns *dns_new(const struct dns_options *options, const struct dns_host *ho
 	dns->clock = clock;
 	dns->transport = options->transport;
 	list_init(&dns->waiting);
+	list_init(&dns->inflight);
+	list_init(&dns->slow);
 	list_init(&dns->answered);
 	list_init(&dns->done);
 	dns->cache = dns_cache_new(&limits);
@@ -344,6 +401,7 @@ void dns_free(struct dns **dns_ptr)
 	channels_free(&dns->channels);
 	timers_cancel(dns->timers, &dns->post_timer);
 	timers_cancel(dns->timers, &dns->tick_timer);
+	timers_cancel(dns->timers, &dns->slow_timer);
 	HASH_ITER(hh, dns->requests, request, next_request)
 	free_request(dns, request);
 	HASH_ITER(by_token, dns->by_token, question, next_question)

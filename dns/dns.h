@@ -8,7 +8,8 @@
  *   resolver.h  the addresses of a host, for connecting    cache.h     answers by name and type
  *   mx.h        where the mail of a domain goes            address.h   IP addresses as values
  *
- * LIMITS  256 questions are on the way at a time; more wait in order. Equal questions on the way are asked once. 64k
+ * LIMITS  256 questions are on the way at a time, and 2,048 besides that have been so for two seconds, so that domains
+ * with silent servers hold up no other for long; more wait in order. Equal questions on the way are asked once. 64k
  * waiting: the rest is answered with DNS_TEMPORARY.
  *
  * TIME    A question ends after timeout_ms x (2^tries - 1) for each server at the latest, whatever the servers do.

@@ -65,7 +65,7 @@ struct env {
 	const char *zone;
 	bool is_secure;
 	bool is_held; /* answers wait for env_answer_held() */
-	struct asked asked[2000];
+	struct asked asked[3000];
 	size_t asked_count;
 	struct dns *dns;
 	struct resolver *resolver;

@@ -271,6 +271,46 @@ static void more_than_256_wait_in_order(void **state)
 	assert_int_equal(counts.waiting, 0);
 }
 
+/* Domains whose servers are silent: others wait two seconds for them, and not until each of them has run out of time. */
+static void silent_domains_hold_up_no_other_for_long(void **state)
+{
+	struct dns_counts counts;
+	struct got got = {0};
+	char name[32];
+	int asked;
+
+	(void)state;
+	env = env_new("");
+	env->is_held = true;
+	for (int i = 0; i < 300; i++) {
+		snprintf(name, sizeof(name), "n%d.silent", i);
+		dns_query(env->dns, name, DNS_A, on_got, &got);
+	}
+	dns_query(env->dns, "good.example", DNS_A, on_got, &got);
+	env_run(env);
+	assert_int_equal(env->asked_count, 256);
+	env_advance(env, 1999);
+	assert_int_equal(env->asked_count, 256);
+	env_advance(env, 1);
+	assert_int_equal(env_count_asked(env, "good.example", DNS_A), 1);
+	dns_count(env->dns, &counts);
+	assert_int_equal(counts.inflight, 301);
+	assert_int_equal(counts.waiting, 0);
+	/* Not without end. */
+	asked = 301;
+	for (int round = 0; round < 12; round++) {
+		for (int i = 0; i < 256; i++) {
+			snprintf(name, sizeof(name), "m%d.silent", asked++);
+			dns_query(env->dns, name, DNS_A, on_got, &got);
+		}
+		env_advance(env, 2000);
+	}
+	dns_count(env->dns, &counts);
+	assert_int_equal(counts.inflight, 2048 + 256);
+	assert_int_equal(counts.waiting, (size_t)asked - 2048 - 256);
+	assert_int_equal(got.calls, 0);
+}
+
 /* Two that share a waiting question both go: it goes too, and the count is right. */
 static void the_last_to_leave_takes_the_waiting_question_along(void **state)
 {
@@ -505,6 +545,7 @@ int main(void)
 	    TEST(a_callback_may_cancel_its_neighbour),
 	    TEST(a_callback_may_ask),
 	    TEST(more_than_256_wait_in_order),
+	    TEST(silent_domains_hold_up_no_other_for_long),
 	    TEST(the_last_to_leave_takes_the_waiting_question_along),
 	    TEST(freed_with_questions_in_each_state_nothing_comes),
 	    TEST(late_and_unknown_tokens_are_ignored),
