@@ -1,7 +1,7 @@
 /*
  * config/nearest.h - "did you mean ...?"
  *
- * Private to config/.
+ * For config/ and the command line of relayctl.
  */
 #ifndef CONFIG_NEAREST_H
 #define CONFIG_NEAREST_H

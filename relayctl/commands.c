@@ -1,6 +1,7 @@
 #include "relayctl/commands.h"
 
 #include "base/base.h"
+#include "config/nearest.h"
 
 #include <stdio.h>
 
@@ -48,17 +49,42 @@ const struct command *command_find(const char *name)
 	return NULL;
 }
 
+const char *command_nearest(const char *name)
+{
+	struct nearest nearest;
+
+	nearest_init(&nearest, slice_of_str(name));
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+		nearest_offer(&nearest, commands[i].name);
+	return nearest.best;
+}
+
 /* ---- help ---- */
+
+static void print_filter(FILE *out)
+{
+	fputs("\nFILTER, all of which must hold:\n ", out);
+	for (size_t i = 0; ctl_filter_names[i]; i++)
+		fprintf(out, " [--%s X]%s", ctl_filter_names[i], i == 4 ? "\n " : "");
+	fputs("\n", out);
+}
 
 void commands_print(FILE *out)
 {
 	fputs("usage: relayctl [-c FILE | -s SOCKET] [--json] COMMAND [ARGUMENTS]\n\n", out);
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
-		fprintf(out, "  %s %s\n        %s\n", commands[i].name, commands[i].arguments, commands[i].what);
-	fputs("\nFILTER, all of which must hold:\n ", out);
-	for (size_t i = 0; ctl_filter_names[i]; i++)
-		fprintf(out, " [--%s X]", ctl_filter_names[i]);
-	fputs("\n", out);
+		fprintf(out, "  %s%s%s\n        %s\n", commands[i].name, commands[i].arguments[0] ? " " : "",
+			commands[i].arguments, commands[i].what);
+	print_filter(out);
+	fputs("\nOne of them: relayctl help COMMAND. All that they do: man relayctl.\n", out);
+}
+
+void command_print(FILE *out, const struct command *command)
+{
+	fprintf(out, "usage: relayctl %s%s%s\n\n  %s\n", command->name, command->arguments[0] ? " " : "",
+		command->arguments, command->what);
+	if (strstr(command->arguments, "FILTER"))
+		print_filter(out);
 }
 
 static void add_filter(json_t *list)

@@ -17,6 +17,10 @@ struct command {
 
 /* NULL: there is none. */
 const struct command *command_find(const char *name);
+/* The name that was probably meant; NULL: none is near. */
+const char *command_nearest(const char *name);
+/* How it is called, and what it does. */
+void command_print(FILE *out, const struct command *command);
 /* All of them, for people; with `json` as one document: name, arguments, options, what. */
 void commands_print(FILE *out);
 void commands_print_json(void);

@@ -42,12 +42,42 @@ static int drop_json(struct ctl *ctl, int argc, char **argv)
 	return kept;
 }
 
+static int unknown(const char *name)
+{
+	const char *meant = command_nearest(name);
+
+	return meant ? ctl_usage("unknown command '%s', did you mean '%s'?", name, meant)
+		     : ctl_usage("unknown command '%s'; relayctl help lists them", name);
+}
+
+static int help(struct ctl *ctl, int argc, char **argv)
+{
+	const struct command *command;
+
+	argc = drop_json(ctl, argc, argv);
+	if (argc > 2) {
+		command = command_find(argv[2]);
+		if (!command)
+			return unknown(argv[2]);
+		command_print(stdout, command);
+	} else if (ctl->json) {
+		commands_print_json();
+	} else {
+		commands_print(stdout);
+	}
+	return CTL_OK;
+}
+
 static int run(struct ctl *ctl, int argc, char **argv)
 {
 	const struct command *command = command_find(argv[0]);
 
 	if (!command)
-		return ctl_usage("unknown command '%s'; relayctl --help lists them", argv[0]);
+		return unknown(argv[0]);
+	if (argc == 2 && strcmp(argv[1], "--help") == 0) {
+		command_print(stdout, command);
+		return CTL_OK;
+	}
 	return command->run(ctl, drop_json(ctl, argc, argv), argv);
 }
 
@@ -68,14 +98,8 @@ static int serve(struct ctl *ctl, int argc, char **argv)
 
 	if (is_sendmail(argv[0]))
 		return cmd_sendmail(ctl, argc, argv);
-	if (argc > 1 && wants_help(argv[1])) {
-		drop_json(ctl, argc, argv);
-		if (ctl->json)
-			commands_print_json();
-		else
-			commands_print(stdout);
-		return CTL_OK;
-	}
+	if (argc > 1 && wants_help(argv[1]))
+		return help(ctl, argc, argv);
 	at = parse_general(ctl, argc, argv);
 	if (at < 0) {
 		commands_print(stderr);

@@ -128,6 +128,11 @@ static void print_message(struct screen *screen, json_t *message)
 		     ctl_format_age(number_of(message, "age"), age, sizeof(age)),
 		     ctl_format_bytes(number_of(message, "bytes"), bytes, sizeof(bytes)));
 	screen_newline(screen);
+	if (strcmp(text_of(message, "state"), "held") == 0) {
+		screen_to(screen, MARGIN);
+		screen_print(screen, COLOUR_CYAN, "held by an operator: relayctl release %s", text_of(message, "id"));
+		screen_newline(screen);
+	}
 	label(screen, "from");
 	screen_print(screen, COLOUR_NONE, "%s", text_of(message, "sender")[0] ? text_of(message, "sender") : "<>");
 	print_submitted(screen, message, "submitted_sender");

@@ -332,6 +332,11 @@ bool intake_is_in_header(const struct intake *intake)
 	return !intake->header_done;
 }
 
+struct slice intake_sender(const struct intake *intake)
+{
+	return intake_text(intake, intake->sender);
+}
+
 size_t intake_memory_bytes(const struct intake *intake)
 {
 	enum { UPLOAD_MAX_BYTES = 128 * 1024 };

@@ -64,6 +64,8 @@ void intake_complete(struct intake *intake, const struct smtp_server_complete *c
 
 /* The header has not ended yet: what comes is kept in memory. */
 bool intake_is_in_header(const struct intake *intake);
+/* The envelope's sender, as the policy made it; the intake's. */
+struct slice intake_sender(const struct intake *intake);
 /* About what it occupies. */
 size_t intake_memory_bytes(const struct intake *intake);
 

@@ -15,6 +15,7 @@ def test_status_queue_show(relayd, upstream):
     with daemon.smtp() as client:
         client.send_message(message("stuck"), to_addrs=["one@example.net", "two@example.com"])
     daemon.wait_log("event=deferred", count=2)
+    daemon.wait_log("event=accepted id=[0-9A-Z]+ user=app from=app@example.org recipients=2 ")
     (row,) = daemon.json("queue")
     assert {"id", "state", "sender", "recipients", "age", "attempts", "next_attempt", "reason"} <= row.keys()
     assert row["state"] == "deferred" and row["recipients"] == ["one@example.net", "two@example.com"]
@@ -73,6 +74,7 @@ def test_hold_release_delete(relayd, upstream):
     daemon.ctl("hold", keep)
     daemon.ctl("delete", throw)
     assert [(r["id"], r["state"]) for r in daemon.json("queue")] == [(keep, "held")]
+    assert f"relayctl release {keep}\n" in daemon.ctl("show", keep).stdout
     upstream.start()
     daemon.kill()
     daemon.start()
@@ -179,6 +181,19 @@ def test_unreachable_daemon_is_3(relayd, upstream, folder):
     daemon.stop()
     done = daemon.ctl("status", check=False)
     assert done.returncode == 3 and "there is no" in done.stderr and "is it running" in done.stderr
+
+
+def test_help_knows_one_command(folder):
+    def ctl(*arguments):
+        return subprocess.run([RELAYCTL, *arguments], capture_output=True, text=True, timeout=30)
+
+    for arguments in ("help", "queue"), ("queue", "--help"):
+        done = ctl(*arguments)
+        assert done.returncode == 0 and done.stdout.startswith("usage: relayctl queue [FILTER]"), done
+        assert "[--relayhost X]" in done.stdout and "pause" not in done.stdout
+    done = ctl("help", "quue")
+    assert done.returncode == 2 and done.stderr == "relayctl: unknown command 'quue', did you mean 'queue'?\n"
+    assert ctl("quue").stderr == done.stderr and ctl("xyzzy").stderr.endswith("relayctl help lists them\n")
 
 
 def test_a_bad_configuration_is_told_once(folder):

@@ -196,7 +196,7 @@ def test_over_tcp_with_a_password(sendmail, folder):
     sendmail("a@example.net", RELAYD_PASSWORD="secret", **tcp)
     sendmail("b@example.net", RELAYD_PASSWORD_FILE=str(folder / "password"), **tcp)
     assert sorted(m.rcpt_tos[0] for m in sendmail.upstream.get_many(2)) == ["a@example.net", "b@example.net"]
-    sendmail.daemon.wait_log("event=accepted .*user=app", count=2)
+    sendmail.daemon.wait_log("event=accepted .*user=app from=", count=2)
     done = sendmail("c@example.net", RELAYD_PASSWORD="wrong", check=78, **tcp)  # EX_CONFIG
     assert b"535" in done.stderr
     assert b"certificate" in sendmail("d@example.net", RELAYD_PASSWORD="secret", RELAYD_SUBMIT_TLS="verify", check=78,
