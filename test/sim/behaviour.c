@@ -169,8 +169,14 @@ static void expect_return(struct peer *peer, const char *address, int64_t from_m
 	if (!rcpt || rcpt->attempts > 0 || !peer->world->checks_returns || peer->is_orphan || domain->has_let_through)
 		return;
 	rcpt->come_from_ms = now + from_ms;
-	/* And one each ten seconds, of those that wait there. */
-	rcpt->come_until_ms = now + until_ms + 30 * SEC_MS + domain->greylisted * 10 * SEC_MS;
+	rcpt->come_until_ms = now + until_ms + 30 * SEC_MS;
+}
+
+/* Of those that wait there one comes each ten seconds, and some may be let in before it. */
+void behave_at_return(const struct domain *domain, struct truth_rcpt *rcpt)
+{
+	if (rcpt->come_until_ms > 0)
+		rcpt->come_until_ms += (int64_t)domain->greylisted * 10 * SEC_MS;
 }
 
 static void greylist_rcpt(struct peer *peer, const char *address, struct say *say)

@@ -107,7 +107,7 @@ static void answer(struct peer *peer, enum stage stage, const char *text)
 
 static void end_transaction(struct peer *peer)
 {
-	peer->has_mail = peer->has_rcpt = false;
+	peer->has_mail = false;
 	peer->rcpt_count = 0;
 	buf_clear(&peer->content);
 }
@@ -137,33 +137,15 @@ static bool read_path(struct slice line, char *out, size_t size)
 }
 
 /* What was on its way when an operator paused it may still come. */
-static void check_allowed(struct peer *peer)
+static void check_pause(struct peer *peer)
 {
 	struct domain *domain = peer->host->domain;
 	int64_t now = peer->world->clock->mono;
 
-	if (peer->is_orphan || peer->has_ended)
-		return;
-	if (domain->is_paused && now > domain->pause_changed_ms + PAUSE_GRACE_MS + 4 * domain->delay_ms)
+	if (!peer->is_orphan && !peer->has_ended && domain->is_paused &&
+	    now > domain->pause_changed_ms + PAUSE_GRACE_MS + 4 * domain->delay_ms)
 		ledger_violate(peer->world->ledger, 0, "%s gets a message, %lld s after it was paused", domain->name,
 			       (long long)(now - domain->pause_changed_ms) / 1000);
-	if (!meter_note(&domain->meter, now))
-		ledger_violate(peer->world->ledger, 0, "%s gets more than %u messages in %lld s", domain->name,
-			       domain->meter.count, (long long)domain->meter.per_ms / 1000);
-}
-
-/* The first recipient of a transaction tells which route it came by. */
-static void check_route(struct peer *peer, const struct truth_rcpt *rcpt)
-{
-	struct domain *domain = &peer->world->domains[rcpt->domain];
-
-	if (peer->has_rcpt || peer->is_orphan || peer->has_ended)
-		return;
-	peer->has_rcpt = true;
-	if (!meter_note(&domain->route_meter, peer->world->clock->mono))
-		ledger_violate(peer->world->ledger, rcpt->message->serial,
-			       "the route to %s carries more than %u messages in %lld s", domain->name,
-			       domain->route_meter.count, (long long)domain->route_meter.per_ms / 1000);
 }
 
 static void on_mail(struct peer *peer, struct slice line)
@@ -173,7 +155,7 @@ static void on_mail(struct peer *peer, struct slice line)
 	end_transaction(peer);
 	peer->mails++;
 	peer->host->domain->mails++;
-	check_allowed(peer);
+	check_pause(peer);
 	begin_say(peer, &say, "250 2.1.0 Sender ok");
 	if (!read_path(line, peer->sender, sizeof(peer->sender)))
 		begin_say(peer, &say, "501 5.5.4 Syntax");
@@ -196,12 +178,12 @@ static void on_rcpt(struct peer *peer, struct slice line)
 	}
 	peer->host->domain->rcpts++;
 	rcpt = ledger_find_rcpt(ledger, slice_of_str(address));
-	if (rcpt)
-		check_route(peer, rcpt);
-	if (rcpt && !peer->is_orphan && !peer->has_ended)
+	if (rcpt && !peer->is_orphan && !peer->has_ended) {
+		behave_at_return(peer->host->domain, rcpt);
 		ledger_on_visit(ledger, rcpt);
-	else if (!rcpt && !ledger_find_sender(ledger, slice_of_str(address)))
+	} else if (!rcpt && !ledger_find_sender(ledger, slice_of_str(address))) {
 		ledger_violate(ledger, 0, "RCPT TO:<%s>, who is nobody", address);
+	}
 	begin_say(peer, &say, "250 2.1.5 Recipient ok");
 	behave(peer, AT_RCPT, address, &say);
 	if (rcpt)
@@ -228,12 +210,33 @@ static void take_for(struct peer *peer, const char *address, bool is_excused)
 		ledger_on_dsn_taken(ledger, about, content, is_excused);
 }
 
+static void note(struct peer *peer, struct meter *meter, const char *what, const char *name)
+{
+	if (!meter_note(meter, peer->world->clock->mono))
+		ledger_violate(peer->world->ledger, 0, "%s %s gets more than %u messages in %lld s", what, name,
+			       meter->count, (long long)meter->per_ms / 1000);
+}
+
+/* Nobody sends more than what was promised; the first recipient tells by which route it came. */
+static void check_rates(struct peer *peer)
+{
+	const struct truth_rcpt *rcpt = ledger_find_rcpt(peer->world->ledger, slice_of_str(peer->rcpts[0]));
+	struct domain *way = rcpt ? &peer->world->domains[rcpt->domain] : NULL;
+
+	if (peer->is_orphan || peer->has_ended)
+		return;
+	note(peer, &peer->host->domain->meter, "the host", peer->host->domain->name);
+	if (way)
+		note(peer, &way->route_meter, "the route to", way->name);
+}
+
 /* The message has ended. */
 static void on_dot(struct peer *peer)
 {
 	struct say say;
 	bool is_told;
 
+	check_rates(peer);
 	begin_say(peer, &say, "250 2.0.0 Taken");
 	say.takes = true;
 	behave(peer, AT_DOT, NULL, &say);

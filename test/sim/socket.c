@@ -171,7 +171,7 @@ void sim_socket_pair(int fds[2], bool is_silent)
 
 bool sim_socket_is_left(int fd)
 {
-	return at(fd)->peer < 0;
+	return at(fd)->has_eof;
 }
 
 /* Whoever leaves what has come unread resets the connection. */

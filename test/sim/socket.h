@@ -15,7 +15,7 @@ enum { SIM_FD_FIRST = 1 << 20 };
 
 /* Two connected ends. `is_silent`: the first has sent its SYN, and nobody will ever answer. */
 void sim_socket_pair(int fds[2], bool is_silent);
-/* The other end has been closed. */
+/* The other end has been closed, or will not send any more. */
 bool sim_socket_is_left(int fd);
 /* Open ends and epolls. */
 unsigned sim_socket_count(void);

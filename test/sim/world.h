@@ -167,7 +167,7 @@ struct peer {
 	struct say *saying; /* with is_busy; NULL: silence */
 
 	unsigned mails;		 /* in this session */
-	bool has_mail, has_rcpt; /* a MAIL was taken; a RCPT was heard */
+	bool has_mail;
 	char sender[64];
 	unsigned rcpt_count;
 	char rcpts[PEER_RCPTS_MAX][48];
@@ -185,6 +185,8 @@ struct say {
 	bool takes; /* AT_DOT: the message is taken, whatever is said */
 };
 void behave(struct peer *peer, enum stage stage, const char *argument, struct say *say);
+/* A recipient is there: whoever is greylisted may have had to wait for the others. */
+void behave_at_return(const struct domain *domain, struct truth_rcpt *rcpt);
 /* True: the connection is refused (then *silent false) or never answered. */
 bool behave_at_connect(struct host *host, bool *silent);
 void behaviour_fill_domain(struct domain *domain, struct rng *rng);
