@@ -186,6 +186,19 @@ static void add_outcome(struct job_failure **items, uint32_t *count, const struc
 	add(items, count, &told);
 }
 
+/* The hop failed before it looked at the message; or it broke off so many others that it is closed now, which is what
+ * those in line are told. */
+static bool is_about_hop(const struct job *job, const struct outcome *outcome)
+{
+	bool may_have_been_taken = outcome->stage == STAGE_DOT && outcome->code == 0;
+	int64_t until;
+
+	if (outcome->stage < STAGE_MAIL || outcome_is_account_trouble(outcome))
+		return true;
+	return outcome_is_host_trouble(outcome) && !may_have_been_taken &&
+	       !destination_is_open(job->destination, &until);
+}
+
 /*
  * The next hop failed before it looked at the message, and there is another that takes mail now: the recipient goes
  * there at once, and this was no attempt. The hop that failed is closed by now, so it is not chosen again.
@@ -198,7 +211,7 @@ static bool may_go_elsewhere(struct settlement *s, const struct job *job, uint32
 	int64_t until;
 
 	if (outcome->kind != OUTCOME_DEFERRED || !job->destination || now_wall(s) >= envelope->expires_wall ||
-	    (outcome->stage >= STAGE_MAIL && !outcome_is_account_trouble(outcome)))
+	    !is_about_hop(job, outcome))
 		return false;
 	s->options->route(s->options->ctx, envelope, job->indexes[i], &targets);
 	if (targets.count < 2)

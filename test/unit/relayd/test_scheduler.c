@@ -342,6 +342,34 @@ static void a_failed_relayhost_is_left_at_once_and_without_an_attempt(void **sta
 	assert_false(is_queued(relay, id));
 }
 
+/* One that breaks off each message is closed after three of them; those in line have not been tried. */
+static void a_relayhost_that_breaks_off_is_left_by_those_in_line(void **state)
+{
+	struct relay *relay = *state;
+	struct outcome closing = outcome_like(OUTCOME_DEFERRED, CLASS_CONNECT, STAGE_RCPT, 421, "4.3.2", "closing");
+	uint64_t id;
+
+	relay_configure(relay, two_relayhosts);
+	destinations_set_limits(relay->destinations, 200, 1);
+	for (int i = 0; i < 3; i++)
+		submit(relay, "one@a.example");
+	id = submit(relay, "two@b.example");
+	for (int i = 0; i < 3; i++) {
+		struct fake_connection *connection = relay_connect_to(relay, "relayhost:main");
+		struct job *job = connection->job;
+		connection->job = NULL;
+		destination_on_outcome(connection->destination, job, 0, &closing);
+		destination_on_job_done(connection->destination, job, false);
+		destination_on_broken(connection->destination, &closing);
+		fake_close(connection);
+		relay_turn(relay);
+	}
+	assert_int_equal(relay->report_count, 3);
+	fake_deliver(relay_connect_to(relay, "relayhost:spare"));
+	assert_int_equal(relay_report(relay, id, 0)->attempts, 1);
+	assert_false(is_queued(relay, id));
+}
+
 static void with_all_relayhosts_down_the_message_waits(void **state)
 {
 	struct relay *relay = *state;
@@ -692,6 +720,7 @@ int main(void)
 	    TEST(a_delay_is_told_once_for_all_recipients_of_a_job),
 	    TEST(the_preferred_open_destination_is_taken),
 	    TEST(a_failed_relayhost_is_left_at_once_and_without_an_attempt),
+	    TEST(a_relayhost_that_breaks_off_is_left_by_those_in_line),
 	    TEST(with_all_relayhosts_down_the_message_waits),
 	    TEST(a_full_account_sends_its_message_through_the_other),
 	    TEST(while_a_relayhost_is_tried_again_others_go_through_the_next),
