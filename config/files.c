@@ -33,8 +33,19 @@ static void take_file(struct config_reader *reader, const char *path, const stru
 static void take_secret(struct config_reader *reader, const struct config_secret *secret,
 			const struct config_origin *origin)
 {
-	if (secret->file)
-		take_file(reader, secret->file, origin);
+	struct config_place place = config_place_of(reader->config, origin);
+	struct err err;
+	char *text;
+
+	if (!secret->file)
+		return;
+	take_file(reader, secret->file, origin);
+	if (!reader->source->check_files || access(secret->file, R_OK) < 0)
+		return;
+	if (config_read_secret(secret->file, &text, &err) == 0)
+		config_secret_wipe(&text);
+	else
+		config_errors_add(reader->errors, &place, "%s", err.text);
 }
 
 static void take_target(struct config_reader *reader, const struct config_target *target)

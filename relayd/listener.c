@@ -181,26 +181,40 @@ void listeners_free(struct listeners **listeners)
 
 /* ---- services ---- */
 
-static struct tls_credentials *load_credentials(struct listeners *l, const struct config *config, struct err *err)
+static enum tls_version least_version(const struct config *config)
+{
+	return config->tls.min_version == CONFIG_TLS_1_3 ? TLS_VERSION_1_3 : TLS_VERSION_1_2;
+}
+
+struct tls_credentials *listeners_load_credentials(const struct config *config, struct err *err)
+{
+	const struct tls_server_credentials_options options = {config->tls.certificate, config->tls.key,
+							       config->tls.client_ca_file, least_version(config)};
+	struct tls_credentials *credentials = tls_credentials_new_server(&options, err);
+	struct err why;
+
+	if (credentials)
+		return credentials;
+	why = *err;
+	err_set(err, why.code, "tls: %.400s%s", why.text,
+		config->tls.key ? "" : " (the key is looked for there too, unless tls.key names its file)");
+	return NULL;
+}
+
+static struct tls_credentials *make_credentials(struct listeners *l, const struct config *config, struct err *err)
 {
 	static const char *const names[] = {"localhost", "127.0.0.1", "::1"};
 	struct tls_selfsigned_options selfsigned = {config->hostname, names, ARRAY_LEN(names),
 						    clock_wall_ms(clock_system())};
-	struct tls_server_credentials_options options = {
-	    .certificate_file = config->tls.certificate,
-	    .key_file = config->tls.key,
-	    .client_ca_file = config->tls.client_ca_file,
-	    .min_version = config->tls.min_version == CONFIG_TLS_1_3 ? TLS_VERSION_1_3 : TLS_VERSION_1_2,
-	};
 	char path[64];
+	const struct tls_server_credentials_options options = {path, NULL, config->tls.client_ca_file,
+							       least_version(config)};
 
-	if (!options.certificate_file) {
-		if (tls_selfsigned_ensure(l->options.spool_fd, SELFSIGNED_NAME, &selfsigned, NULL, err) != 0)
-			return NULL;
-		snprintf(path, sizeof(path), "/proc/self/fd/%d/" SELFSIGNED_NAME, l->options.spool_fd);
-		options.certificate_file = path;
-		options.key_file = NULL;
-	}
+	if (config->tls.certificate)
+		return listeners_load_credentials(config, err);
+	if (tls_selfsigned_ensure(l->options.spool_fd, SELFSIGNED_NAME, &selfsigned, NULL, err) != 0)
+		return NULL;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d/" SELFSIGNED_NAME, l->options.spool_fd);
 	return tls_credentials_new_server(&options, err);
 }
 
@@ -295,7 +309,7 @@ int listeners_configure(struct listeners *l, struct config *config, bool has_use
 	struct tls_credentials *credentials = NULL;
 
 	if (needs_tls(config)) {
-		credentials = load_credentials(l, config, err);
+		credentials = make_credentials(l, config, err);
 		if (!credentials)
 			return ERR_CONFIG;
 	}

@@ -21,6 +21,9 @@ struct listeners_options {
 	const struct service_user *user;
 };
 
+/* Those of tls.certificate, which is set. NULL, with words. */
+struct tls_credentials *listeners_load_credentials(const struct config *config, struct err *err);
+
 /* Opens all sockets of the configuration: SMTP, HTTP, control.sock and submit.sock in the spool. NULL, with words that
  * name the address: *exit_code is EX_OSERR or EX_NOPERM. */
 struct listeners *listeners_open(const struct listeners_options *options, struct config *config, int *exit_code,

@@ -1,4 +1,5 @@
 /* relayd - outbound mail relay. This file: the command line. */
+#include "relayd/check.h"
 #include "relayd/relayd.h"
 
 #include <ares.h>
@@ -27,7 +28,13 @@ static int check(const struct relayd_options *options)
 {
 	struct config *config;
 	int rc = relayd_load_config(options, &config);
+	struct service_user user;
+	struct err err;
 
+	if (rc == EX_OK)
+		rc = check_parts(config);
+	if (rc == EX_OK && service_user_find(config, &user, &err) == EX_OK)
+		check_warn_of_unreadable(options, &user);
 	config_free(&config);
 	if (rc == EX_OK)
 		puts("the configuration is good");

@@ -3,6 +3,7 @@
 #include "base/base.h"
 #include "relayd/bounce.h"
 #include "relayd/capture.h"
+#include "relayd/check.h"
 #include "relayd/control.h"
 #include "relayd/delivery.h"
 #include "relayd/drop.h"
@@ -126,6 +127,8 @@ static int start(struct relayd *r, struct err *err)
 	struct listeners_options listening = {r->loop, NULL, r->log, r->metrics, -1, &r->user};
 	int rc = service_user_find(r->config, &r->user, err);
 
+	if (rc == EX_OK)
+		check_warn_of_unreadable(&r->options, &r->user);
 	rc = rc ? rc : spool_open(r->config, &r->user, r->log, &r->spool_fd, err);
 	rc = rc ? rc : spool_lock(r->spool_fd, r->log, &r->lock_fd, err);
 	if (rc != EX_OK)

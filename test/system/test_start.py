@@ -32,6 +32,43 @@ def test_check_only(relayd, folder):
     assert bad.returncode == 78 and re.search(r":\d+:22: .*many", bad.stderr)
 
 
+def test_check_only_opens_what_is_named(relayd, folder):
+    """And says all that is wrong, as a start would say one after the other."""
+    (folder / "nonsense").write_text("nonsense\n")
+    (folder / "nonsense").chmod(0o644)
+    nonsense = folder / "nonsense"
+    daemon = relayd(start=False)
+    daemon.write_config(daemon.config + f"tls: {{certificate: {nonsense}}}\n"
+                        f"dkim: {{domains: {{example.org: {{s1: {nonsense}}}}}}}\n" +
+                        relayhost(25, tls="verify", ca_file=nonsense))
+    bad = subprocess.run([RELAYD, "-t", "-c", daemon.config_path], capture_output=True, text=True)
+    assert bad.returncode == 78
+    assert re.search("^relayd: tls: .*nonsense has no .* PEM form", bad.stderr, re.M), bad.stderr
+    assert re.search("^relayd: dkim key of example.org, selector s1: .*nonsense", bad.stderr, re.M), bad.stderr
+    assert bad.stderr.count("nonsense") == 3, bad.stderr
+
+
+def test_an_empty_secret_is_a_mistake(relayd, folder):
+    (folder / "empty").write_text("\n")
+    code, text = failing_start(relayd(relayhost(25, username="u", password_file=folder / "empty"), start=False))
+    assert code == 78 and re.search(r"relayd\.yaml:\d+:\d+: .*empty is empty", text), text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts it as somebody else")
+def test_what_only_root_can_read_is_told(relayd, folder, upstream):
+    """It starts, and its first reload would fail."""
+    (folder / "secret").write_text("secret\n")
+    (folder / "secret").chmod(0o600)
+    daemon = relayd(relayhost(upstream.port, username="u", password_file=folder / "secret"))
+    warning = r"relayd: warning: .*relayd\.yaml:\d+:\d+: cannot read .*secret: Permission denied for user \w+: a reload would fail"
+    assert any(re.match(warning, line) for line in daemon.lines), daemon.lines
+    told = subprocess.run([RELAYD, "-t", "-c", daemon.config_path], capture_output=True, text=True)
+    assert told.returncode == 0 and re.search(warning, told.stderr) and told.stdout == "the configuration is good\n"
+    (folder / "secret").chmod(0o644)
+    told = subprocess.run([RELAYD, "-t", "-c", daemon.config_path], capture_output=True, text=True)
+    assert told.returncode == 0 and told.stderr == ""
+
+
 def test_port_taken_is_71(relayd):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
