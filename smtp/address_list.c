@@ -165,6 +165,9 @@ static size_t take_token(struct element *e, struct slice all, size_t at)
 	if (c == '"')
 		return take_quoted(spec, all, at);
 	if (c == '<') {
+		/* A second address: readers take one or the other, and none of them may pass for the only one. */
+		if (e->had_angle && spec->has_at)
+			return 0;
 		e->in_angle = e->had_angle = true;
 		spec_clear(spec);
 		return at + 1;

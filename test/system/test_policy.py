@@ -113,6 +113,19 @@ def test_what_a_user_may_use_is_asked_before_it_is_rewritten(relayd, upstream, f
     assert got.mail_from == "relay@verified.example" and "From: relay@verified.example\r\n" in got.head
 
 
+def test_no_from_that_readers_read_in_two_ways_passes_a_from_option(relayd, upstream):
+    daemon = relayd(relayhost(upstream.port), users=users_line(options=":from=@corp.example"))
+    for field in ("<boss@victim.example> <a@corp.example>", "Boss <boss@victim.example<a@corp.example>>",
+                  "a@corp.example, boss@victim.example", "<a@corp.example>\r\nFrom: boss@victim.example",
+                  "x: a@corp.example;, boss@victim.example;", "<@corp.example:boss@victim.example>",
+                  "(a@corp.example) boss@victim.example", "\"<a@corp.example>\" <boss@victim.example>"):
+        with daemon.smtp() as client:
+            client.mail("a@corp.example")
+            client.rcpt("x@example.net")
+            code, text = client.data(f"From: {field}\r\n\r\nhello\r\n")
+            assert code == 550, (field, text)
+
+
 # ---- header fields
 
 def test_fields_are_removed_set_and_prefixed(relayd, upstream):

@@ -57,6 +57,19 @@ static void folded_and_obsolete_ones(void **state)
 	expect(" \"a\r\n b\" <c@example.com>", "c@example.com");
 }
 
+/* Which of two is the author? Receivers differ, so whoever may write as one could write as the other. */
+static void two_addresses_in_angle_brackets_are_none(void **state)
+{
+	(void)state;
+	expect(" <boss@victim.example> <me@example.com>", "!");
+	expect(" Boss <boss@victim.example> Me <me@example.com>, a@example.org", "!");
+	expect(" <boss@victim.example<me@example.com>>", "!");
+	expect(" a@example.org, <boss@victim.example> <me@example.com>", "a@example.org!");
+	/* What stands in the first is no address, but part of a name. */
+	expect(" Acme <Sales> <sales@example.com>", "sales@example.com");
+	expect(" boss@example.org <me@example.com>", "me@example.com");
+}
+
 static void groups(void **state)
 {
 	(void)state;
@@ -153,6 +166,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(ordinary_ones),
 	    cmocka_unit_test(folded_and_obsolete_ones),
+	    cmocka_unit_test(two_addresses_in_angle_brackets_are_none),
 	    cmocka_unit_test(groups),
 	    cmocka_unit_test(what_mailers_get_wrong),
 	    cmocka_unit_test(what_cannot_be_read),
