@@ -54,7 +54,7 @@ struct destination_slot {
 	unsigned job_count;
 };
 
-/* Read by status, metrics and the scheduler; changed in destination.c alone. */
+/* Read by status, metrics and the scheduler; changed in the destination's own files alone. */
 struct destination {
 	UT_hash_handle hh;
 	struct destinations *owner;

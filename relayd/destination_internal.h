@@ -1,10 +1,11 @@
 /*
  * relayd/destination_internal.h - what the files of a destination share
  *
- *   destination.c       the set of them, connections, window, back-off, health
- *   destination_line.c  jobs in line, parked messages, and lifetimes that end while they wait
- *   destination_rate.c  places under the limits of its relayhost and route
- *   destination_hop.c   the limit of connections, shared with others that lead to the same next hop
+ *   destination.c         the set of them, connections, jobs on their way
+ *   destination_health.c  window, back-off, trouble
+ *   destination_line.c    jobs in line, parked messages, and lifetimes that end while they wait
+ *   destination_rate.c    places under the limits of its relayhost and route
+ *   destination_hop.c     the limit of connections, shared with others that lead to the same next hop
  */
 #ifndef RELAYD_DESTINATION_INTERNAL_H
 #define RELAYD_DESTINATION_INTERNAL_H
@@ -30,6 +31,8 @@ static inline int64_t destinations_now_ms(const struct destinations *destination
 
 /* Gives the line to idle connections, then to new ones, as far as window, limits and rates allow. */
 void destination_pump(struct destination *d);
+/* It is open again. A timer callback. */
+void destination_on_backoff_over(void *ctx);
 
 /* ---- destination_line.c ---- */
 
