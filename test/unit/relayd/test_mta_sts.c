@@ -1,38 +1,21 @@
 /* Which policy holds for a domain: DNS and HTTPS answer as the test says, time is virtual, the folder is real. */
-#include "base/base.h"
-#include "base/buf.h"
-#include "base/random.h"
+#include "support_relay.h"
+
 #include "relayd/mta_sts.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
 #include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define WALL_MS 1790000000000
 #define ENFORCE "version: STSv1\nmode: enforce\nmx: mx.example.net\nmax_age: 604800\n"
 #define TESTING "version: STSv1\nmode: testing\nmx: mx.example.net\nmax_age: 604800\n"
 enum { DAY_MS = 24 * 3600 * 1000, HOUR_MS = 3600 * 1000 };
 
 struct fixture {
-	char folder[64];
-	int dir_fd;
-	struct clock_virtual clock;
-	struct loop *loop;
-	struct timers *timers; /* the loop's */
+	struct relay relay; /* its folder, loop, clock and log */
 	struct memos *memos;
-	struct rng_seeded rng;
 	struct dns_transport transport;
 	struct dns *dns;
-	struct log *log;
-	struct buf log_text;
 	struct mta_sts *sts;
 
 	/* DNS: the TXT records there are, parted by newlines; NULL: the resolver fails; is_silent: it says nothing. */
@@ -168,25 +151,13 @@ static void break_fetch(struct fixture *f)
 
 /* ---- the rest of the world ---- */
 
-static size_t take_log(void *ctx, struct slice bytes)
-{
-	buf_append(&((struct fixture *)ctx)->log_text, bytes);
-	return bytes.len;
-}
-
-static bool log_has(struct fixture *f, const char *text)
-{
-	log_flush(f->log);
-	return memmem(buf_slice(&f->log_text).ptr, buf_len(&f->log_text), text, strlen(text)) != NULL;
-}
-
 static void open_sts(struct fixture *f)
 {
-	const struct memos_options remembering = {f->loop, f->log, f->dir_fd, NULL};
+	const struct memos_options remembering = {f->relay.loop, f->relay.log, f->relay.fd, NULL};
 	struct mta_sts_options options = {.dns = f->dns,
-					  .timers = f->timers,
-					  .clock = &f->clock.clock,
-					  .log = f->log,
+					  .timers = loop_timers(f->relay.loop),
+					  .clock = &f->relay.clock.clock,
+					  .log = f->relay.log,
 					  .fetcher = {f, send_request, cancel_request}};
 
 	f->memos = options.memos = memos_new(&remembering);
@@ -205,18 +176,9 @@ static int setup(void **state)
 	struct fixture *f = xcalloc(1, sizeof(*f));
 	const struct dns_options options = {.transport = &f->transport, .ttl_min_ms = 1000};
 
-	snprintf(f->folder, sizeof(f->folder), "/tmp/relayd-sts-XXXXXX");
-	assert_non_null(mkdtemp(f->folder));
-	f->dir_fd = open(f->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	assert_true(f->dir_fd >= 0);
-	clock_virtual_init(&f->clock, WALL_MS);
-	rng_seeded_init(&f->rng, 1);
-	f->loop = loop_new(&f->clock.clock);
-	f->timers = loop_timers(f->loop);
+	relay_init(&f->relay, NULL);
 	f->transport = (struct dns_transport){ask, f};
-	f->dns = dns_new(&options, NULL, f->timers, &f->clock.clock, &f->rng.rng, NULL);
-	buf_init(&f->log_text, 1 << 20);
-	f->log = log_new(&f->clock.clock, take_log, f);
+	f->dns = dns_new(&options, NULL, loop_timers(f->relay.loop), &f->relay.clock.clock, &f->relay.rng.rng, NULL);
 	f->txt = "";
 	open_sts(f);
 	*state = f;
@@ -229,28 +191,9 @@ static int teardown(void **state)
 
 	close_sts(f);
 	dns_free(&f->dns);
-	loop_free(&f->loop);
-	log_free(&f->log);
-	buf_fini(&f->log_text);
-	unlinkat(f->dir_fd, "mta-sts.json", 0);
-	unlinkat(f->dir_fd, "mta-sts.json.new", 0);
-	close(f->dir_fd);
-	rmdir(f->folder);
+	relay_fini(&f->relay);
 	free(f);
 	return 0;
-}
-
-/* Lets time pass, stopping wherever a timer is due. */
-static void pass(struct fixture *f, int64_t ms)
-{
-	int64_t until = clock_mono_ms(&f->clock.clock) + ms;
-
-	do {
-		int64_t next = MIN(timers_next_at_ms(f->timers), until);
-		if (next > clock_mono_ms(&f->clock.clock))
-			clock_virtual_advance(&f->clock, next - clock_mono_ms(&f->clock.clock));
-		timers_run(f->timers, clock_mono_ms(&f->clock.clock));
-	} while (timers_next_at_ms(f->timers) <= until || clock_mono_ms(&f->clock.clock) < until);
 }
 
 static void on_answer(void *ctx, enum mta_sts_answer answer, struct mta_sts_policy *policy)
@@ -271,7 +214,7 @@ static uint64_t begin(struct fixture *f, struct got *got)
 	*got = (struct got){0};
 	id = mta_sts_lookup(f->sts, "example.net", on_answer, got);
 	assert_int_equal(got->count, 0); /* never from inside */
-	pass(f, 0);
+	relay_pass(&f->relay, 0);
 	return id;
 }
 
@@ -313,7 +256,7 @@ static void no_record_means_no_policy(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(none); i++) {
 		f->txt = none[i];
 		assert_int_equal(look(f).answer, MTA_STS_ABSENT);
-		pass(f, HOUR_MS);
+		relay_pass(&f->relay, HOUR_MS);
 	}
 	assert_int_equal(f->fetches, 0);
 }
@@ -327,10 +270,10 @@ static void a_policy_is_fetched_once(void **state)
 	assert_string_equal(f->url, "https://mta-sts.example.net/.well-known/mta-sts.txt");
 	assert_int_equal(mta_sts_count(f->sts), 1);
 	assert_holds(look(f), MTA_STS_ENFORCE);
-	pass(f, HOUR_MS);
+	relay_pass(&f->relay, HOUR_MS);
 	assert_holds(look(f), MTA_STS_ENFORCE);
 	assert_int_equal(f->fetches, 1);
-	assert_true(log_has(f, "event=mta_sts domain=example.net version=1 mode=enforce"));
+	assert_true(relay_log_has(&f->relay, "event=mta_sts domain=example.net version=1 mode=enforce"));
 }
 
 static void many_wait_for_one_fetch(void **state)
@@ -362,10 +305,10 @@ static void another_id_brings_another_policy(void **state)
 	f->txt = "v=STSv1; id=1";
 	assert_holds(look_and_serve(f, TESTING), MTA_STS_TESTING);
 	f->txt = "v=STSv1; id=2";
-	pass(f, HOUR_MS);
+	relay_pass(&f->relay, HOUR_MS);
 	assert_holds(look_and_serve(f, ENFORCE), MTA_STS_ENFORCE);
 	f->txt = "v=STSv1; id=3";
-	pass(f, HOUR_MS);
+	relay_pass(&f->relay, HOUR_MS);
 	assert_holds(look_and_serve(f, "version: STSv1\nmode: none\nmax_age: 86400\n"), MTA_STS_NONE);
 	assert_int_equal(mta_sts_count(f->sts), 1);
 }
@@ -379,14 +322,14 @@ static void a_kept_policy_survives_every_failure(void **state)
 	f->txt = "v=STSv1; id=1";
 	look_and_serve(f, ENFORCE);
 	f->txt = NULL; /* SERVFAIL */
-	pass(f, HOUR_MS);
+	relay_pass(&f->relay, HOUR_MS);
 	assert_holds(look(f), MTA_STS_ENFORCE);
 	f->txt = ""; /* gone */
-	pass(f, HOUR_MS);
+	relay_pass(&f->relay, HOUR_MS);
 	assert_holds(look(f), MTA_STS_ENFORCE);
 	f->txt = "v=STSv1; id=2";
 	for (int i = 0; i < 5; i++) {
-		pass(f, HOUR_MS);
+		relay_pass(&f->relay, HOUR_MS);
 		begin(f, &got);
 		assert_int_equal(got.count, 0);
 		switch (i) {
@@ -398,12 +341,12 @@ static void a_kept_policy_survives_every_failure(void **state)
 		}
 		assert_holds(got, MTA_STS_ENFORCE);
 	}
-	assert_true(log_has(f, "kept=1 text=\"the policy's server said 301\""));
-	pass(f, 7 * (int64_t)DAY_MS);
+	assert_true(relay_log_has(&f->relay, "kept=1 text=\"the policy's server said 301\""));
+	relay_pass(&f->relay, 7 * (int64_t)DAY_MS);
 	if (f->cb)
 		break_fetch(f);
 	f->txt = "";
-	pass(f, HOUR_MS);
+	relay_pass(&f->relay, HOUR_MS);
 	assert_int_equal(look(f).answer, MTA_STS_ABSENT);
 	assert_int_equal(mta_sts_count(f->sts), 0);
 }
@@ -417,16 +360,16 @@ static void a_failed_fetch_is_not_repeated_at_once(void **state)
 	begin(f, &got);
 	break_fetch(f);
 	assert_int_equal(got.answer, MTA_STS_UNKNOWN);
-	pass(f, 60 * 1000);
+	relay_pass(&f->relay, 60 * 1000);
 	assert_int_equal(look(f).answer, MTA_STS_UNKNOWN);
 	assert_int_equal(f->fetches, 1);
 	/* A new version is another matter. */
 	f->txt = "v=STSv1; id=2";
-	pass(f, 60 * 1000);
+	relay_pass(&f->relay, 60 * 1000);
 	begin(f, &got);
 	assert_int_equal(f->fetches, 2);
 	break_fetch(f);
-	pass(f, MTA_STS_FAILURE_MS);
+	relay_pass(&f->relay, MTA_STS_FAILURE_MS);
 	assert_holds(look_and_serve(f, ENFORCE), MTA_STS_ENFORCE);
 }
 
@@ -437,14 +380,14 @@ static void nobody_waits_for_long(void **state)
 
 	f->txt = "v=STSv1; id=1";
 	begin(f, &got);
-	pass(f, MTA_STS_WAIT_MS - 1);
+	relay_pass(&f->relay, MTA_STS_WAIT_MS - 1);
 	assert_int_equal(got.count, 0);
-	pass(f, 1);
+	relay_pass(&f->relay, 1);
 	assert_int_equal(got.count, 1);
 	assert_int_equal(got.answer, MTA_STS_UNKNOWN);
 	/* The next one is in haste; the fetch goes on and is not begun again. */
 	begin(f, &got);
-	pass(f, MTA_STS_HASTY_MS);
+	relay_pass(&f->relay, MTA_STS_HASTY_MS);
 	assert_int_equal(got.count, 1);
 	assert_int_equal(f->fetches, 1);
 	serve(f, ENFORCE);
@@ -458,11 +401,11 @@ static void a_silent_resolver_keeps_nobody(void **state)
 
 	f->is_silent = true;
 	begin(f, &got);
-	pass(f, MTA_STS_WAIT_MS);
+	relay_pass(&f->relay, MTA_STS_WAIT_MS);
 	assert_int_equal(got.answer, MTA_STS_UNKNOWN);
 	assert_int_equal(got.count, 1);
 	begin(f, &got);
-	pass(f, MTA_STS_HASTY_MS);
+	relay_pass(&f->relay, MTA_STS_HASTY_MS);
 	assert_int_equal(got.count, 1);
 	assert_int_equal(f->questions, 1);
 }
@@ -474,13 +417,13 @@ static void policies_are_refreshed_before_they_expire(void **state)
 	f->txt = "v=STSv1; id=1";
 	look_and_serve(f, ENFORCE);
 	for (int day = 1; day <= 20; day++) {
-		pass(f, DAY_MS + HOUR_MS + 1);
+		relay_pass(&f->relay, DAY_MS + HOUR_MS + 1);
 		assert_int_equal(f->fetches, 1 + day);
 		serve(f, ENFORCE);
 	}
 	assert_holds(look(f), MTA_STS_ENFORCE);
 	/* On a lookup too, which does not wait for it. */
-	pass(f, DAY_MS - HOUR_MS);
+	relay_pass(&f->relay, DAY_MS - HOUR_MS);
 	f->cb = NULL;
 	assert_holds(look(f), MTA_STS_ENFORCE);
 }
@@ -501,27 +444,27 @@ static void a_restart_is_no_downgrade(void **state)
 	reopen(f);
 	assert_int_equal(mta_sts_count(f->sts), 1);
 	f->txt = NULL;
-	pass(f, HOUR_MS);
+	relay_pass(&f->relay, HOUR_MS);
 	assert_holds(look(f), MTA_STS_ENFORCE);
 	/* On the disk a second later, without waiting for an end in order. */
 	f->txt = "v=STSv1; id=2";
-	pass(f, HOUR_MS);
+	relay_pass(&f->relay, HOUR_MS);
 	look_and_serve(f, TESTING);
-	pass(f, 1000);
+	relay_pass(&f->relay, 1000);
 	crashed = *f;
 	open_sts(f);
 	assert_holds(look(f), MTA_STS_TESTING);
 	close_sts(&crashed);
 	/* What has expired meanwhile does not come back. */
 	close_sts(f);
-	clock_virtual_advance(&f->clock, 8 * (int64_t)DAY_MS);
+	clock_virtual_advance(&f->relay.clock, 8 * (int64_t)DAY_MS);
 	open_sts(f);
 	assert_int_equal(mta_sts_count(f->sts), 0);
 }
 
 static void put_file(struct fixture *f, const char *text)
 {
-	int fd = openat(f->dir_fd, "mta-sts.json", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int fd = openat(f->relay.fd, "mta-sts.json", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
 	assert_true(fd >= 0);
 	assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
@@ -546,13 +489,13 @@ static void odd_files_are_passed_over(void **state)
 	assert_holds(look(f), MTA_STS_ENFORCE);
 	/* No longer than the policy says, whatever the file does. */
 	f->txt = NULL;
-	pass(f, DAY_MS);
+	relay_pass(&f->relay, DAY_MS);
 	assert_int_equal(look(f).answer, MTA_STS_UNKNOWN);
 	close_sts(f);
 	put_file(f, "[1, 2");
 	open_sts(f);
 	assert_int_equal(mta_sts_count(f->sts), 0);
-	assert_true(log_has(f, "memo_unreadable"));
+	assert_true(relay_log_has(&f->relay, "memo_unreadable"));
 	close_sts(f);
 	put_file(f, "[1, 2]");
 	open_sts(f);
@@ -570,7 +513,7 @@ static void there_is_an_end_to_what_is_kept(void **state)
 	for (int i = 0; i < MTA_STS_DOMAINS_MAX + 10; i++) {
 		snprintf(name, sizeof(name), "d%d.example", i);
 		mta_sts_lookup(f->sts, name, on_answer, &got);
-		pass(f, 0);
+		relay_pass(&f->relay, 0);
 		serve(f, ENFORCE);
 	}
 	assert_int_equal(got.count, MTA_STS_DOMAINS_MAX + 10);
@@ -581,12 +524,12 @@ static void there_is_an_end_to_what_is_kept(void **state)
 	assert_int_equal(mta_sts_count(f->sts), count);
 	/* The first ones went, the last ones are here. */
 	f->txt = "";
-	pass(f, 40 * 1000);
+	relay_pass(&f->relay, 40 * 1000);
 	mta_sts_lookup(f->sts, "d0.example", on_answer, &got);
-	pass(f, 0);
+	relay_pass(&f->relay, 0);
 	assert_int_equal(got.answer, MTA_STS_ABSENT);
 	mta_sts_lookup(f->sts, name, on_answer, &got);
-	pass(f, 0);
+	relay_pass(&f->relay, 0);
 	assert_int_equal(got.answer, MTA_STS_HOLDS);
 }
 
@@ -599,13 +542,13 @@ static void an_end_in_the_middle(void **state)
 	begin(f, &got);
 	close_sts(f);
 	assert_int_equal(f->cancelled, 1);
-	pass(f, HOUR_MS);
+	relay_pass(&f->relay, HOUR_MS);
 	assert_int_equal(got.count, 0);
 	f->is_silent = true;
 	open_sts(f);
 	begin(f, &got);
 	close_sts(f);
-	pass(f, HOUR_MS);
+	relay_pass(&f->relay, HOUR_MS);
 	assert_int_equal(got.count, 0);
 }
 

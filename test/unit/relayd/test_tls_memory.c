@@ -1,47 +1,21 @@
 /* Hosts that have had verified TLS, and what is expected of them. */
-#include "base/base.h"
-#include "base/buf.h"
+#include "support_relay.h"
+
 #include "relayd/tls_memory.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
 #include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
-#define WALL_MS 1790000000000
 #define HOUR_MS (INT64_C(3600) * 1000)
 #define DAY_MS (24 * HOUR_MS)
 
 struct fixture {
-	char folder[64];
-	int dir_fd;
-	struct clock_virtual clock;
-	struct loop *loop;
-	struct log *log;
-	struct buf log_text;
+	struct relay relay; /* its folder, loop, clock and log */
 	struct memos *memos;
 	struct tls_memory *memory;
 	char alert[512]; /* "": none */
 	unsigned begun, ended;
 };
-
-static size_t take_log(void *ctx, struct slice bytes)
-{
-	buf_append(&((struct fixture *)ctx)->log_text, bytes);
-	return bytes.len;
-}
-
-static bool log_has(struct fixture *f, const char *text)
-{
-	log_flush(f->log);
-	return memmem(buf_slice(&f->log_text).ptr, buf_len(&f->log_text), text, strlen(text)) != NULL;
-}
 
 static void on_stripped(void *ctx, const char *text)
 {
@@ -54,9 +28,9 @@ static void on_stripped(void *ctx, const char *text)
 
 static void open_memory(struct fixture *f)
 {
-	const struct memos_options remembering = {f->loop, f->log, f->dir_fd, NULL};
+	const struct memos_options remembering = {f->relay.loop, f->relay.log, f->relay.fd, NULL};
 	struct tls_memory_options options = {
-	    .clock = &f->clock.clock, .log = f->log, .on_stripped = on_stripped, .ctx = f};
+	    .clock = &f->relay.clock.clock, .log = f->relay.log, .on_stripped = on_stripped, .ctx = f};
 
 	f->memos = options.memos = memos_new(&remembering);
 	f->memory = tls_memory_new(&options);
@@ -72,13 +46,7 @@ static int setup(void **state)
 {
 	struct fixture *f = xcalloc(1, sizeof(*f));
 
-	snprintf(f->folder, sizeof(f->folder), "/tmp/relayd-memory-XXXXXX");
-	assert_non_null(mkdtemp(f->folder));
-	f->dir_fd = open(f->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	clock_virtual_init(&f->clock, WALL_MS);
-	f->loop = loop_new(&f->clock.clock);
-	buf_init(&f->log_text, 1 << 20);
-	f->log = log_new(&f->clock.clock, take_log, f);
+	relay_init(&f->relay, NULL);
 	open_memory(f);
 	*state = f;
 	return 0;
@@ -89,12 +57,7 @@ static int teardown(void **state)
 	struct fixture *f = *state;
 
 	close_memory(f);
-	loop_free(&f->loop);
-	log_free(&f->log);
-	buf_fini(&f->log_text);
-	unlinkat(f->dir_fd, "tls-seen.json", 0);
-	close(f->dir_fd);
-	rmdir(f->folder);
+	relay_fini(&f->relay);
 	free(f);
 	return 0;
 }
@@ -113,9 +76,9 @@ static void who_has_shown_a_certificate_is_expected_to(void **state)
 	assert_true(expects(f, "mx.example"));
 	assert_false(expects(f, "mx2.example"));
 	assert_false(tls_memory_expects(f->memory, "mx.example", 587));
-	clock_virtual_advance(&f->clock, 30 * DAY_MS);
+	clock_virtual_advance(&f->relay.clock, 30 * DAY_MS);
 	assert_true(expects(f, "mx.example"));
-	clock_virtual_advance(&f->clock, 1000);
+	clock_virtual_advance(&f->relay.clock, 1000);
 	assert_false(expects(f, "mx.example"));
 	tls_memory_note_verified(f->memory, "mx.example", 25);
 	assert_true(expects(f, "mx.example"));
@@ -140,7 +103,7 @@ static void stripped_is_told_once_and_ends(void **state)
 	tls_memory_note_missing(f->memory, "mx.example", 25);
 	assert_int_equal(f->begun, 1);
 	assert_non_null(strstr(f->alert, "mx.example:25"));
-	assert_true(log_has(f, "level=warn event=tls_stripped host=mx.example:25"));
+	assert_true(relay_log_has(&f->relay, "level=warn event=tls_stripped host=mx.example:25"));
 	tls_memory_note_missing(f->memory, "mx2.example", 25);
 	tls_memory_note_verified(f->memory, "mx.example", 25);
 	assert_int_equal(f->ended, 0);
@@ -154,16 +117,16 @@ static void patience_has_an_end(void **state)
 	struct fixture *f = *state;
 
 	tls_memory_note_verified(f->memory, "mx.example", 25);
-	clock_virtual_advance(&f->clock, 5 * DAY_MS);
+	clock_virtual_advance(&f->relay.clock, 5 * DAY_MS);
 	tls_memory_note_missing(f->memory, "mx.example", 25);
-	clock_virtual_advance(&f->clock, 12 * HOUR_MS);
+	clock_virtual_advance(&f->relay.clock, 12 * HOUR_MS);
 	tls_memory_note_missing(f->memory, "mx.example", 25); /* counts from the first time */
-	clock_virtual_advance(&f->clock, 12 * HOUR_MS);
+	clock_virtual_advance(&f->relay.clock, 12 * HOUR_MS);
 	assert_true(expects(f, "mx.example"));
-	clock_virtual_advance(&f->clock, 1000);
+	clock_virtual_advance(&f->relay.clock, 1000);
 	assert_false(expects(f, "mx.example"));
 	assert_int_equal(f->ended, 1);
-	assert_true(log_has(f, "event=tls_forgotten host=mx.example:25 seconds=86401"));
+	assert_true(relay_log_has(&f->relay, "event=tls_forgotten host=mx.example:25 seconds=86401"));
 	assert_int_equal(tls_memory_count(f->memory), 0);
 }
 
@@ -174,7 +137,7 @@ static void it_outlives_a_restart(void **state)
 	tls_memory_note_verified(f->memory, "mx.example", 25);
 	tls_memory_note_verified(f->memory, "mx2.example", 25);
 	tls_memory_note_missing(f->memory, "mx2.example", 25);
-	clock_virtual_advance(&f->clock, 20 * HOUR_MS);
+	clock_virtual_advance(&f->relay.clock, 20 * HOUR_MS);
 	close_memory(f);
 	open_memory(f);
 	assert_true(expects(f, "mx.example"));
@@ -183,7 +146,7 @@ static void it_outlives_a_restart(void **state)
 	tls_memory_note_missing(f->memory, "mx2.example", 25);
 	assert_int_equal(f->begun, 1);
 	assert_non_null(strstr(f->alert, "mx2.example:25"));
-	clock_virtual_advance(&f->clock, 5 * HOUR_MS);
+	clock_virtual_advance(&f->relay.clock, 5 * HOUR_MS);
 	tls_memory_look(f->memory);
 	assert_true(expects(f, "mx.example"));
 	assert_false(expects(f, "mx2.example"));
@@ -197,13 +160,13 @@ static void odd_files_are_passed_over(void **state)
 	int fd;
 
 	close_memory(f);
-	fd = openat(f->dir_fd, "tls-seen.json", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	fd = openat(f->relay.fd, "tls-seen.json", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
 	close(fd);
 	open_memory(f);
 	assert_int_equal(tls_memory_count(f->memory), 1);
 	assert_true(expects(f, "d"));
-	clock_virtual_advance(&f->clock, 31 * DAY_MS); /* a time to come counts as now */
+	clock_virtual_advance(&f->relay.clock, 31 * DAY_MS); /* a time to come counts as now */
 	assert_false(expects(f, "d"));
 }
 
