@@ -366,10 +366,20 @@ int disk_real_journal_fd(const struct disk *disk)
 	return real_of((struct disk *)disk)->dir_fd[DISK_JOURNAL];
 }
 
+static bool is_directory(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 int disk_do_sync(int fd)
 {
+	/* The names in a directory are no data to ext4: its fdatasync() may leave them out. */
+	int rc = is_directory(fd) ? fsync(fd) : fdatasync(fd);
+
 	/* Not even EINTR is tried again: what a sync left undone is only known to the one who begins a new file. */
-	return fdatasync(fd) < 0 ? -errno : 0;
+	return rc < 0 ? -errno : 0;
 }
 
 int disk_do_prepare(int journal_fd, const char *name, uint64_t size, int *fd)

@@ -60,7 +60,7 @@ struct disk {
 	int (*sync_now)(struct disk *disk, int fd);
 	int (*sync_dir)(struct disk *disk, enum disk_area area);
 
-	/* fdatasync; asynchronous. The file stays open until it has ended. */
+	/* fdatasync, of a directory fsync; asynchronous. The file stays open until it has ended. */
 	void (*sync)(struct disk *disk, int fd, uint64_t token);
 	/* The directory itself, to be handed to `sync`. */
 	int (*area_fd)(struct disk *disk, enum disk_area area);

@@ -19,7 +19,8 @@ struct captures {
 	struct captures_options options;
 	struct list captures;
 	unsigned count;
-	int folder_fd; /* -1: not yet opened */
+	int folder_fd;	    /* -1: not yet opened */
+	bool folder_is_new; /* its own name is not synced yet */
 	uint64_t last_token;
 };
 
@@ -33,8 +34,9 @@ struct capture {
 	struct queue_content *content;
 	char name[NAME_MAX_CHARS], temporary[NAME_MAX_CHARS + 8];
 	int fd;
-	uint64_t token;	 /* of the sync that is waited for; 0: none */
-	bool is_renamed; /* it is the folder's */
+	uint64_t token;	      /* of the sync that is waited for; 0: none */
+	bool is_renamed;      /* it is the folder's ... */
+	bool waits_for_spool; /* ... or the spool's */
 	bool has_ended;
 	timer_id timer;
 };
@@ -188,7 +190,11 @@ static void on_synced(struct capture *c, int result)
 	c->token = 0;
 	if (result != 0) {
 		fail(c, "a captured message cannot be synced", -result);
+	} else if (c->is_renamed && c->owner->folder_is_new && !c->waits_for_spool) {
+		c->waits_for_spool = true;
+		ask_for_sync(c, c->owner->options.spool_fd);
 	} else if (c->is_renamed) {
+		c->owner->folder_is_new &= !c->waits_for_spool;
 		succeed(c);
 	} else if (renameat(folder, c->temporary, folder, c->name) != 0) {
 		fail(c, "a captured message cannot get its name", errno);
@@ -285,7 +291,9 @@ static int open_folder(struct captures *captures)
 
 	if (captures->folder_fd >= 0)
 		return 0;
-	if (mkdirat(spool, CAPTURE_FOLDER, 0700) != 0 && errno != EEXIST)
+	if (mkdirat(spool, CAPTURE_FOLDER, 0700) == 0)
+		captures->folder_is_new = true;
+	else if (errno != EEXIST)
 		return -errno;
 	captures->folder_fd = openat(spool, CAPTURE_FOLDER, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	return captures->folder_fd < 0 ? -errno : 0;
@@ -314,7 +322,7 @@ static int open_file(struct capture *c)
 		return rc;
 	folder = c->owner->folder_fd;
 	unlinkat(folder, c->temporary, 0);
-	c->is_renamed = false;
+	c->is_renamed = c->waits_for_spool = false;
 	c->fd = openat(folder, c->temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	return c->fd < 0 ? -errno : write_head(c);
 }

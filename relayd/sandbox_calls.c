@@ -138,7 +138,8 @@ static const char *const common[] = {
 /* disk_do_sync(), disk_do_prepare(), disk_do_discard(); posix_fallocate() writes where a file system cannot allocate.
  */
 static const char *const disk[] = {
-    "openat", "unlinkat", "unlink", "fsync", "fdatasync", "fallocate", "ftruncate", "pread64", "pwrite64", "fstatfs",
+    "openat",	 "unlinkat", "unlink",	 "fsync",   "fdatasync", "fallocate",
+    "ftruncate", "pread64",  "pwrite64", "fstatfs", "fstat64",	 "statx",
 };
 
 /* A name that this machine does not have is passed over. */

@@ -1,5 +1,6 @@
 #include "relayd/spool.h"
 
+#include "base/base.h"
 #include "base/buf.h"
 #include "config/spoolcheck.h"
 #include "queue/queue.h"
@@ -35,6 +36,31 @@ int service_user_find(const struct config *config, struct service_user *user, st
 	return EX_OK;
 }
 
+/* What is safe in a folder is not while the folder's own name may vanish in a power cut. A parent that only root may
+ * open is left to the file system. */
+static void sync_parent(const char *path)
+{
+	char parent[4096];
+	const char *slash = strrchr(path, '/');
+	int fd;
+
+	if (!slash || !slice_to_cstr(slice_of(path, MAX((size_t)(slash - path), (size_t)1)), parent, sizeof(parent)))
+		return;
+	fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	fsync(fd);
+	close(fd);
+}
+
+static int make_folder(const char *path, mode_t mode)
+{
+	if (mkdir(path, mode) != 0)
+		return errno == EEXIST ? 0 : -1;
+	sync_parent(path);
+	return 0;
+}
+
 /* mkdir -p: parents 0755. */
 static int make_folders(const char *path)
 {
@@ -43,10 +69,10 @@ static int make_folders(const char *path)
 	for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
 		if (!slice_to_cstr(slice_of(path, (size_t)(slash - path)), partial, sizeof(partial)))
 			return -1;
-		if (mkdir(partial, 0755) != 0 && errno != EEXIST)
+		if (make_folder(partial, 0755) != 0)
 			return -1;
 	}
-	return mkdir(path, 0711) != 0 && errno != EEXIST ? -1 : 0;
+	return make_folder(path, 0711);
 }
 
 static int exit_code_of(const struct err *err, int otherwise)
@@ -130,7 +156,8 @@ int spool_open(const struct config *config, const struct service_user *user, str
 		err_set_errno(err, "spool: cannot open %s", config->spool);
 		return exit_code_of(err, EX_CANTCREAT);
 	}
-	if (give_to_user(fd, user) != 0 || !is_writable(fd) || make_drop(fd, user) != 0) {
+	/* The sync is for folders of an earlier start, too. */
+	if (give_to_user(fd, user) != 0 || !is_writable(fd) || make_drop(fd, user) != 0 || fsync(fd) != 0) {
 		err_set_errno(err, "spool: %s is not writable for %s", config->spool,
 			      user->name ? user->name : "this user");
 		close(fd);

@@ -109,7 +109,7 @@ static int open_folder(int spool_fd, struct err *err)
 {
 	int fd;
 
-	if (mkdirat(spool_fd, "webhook", 0700) != 0 && errno != EEXIST)
+	if ((mkdirat(spool_fd, "webhook", 0700) != 0 && errno != EEXIST) || fsync(spool_fd) != 0)
 		return err_set_errno(err, "cannot create webhook in the spool");
 	fd = openat(spool_fd, "webhook", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)

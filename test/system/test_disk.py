@@ -236,6 +236,30 @@ def test_a_disk_that_fails_for_a_while(relayd, upstream, who, calls, error, code
     assert daemon.ctl("verify", daemon.spool).returncode == 0
 
 
+def test_new_folders_are_synced_into_their_parents(relayd, folder):
+    """J4: what is safe in a folder is not, while the folder's own name may vanish in a power cut. Names want fsync()."""
+    trace = folder / "trace"
+    daemon = relayd("routes:\n  - {via: capture}\nwebhook: {url: 'https://127.0.0.1:1/', secret_file: secret}\n", start=False)
+    (folder / "secret").write_text("a secret of more than thirty-two characters\n")
+    daemon.wrapper = ["strace", "-D", "-f", "-qq", "-y", "-s", "256", "-e", "trace=mkdir,mkdirat,fsync,fdatasync", "-o", str(trace)]
+    daemon.start()
+    with daemon.smtp() as client:
+        client.send_message(message("captured"))
+    daemon.wait_log("event=delivered ")
+    daemon.stop()
+    made, unsynced = [], []
+    for call in trace.read_text().splitlines():
+        if match := re.search(r'mkdir(?:at)?\((?:\S+<(.+?)>, )?"(.+?)", .*= 0$', call):
+            made.append(Path(match[1] or "/") / match[2])
+            unsynced.append(made[-1])
+        elif match := re.search(r" fsync\(\d+<(.+?)>", call):
+            unsynced = [path for path in unsynced if str(path.parent) != match[1]]
+        elif match := re.search(r" fdatasync\(\d+<(.+?)>", call):
+            assert not Path(match[1]).is_dir()
+    assert {path.name for path in made} >= {daemon.spool.name, "journal", "quarantine", "drop", "captured", "webhook"}
+    assert unsynced == []
+
+
 def test_a_message_that_cannot_be_read_now_is_put_off(relayd, upstream):
     """Its envelope can be, so that without a pause it would go round and round."""
     daemon = relayd(relayhost(upstream.port))

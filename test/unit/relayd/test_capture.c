@@ -87,7 +87,10 @@ static void a_captured_message_is_a_file(void **state)
 	assert_int_equal(relay_report(relay, id, 1)->outcome.kind, OUTCOME_DELIVERED);
 	assert_non_null(strstr(relay_report(relay, id, 1)->outcome.text, ".eml, not sent"));
 	assert_string_equal(relay_report(relay, id, 1)->destination, "capture:captured");
-	assert_int_equal(relay->capture_syncs, 2); /* the file, the folder */
+	assert_int_equal(relay->capture_syncs, 3); /* the file, the folder, and the spool that has a new folder */
+	relay_submit(relay, "app@example.org", "one@a.example");
+	relay_turn(relay);
+	assert_int_equal(relay->capture_syncs, 5);
 	assert_int_equal(relay->opened, 0);
 }
 
@@ -120,6 +123,9 @@ static void nobody_is_delivered_before_file_and_folder_are_synced(void **state)
 	assert_true(is_there(relay, id, ".eml"));
 	assert_int_equal(relay->report_count, 0);
 	assert_true(is_queued(relay, id));
+	assert_true(captures_on_disk_done(relay->captures, &(struct disk_done){.token = relay->capture_token}));
+	relay_turn(relay);
+	assert_true(is_queued(relay, id)); /* the folder is new in the spool */
 	assert_true(captures_on_disk_done(relay->captures, &(struct disk_done){.token = relay->capture_token}));
 	relay_turn(relay);
 	assert_int_equal(relay_report(relay, id, 0)->outcome.kind, OUTCOME_DELIVERED);
