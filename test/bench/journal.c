@@ -45,14 +45,15 @@ static double median(double *values, size_t count)
 }
 
 struct append_round {
-	double rate; /* messages a second */
+	double rate;	/* messages a second */
+	double sync_us; /* of each sync, fdatasync alone */
 	uint64_t messages, syncs;
 };
 
 /* Each client sends its next message in the turn after the one that brought its 250. */
 static struct append_round append_round(const struct options *o, struct bench *b, uint64_t clients, const char *content)
 {
-	uint64_t messages = b->committed, syncs = b->syncs;
+	uint64_t messages = b->committed, syncs = b->syncs, sync_us = b->sync_us;
 	int64_t began = now_ns(), until = began + (int64_t)o->round_ms * 1000000;
 	struct append_round round;
 
@@ -65,6 +66,7 @@ static struct append_round append_round(const struct options *o, struct bench *b
 	round.messages = b->committed - messages;
 	round.syncs = b->syncs - syncs;
 	round.rate = (double)round.messages * 1e9 / (double)(now_ns() - began);
+	round.sync_us = (double)(b->sync_us - sync_us) / (double)MAX(round.syncs, 1);
 	until_synced(b);
 	return round;
 }
@@ -82,19 +84,25 @@ static int file_allocated(const char *directory, uint64_t size)
 }
 
 /* The disk alone, doing the same: `syncs` times n messages into allocated space, written as queue/disk.c writes. */
-static double bare_round(const char *directory, uint64_t n, uint64_t syncs)
+static double bare_round(const char *directory, uint64_t n, uint64_t syncs, double *sync_us)
 {
 	size_t size = n * APPEND_SIZE;
 	int fd = file_allocated(directory, size * syncs);
 	char *block = xmalloc(size);
-	int64_t began;
+	int64_t began, wrote, syncing = 0;
 	double rate;
 
 	memset(block, 0x5a, size);
 	began = now_ns();
-	for (uint64_t i = 0; i < syncs; i++)
-		if (pwrite(fd, block, size, (off_t)(size * i)) != (ssize_t)size || fdatasync(fd) < 0)
-			die("write or fdatasync: %s", strerror(errno));
+	for (uint64_t i = 0; i < syncs; i++) {
+		if (pwrite(fd, block, size, (off_t)(size * i)) != (ssize_t)size)
+			die("write: %s", strerror(errno));
+		wrote = now_ns();
+		if (fdatasync(fd) < 0)
+			die("fdatasync: %s", strerror(errno));
+		syncing += now_ns() - wrote;
+	}
+	*sync_us = (double)syncing / 1000 / (double)syncs;
 	rate = (double)(n * syncs) * 1e9 / (double)(now_ns() - began);
 	free(block);
 	close(fd);
@@ -103,7 +111,7 @@ static double bare_round(const char *directory, uint64_t n, uint64_t syncs)
 
 static void append_level(const struct options *o, struct bench *b, uint64_t clients)
 {
-	double rates[ROUNDS_MAX], bare[ROUNDS_MAX], shares[ROUNDS_MAX];
+	double rates[ROUNDS_MAX], bare[ROUNDS_MAX], shares[ROUNDS_MAX], sync_us[ROUNDS_MAX], bare_sync_us[ROUNDS_MAX];
 	size_t rounds = o->rounds;
 	uint64_t messages = 0, syncs = 0;
 	char content[APPEND_SIZE];
@@ -119,7 +127,8 @@ static void append_level(const struct options *o, struct bench *b, uint64_t clie
 			die("no sync ended in a round");
 		rates[i] = round.rate;
 		bare[i] = bare_round(o->directory, MAX(1, (round.messages + round.syncs / 2) / round.syncs),
-				     MIN(round.syncs, 10000));
+				     MIN(round.syncs, 10000), &bare_sync_us[i]);
+		sync_us[i] = round.sync_us;
 		shares[i] = rates[i] / bare[i];
 		messages += round.messages;
 		syncs += round.syncs;
@@ -128,6 +137,8 @@ static void append_level(const struct options *o, struct bench *b, uint64_t clie
 	printf("clients_%llu_per_sync=%.1f\n", (unsigned long long)clients, (double)messages / (double)syncs);
 	printf("clients_%llu_appends_per_s=%.0f\n", (unsigned long long)clients, median(rates, rounds));
 	printf("clients_%llu_bare_per_s=%.0f\n", (unsigned long long)clients, median(bare, rounds));
+	printf("clients_%llu_sync_us=%.0f\n", (unsigned long long)clients, median(sync_us, rounds));
+	printf("clients_%llu_bare_sync_us=%.0f\n", (unsigned long long)clients, median(bare_sync_us, rounds));
 	printf("clients_%llu_share=%.3f\n", (unsigned long long)clients, median(shares, rounds));
 	printf("clients_%llu_share_min=%.3f\n", (unsigned long long)clients, shares[0]);
 	printf("clients_%llu_share_max=%.3f\n", (unsigned long long)clients, shares[rounds - 1]);

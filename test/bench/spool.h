@@ -41,7 +41,7 @@ struct bench {
 	struct disk_async async;
 	struct disk *disk;
 	struct queue *queue;
-	uint64_t submitted, committed, syncs;
+	uint64_t submitted, committed, syncs, sync_us; /* sync_us: as the syncer measured */
 	struct stall turn, done;
 	struct disk plain;   /* the disk's own functions */
 	struct work current; /* of the call under way, as far as the disk goes */
@@ -182,8 +182,10 @@ static inline void syncer_start(struct bench *b)
 
 static inline void on_synced(void *ctx, uint32_t duration_us)
 {
-	(void)duration_us;
-	((struct bench *)ctx)->syncs++;
+	struct bench *b = ctx;
+
+	b->syncs++;
+	b->sync_us += duration_us;
 }
 
 static inline void on_state(void *ctx, enum queue_journal_state state, const char *reason)
