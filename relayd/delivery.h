@@ -5,8 +5,10 @@
  * the next one, then quits.
  *
  *     RESOLVING ──▶ CONNECTING ──▶ SESSION ──READY──▶ TRANSACTION ⇄ IDLE ──▶ gone
- *                     ▲   │ refused, or the session could not be had
- *                     └───┘ next address, next MX host; none left: destination_on_failed()
+ *                     ▲   │ refused, or the session could not be had      │
+ *                     ├───┘ next address, next MX host; none left:        │ the host cannot take the message now
+ *                     │     destination_on_failed()                       │ (delivery_move.c): it goes along
+ *                     └───────────────────────────────────────────────────┘
  */
 #ifndef RELAYD_DELIVERY_H
 #define RELAYD_DELIVERY_H

@@ -94,7 +94,6 @@ struct delivery {
 	struct smtp_client_recipient *recipients;
 	uint32_t *indexes;	  /* of each of them in the job */
 	struct outcome break_off; /* the host ended this transaction; kind OUTCOME_NONE: it did not */
-	bool may_have_been_taken; /* before it did */
 	bool untried, has_body;
 	struct outcome *refusals; /* by index in the job: what hosts have said that it has left; NULL: none */
 	unsigned moves;

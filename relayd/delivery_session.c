@@ -7,6 +7,7 @@ enum {
 	IDLE_MX_MS = 5 * 1000,
 	IDLE_RELAYHOST_MS = 30 * 1000,
 	QUICK_MS = 2 * 1000,
+	PROMPT_MS = 60 * 1000,
 	SESSION_MAX_TRANSACTIONS = 1000,
 };
 
@@ -129,7 +130,6 @@ static void begin_transaction(struct delivery *d, struct job *job)
 	d->stage = TRANSACTION;
 	d->untried = d->has_body = false;
 	d->break_off = (struct outcome){0};
-	d->may_have_been_taken = false;
 	d->prefix_sent = d->inline_sent = 0;
 	d->step_began_ms = d->transaction_began_ms = delivery_now_ms(d);
 	choose_recipients(d, job);
@@ -243,6 +243,7 @@ static void on_result(struct delivery *d, uint32_t number, const struct smtp_cli
 {
 	const struct queue_message *message = &d->job->ticket->message;
 	bool by_us = result->cause == SMTP_CLIENT_ABORTED; /* no host is to blame */
+	bool may_have_been_taken = result->may_have_been_taken && result->cause != SMTP_CLIENT_REPLIED;
 	uint32_t i = d->indexes[number];
 	struct outcome outcome;
 
@@ -253,8 +254,7 @@ static void on_result(struct delivery *d, uint32_t number, const struct smtp_cli
 	outcome_of_result(d, result, known_attempts(&message->status[d->job->indexes[i]]), &outcome);
 	if (!by_us && outcome_is_host_trouble(&outcome))
 		d->break_off = outcome;
-	d->may_have_been_taken = result->may_have_been_taken && result->cause != SMTP_CLIENT_REPLIED;
-	if (!by_us && delivery_is_worth_another_host(&outcome) && !d->may_have_been_taken && delivery_may_move(d)) {
+	if (!by_us && delivery_is_worth_another_host(&outcome) && !may_have_been_taken && delivery_may_move(d)) {
 		delivery_put_aside(d, d->job, i, &outcome);
 		d->moves_on = true;
 	} else {
@@ -282,14 +282,21 @@ static void on_transaction_done(struct delivery *d, bool reusable)
 		delivery_take_job(d);
 }
 
-/* It broke off within a message. Unless the next host was asked at once it is the turn of that one the next time. */
+/* A 421 that comes at once, and only because the session is old nobody else was asked: a new one would move on. */
+static bool would_move_on(const struct delivery *d)
+{
+	return d->break_off.code == 421 && delivery_is_worth_another_host(&d->break_off) &&
+	       delivery_now_ms(d) - d->transaction_began_ms < PROMPT_MS;
+}
+
+/* It broke off within a message, and the next host was not asked: that one begins the next time. */
 static void note_broken(struct delivery *d)
 {
 	if (d->stage != TRANSACTION || d->break_off.kind == OUTCOME_NONE)
 		return;
 	if (d->break_off.class != CLASS_THROTTLE) {
 		hosts_note_failed(d->owner->hosts, &d->current->address, d->port, delivery_now_ms(d));
-		if (d->may_have_been_taken || !delivery_is_worth_another_host(&d->break_off))
+		if (!would_move_on(d))
 			hosts_note_hid_others(d->owner->hosts, &d->current->address, d->port, delivery_now_ms(d));
 	}
 	destination_on_broken(d->destination, &d->break_off);

@@ -252,6 +252,34 @@ static void a_host_without_a_banner_hides_no_other(void **state)
 	assert_string_equal(f->asked[1].address, "192.0.2.2");
 }
 
+/* The host's next reply. */
+static void say(struct fixture *f, size_t connection, const char *reply)
+{
+	assert_int_equal(write(f->asked[connection].far_end, reply, strlen(reply)), strlen(reply));
+	relay_turn(&f->relay);
+}
+
+/* Neither does one that falls silent within the message, which uses up the time as well. */
+static void a_host_that_falls_silent_at_rcpt_hides_no_other(void **state)
+{
+	struct fixture *f = *state;
+
+	f->greets_nobody = true;
+	start(f, "192.0.2.1 hub.test\n192.0.2.2 hub.test\n", "ip: \"4\"");
+	relay_submit(&f->relay, "app@example.org", "one@a.example");
+	relay_turn(&f->relay);
+	assert_int_equal(f->count, 1);
+	say(f, 0, "220 hub.test ESMTP\r\n");
+	say(f, 0, "250 hub.test\r\n");
+	say(f, 0, "250 2.1.0 ok\r\n");
+	relay_pass(&f->relay, 6 * MIN_MS);
+	assert_int_equal(f->relay.report_count, 1);
+	assert_int_equal(f->relay.reports[0].outcome.stage, STAGE_RCPT);
+	relay_pass(&f->relay, 60 * MIN_MS);
+	assert_string_equal(f->asked[0].address, "192.0.2.1");
+	assert_string_equal(f->asked[1].address, "192.0.2.2");
+}
+
 /* H20: the next address in the same moment. */
 static void an_address_without_a_route_costs_no_time(void **state)
 {
@@ -299,8 +327,11 @@ int main(void)
 {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 	const struct CMUnitTest tests[] = {
-	    TEST(addresses_that_are_all_silent_are_given_up), TEST(a_host_without_a_banner_hides_no_other),
-	    TEST(an_address_without_a_route_costs_no_time),   TEST(without_any_route_mail_waits),
+	    TEST(addresses_that_are_all_silent_are_given_up),
+	    TEST(a_host_without_a_banner_hides_no_other),
+	    TEST(a_host_that_falls_silent_at_rcpt_hides_no_other),
+	    TEST(an_address_without_a_route_costs_no_time),
+	    TEST(without_any_route_mail_waits),
 	    TEST(the_source_is_the_same_each_time),
 	};
 
