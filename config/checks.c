@@ -476,7 +476,11 @@ void config_check(struct config_reader *reader)
 	if (!reader->source->check_files || reader->errors->error_count > 0)
 		return;
 	check_hostname(reader);
-	if (!somebody_could_submit(reader))
+	if (!somebody_could_submit(reader) && has_users(reader))
+		config_errors_add(reader->errors, &whole,
+				  "nobody could submit mail: no listener lets users log in (tls: starttls, or "
+				  "allow_plaintext_auth: true), and no address is trusted");
+	else if (!somebody_could_submit(reader))
 		config_errors_add(
 		    reader->errors, &whole,
 		    "nobody could submit mail: there are no users (add one with relayctl user add NAME, or "

@@ -1,6 +1,7 @@
 /* relayctl send - submits a message and follows it to the next hop's reply. */
 #include "base/base.h"
 #include "relayctl/ctl.h"
+#include "relayctl/screen.h"
 #include "relayctl/submit.h"
 
 #include <stdio.h>
@@ -81,6 +82,18 @@ static bool has_attempt(json_t *message)
 	return true;
 }
 
+static void print_outcome(json_t *recipient)
+{
+	int64_t code = number_of(recipient, "code");
+
+	printf("%s: %s", text_of(recipient, "address"), text_of(recipient, "outcome"));
+	if (text_of(recipient, "host")[0])
+		printf(" %s", text_of(recipient, "host"));
+	if (code > 0)
+		printf(" %lld", (long long)code);
+	printf(" %s\n", text_of(recipient, "text"));
+}
+
 static int report(struct ctl *ctl, json_t *message)
 {
 	json_t *recipient;
@@ -91,13 +104,9 @@ static int report(struct ctl *ctl, json_t *message)
 		ctl_print_json(message);
 	json_array_foreach(json_object_get(message, "recipients"), i, recipient)
 	{
-		const char *outcome = json_string_value(json_object_get(recipient, "outcome"));
-		const char *text = json_string_value(json_object_get(recipient, "text"));
-		const char *host = json_string_value(json_object_get(recipient, "host"));
+		const char *outcome = text_of(recipient, "outcome");
 		if (!ctl->json)
-			printf("%s: %s %s %lld %s\n", json_string_value(json_object_get(recipient, "address")), outcome,
-			       host ? host : "", (long long)json_integer_value(json_object_get(recipient, "code")),
-			       text ? text : "");
+			print_outcome(recipient);
 		if (strcmp(outcome, "failed") == 0 || strcmp(outcome, "expired") == 0)
 			rc = CTL_FAILED;
 	}

@@ -218,13 +218,15 @@ static int is_worse(const struct destination *a, const struct destination *b)
 	return waits_a != waits_b ? waits_a > waits_b : a->trouble_since_wall < b->trouble_since_wall;
 }
 
-static size_t find_worst(struct control *control, const struct destination *worst[TROUBLES_MAX])
+static size_t find_worst(struct control *control, const struct queue_stats *stats,
+			 const struct destination *worst[TROUBLES_MAX])
 {
 	struct destination *d = NULL;
 	size_t count = 0, at;
 
 	while ((d = destinations_next(control->options.destinations, d))) {
-		if (d->trouble.kind == OUTCOME_NONE)
+		/* A relayhost is of interest always, a domain only while mail waits for it. */
+		if (d->trouble.kind == OUTCOME_NONE || (d->id.kind == DESTINATION_MX && waiting_of(stats, d) == 0))
 			continue;
 		for (at = count; at > 0 && is_worse(d, worst[at - 1]); at--)
 			if (at < TROUBLES_MAX)
@@ -240,7 +242,7 @@ static size_t find_worst(struct control *control, const struct destination *wors
 static json_t *troubles_of(struct control *control, const struct queue_stats *stats)
 {
 	const struct destination *worst[TROUBLES_MAX];
-	size_t count = find_worst(control, worst);
+	size_t count = find_worst(control, stats, worst);
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < count; i++) {

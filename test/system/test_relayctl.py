@@ -182,7 +182,7 @@ def test_tail(big):
         return tail
 
     by_user = follow("--user", "shop", "--event", "rejected,accepted")
-    by_sender = follow("--sender", "watched@example.org")
+    by_sender = follow("--sender", "watched@example.org", "--event", "operator")
     ids = []
     for user, sender in (("app", "other@example.org"), ("shop", "watched@example.org")):
         with Wire(big.port) as wire:

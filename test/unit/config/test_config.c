@@ -628,6 +628,20 @@ static void somebody_must_be_able_to_submit(void **state)
 			NULL);
 }
 
+static void users_whom_no_listener_lets_in_cannot_submit(void **state)
+{
+	static const struct load_options options = {.check_files = true};
+	char *users = make_file("users", "app:$b2$YJkb8RY1WqzaGg9kuIHuXGQq14SGf95Jc3ew1BmWR40=\n"), text[4096];
+
+	(void)state;
+	snprintf(text, sizeof(text), "users: %s\nlisten: [{address: '*:25', tls: off, auth: optional}]\n", users);
+	assert_mistakes(text, &options,
+			"f: nobody could submit mail: no listener lets users log in (tls: starttls, or "
+			"allow_plaintext_auth: true), and no address is trusted",
+			NULL);
+	drop_file(users);
+}
+
 static void load_with_users(const char *content, bool check_users, const char *mistake)
 {
 	char *users = make_file("users", content), *file = make_file("relayd.yaml", "");
@@ -796,6 +810,7 @@ int main(void)
 	    cmocka_unit_test(delivery_by_mx_needs_a_full_name),
 	    cmocka_unit_test(a_chosen_name_is_judged_less),
 	    cmocka_unit_test(somebody_must_be_able_to_submit),
+	    cmocka_unit_test(users_whom_no_listener_lets_in_cannot_submit),
 	    cmocka_unit_test(the_users_file_is_read_when_that_is_wanted),
 	    cmocka_unit_test(the_default_users_file_may_be_missing),
 	    cmocka_unit_test(files_that_are_named_must_be_readable),
