@@ -219,19 +219,24 @@ def upstream():
     server.stop()
 
 
-@pytest.fixture
-def make_upstream():
+def servers(make):
+    """What a fixture yields from: start(...) -> make(...), started. All are stopped at the end."""
     started = []
 
-    def make(**options):
-        server = Upstream(**options)
+    def start(**options):
+        server = make(**options)
         server.start()
         started.append(server)
         return server
 
-    yield make
+    yield start
     for server in started:
         server.stop()
+
+
+@pytest.fixture
+def make_upstream():
+    yield from servers(Upstream)
 
 
 @pytest.fixture

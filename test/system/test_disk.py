@@ -99,6 +99,15 @@ def disk(folder):
     subprocess.run(["umount", "-l", path], check=True)
 
 
+def start_on(disk, relayd, upstream):
+    """A daemon whose spool is on that disk."""
+    daemon = relayd(relayhost(upstream.port) + FAST_RETRY, start=False)
+    daemon.config = daemon.config.replace(f"spool: {daemon.spool}", f"spool: {disk / 'spool'}")
+    daemon.spool = disk / "spool"
+    daemon.start()
+    return daemon
+
+
 def fill(path):
     """Takes all the room that is left; returns the file."""
     ballast = path / "ballast"
@@ -110,10 +119,7 @@ def fill(path):
 
 def test_a_full_disk_refuses_new_mail_and_goes_on_by_itself(relayd, upstream, disk, folder):
     """J6"""
-    daemon = relayd(relayhost(upstream.port) + FAST_RETRY, start=False)
-    daemon.config = daemon.config.replace(f"spool: {daemon.spool}", f"spool: {disk / 'spool'}")
-    daemon.spool = disk / "spool"
-    daemon.start()
+    daemon = start_on(disk, relayd, upstream)
     crowd = Crowd(daemon)
     crowd.wait(crowd.acknowledged, 100)
     ballast = fill(disk)
@@ -133,10 +139,7 @@ def test_a_full_disk_refuses_new_mail_and_goes_on_by_itself(relayd, upstream, di
 def test_with_the_disk_full_deliveries_and_their_results_go_on(relayd, upstream, disk, folder):
     """J6"""
     upstream.stop()
-    daemon = relayd(relayhost(upstream.port) + FAST_RETRY, start=False)
-    daemon.config = daemon.config.replace(f"spool: {daemon.spool}", f"spool: {disk / 'spool'}")
-    daemon.spool = disk / "spool"
-    daemon.start()
+    daemon = start_on(disk, relayd, upstream)
     crowd = Crowd(daemon)
     crowd.wait(crowd.acknowledged, 300)
     fill(disk)
@@ -153,10 +156,7 @@ def test_with_the_disk_full_deliveries_and_their_results_go_on(relayd, upstream,
 def test_a_read_only_disk_at_the_start(relayd, upstream, disk):
     """J22: said and refused; nothing is changed, and all is there when it can be written again."""
     upstream.stop()
-    daemon = relayd(relayhost(upstream.port) + FAST_RETRY, start=False)
-    daemon.config = daemon.config.replace(f"spool: {daemon.spool}", f"spool: {disk / 'spool'}")
-    daemon.spool = disk / "spool"
-    daemon.start()
+    daemon = start_on(disk, relayd, upstream)
     with daemon.smtp() as client:
         client.send_message(message("kept"))
     assert daemon.stop() == 0

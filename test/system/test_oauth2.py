@@ -1,10 +1,11 @@
 """Relayhosts that want tokens: fetched, refreshed, rotated, refused, mended; mail waits and never bounces."""
+import functools
 import os
 import stat
 
 import pytest
 
-from conftest import message, relayhost
+from conftest import message, relayhost, servers
 from tokens import TokenServer, TokenUpstream
 
 SECRET = "hunter2"
@@ -19,17 +20,7 @@ def tokens(folder):
 
 @pytest.fixture
 def make_token_upstream(folder, tokens):
-    started = []
-
-    def make(**options):
-        server = TokenUpstream(folder, tokens.valid, **options)
-        server.start()
-        started.append(server)
-        return server
-
-    yield make
-    for server in started:
-        server.stop()
+    yield from servers(functools.partial(TokenUpstream, folder, tokens.valid))
 
 
 def write_secret(path, text):

@@ -107,15 +107,23 @@ static void each_part_of_a_message_has_a_name_of_its_own(void **state)
 	assert_false(is_queued(relay, id));
 }
 
-static void nobody_is_delivered_before_file_and_folder_are_synced(void **state)
+/* A message to one@a.example whose file waits for the disk. */
+static uint64_t submit_unsynced(struct relay *relay)
 {
-	struct relay *relay = *state;
 	uint64_t id;
 
 	relay->capture_waits = true;
 	id = relay_submit(relay, "app@example.org", "one@a.example");
 	relay_turn(relay);
 	assert_true(relay->capture_token != 0);
+	return id;
+}
+
+static void nobody_is_delivered_before_file_and_folder_are_synced(void **state)
+{
+	struct relay *relay = *state;
+	uint64_t id = submit_unsynced(relay);
+
 	assert_false(is_there(relay, id, ".eml"));
 	assert_int_equal(relay->report_count, 0);
 	assert_true(captures_on_disk_done(relay->captures, &(struct disk_done){.token = relay->capture_token}));
@@ -137,11 +145,8 @@ static void nobody_is_delivered_before_file_and_folder_are_synced(void **state)
 static void a_failed_sync_is_tried_again_from_the_beginning(void **state)
 {
 	struct relay *relay = *state;
-	uint64_t id;
+	uint64_t id = submit_unsynced(relay);
 
-	relay->capture_waits = true;
-	id = relay_submit(relay, "app@example.org", "one@a.example");
-	relay_turn(relay);
 	assert_true(
 	    captures_on_disk_done(relay->captures, &(struct disk_done){.token = relay->capture_token, .result = -EIO}));
 	relay_turn(relay);
@@ -178,12 +183,8 @@ static void without_a_folder_mail_waits(void **state)
 static void a_stop_in_the_middle_loses_nothing(void **state)
 {
 	struct relay *relay = *state;
-	uint64_t id;
+	uint64_t id = submit_unsynced(relay);
 
-	relay->capture_waits = true;
-	id = relay_submit(relay, "app@example.org", "one@a.example");
-	relay_turn(relay);
-	assert_true(relay->capture_token != 0);
 	relay_restart(relay);
 	assert_false(is_there(relay, id, ".eml"));
 	relay->capture_waits = false;
