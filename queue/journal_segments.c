@@ -112,8 +112,10 @@ void journal_review_state(struct journal *journal)
 		return;
 	}
 	if (!journal->rules->no_reserve && journal_room(journal) < RESERVE_INTAKE) {
-		snprintf(reason, sizeof(reason), "room for %" PRIu64 " segments of %" PRIu64 " bytes, %d are needed",
-			 journal_room(journal), journal->options.segment_bytes, RESERVE_INTAKE);
+		snprintf(reason, sizeof(reason),
+			 "the disk has room for %" PRIu64 " MiB of journal, %" PRIu64 " are needed before mail is taken",
+			 journal_room(journal) * journal->options.segment_bytes >> 20,
+			 RESERVE_INTAKE * journal->options.segment_bytes >> 20);
 		journal_set_state(journal, QUEUE_NO_SPACE, reason);
 	} else {
 		journal_set_state(journal, QUEUE_OK, "the journal takes mail");

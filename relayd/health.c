@@ -374,7 +374,10 @@ bool health_is_ready(const struct health *health, char *reason, size_t size)
 	}
 	if (rc == 0 || rc == ERR_LIMIT)
 		return true;
-	snprintf(reason, size, "the journal takes no mail: %s", rc == ERR_CLOSED ? "stopping" : err_code_name(rc));
+	snprintf(reason, size, "the journal takes no mail: %s",
+		 rc == ERR_CLOSED     ? "stopping"
+		 : rc == ERR_NO_SPACE ? "the disk is full"
+				      : err_code_name(rc));
 	return false;
 }
 
