@@ -382,5 +382,5 @@ static void driver_quit(struct destination_slot *slot)
 
 struct destination_driver captures_driver(struct captures *captures)
 {
-	return (struct destination_driver){captures, driver_open, driver_wake, driver_quit};
+	return (struct destination_driver){captures, driver_open, driver_wake, driver_quit, NULL};
 }

@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-enum { QUIT_PATIENCE_MS = 2 * 1000 };
+enum { QUIT_PATIENCE_MS = 2 * 1000, SLOW_BEGINNER_MS = 10 * 1000 };
 
 /* ---- small things ---- */
 
@@ -159,6 +159,7 @@ static struct destination_slot *open_delivery(void *ctx, struct destination *des
 	d->config = config_ref(owner->config);
 	d->policy = tls_policy_ref(owner->policy);
 	d->stage = RESOLVING;
+	d->opened_ms = delivery_now_ms(d);
 	list_node_init(&d->node);
 	list_append(&owner->all, &d->node);
 	owner->count++;
@@ -181,9 +182,41 @@ static void quit_delivery(struct destination_slot *slot)
 	delivery_say_goodbye(CONTAINER_OF(slot, struct delivery, slot));
 }
 
+/* A relayhost is the operator's, and few. */
+static struct delivery *find_slow_beginner(const struct deliveries *deliveries)
+{
+	LIST_FOREACH (node, &deliveries->all) {
+		struct delivery *d = CONTAINER_OF(node, struct delivery, node);
+		if (d->stage <= SESSION && !d->slot.has_session && !delivery_is_to_relayhost(d) &&
+		    delivery_now_ms(d) - d->opened_ms >= SLOW_BEGINNER_MS)
+			return d;
+	}
+	return NULL;
+}
+
+static void give_up_slow(struct delivery *d)
+{
+	enum delivery_stage stage = d->stage == RESOLVING ? STAGE_DNS : d->client ? STAGE_GREETING : STAGE_CONNECT;
+
+	if (d->stage == SESSION)
+		hosts_note_failed(d->owner->hosts, &d->current->address, d->port, delivery_now_ms(d));
+	delivery_candidate_fault(d, stage, CLASS_CONNECT,
+				 "no session within ten seconds, and other domains wait for a connection "
+				 "(delivery.connections)");
+	delivery_fail_destination(d);
+}
+
+static void hurry_deliveries(void *ctx, unsigned count)
+{
+	struct delivery *d;
+
+	for (; count > 0 && (d = find_slow_beginner(ctx)); count--)
+		give_up_slow(d);
+}
+
 struct destination_driver deliveries_driver(struct deliveries *deliveries)
 {
-	return (struct destination_driver){deliveries, open_delivery, wake_delivery, quit_delivery};
+	return (struct destination_driver){deliveries, open_delivery, wake_delivery, quit_delivery, hurry_deliveries};
 }
 
 /* All that are known, at 0. */

@@ -86,7 +86,7 @@ struct delivery {
 	struct smtp_client *client;
 	timer_id timer;
 	timer_id tls_timer; /* of the handshake, beside the SMTP client's own deadlines */
-	int64_t step_began_ms, transaction_began_ms;
+	int64_t opened_ms, step_began_ms, transaction_began_ms;
 	char where[256 + DNS_ADDRESS_TEXT + 3]; /* "name[address]" */
 
 	struct job *job;

@@ -39,6 +39,7 @@ void destinations_free(struct destinations **destinations)
 		destination_line_hand_back(d, 0);
 		destination_free(d);
 	}
+	timers_cancel(loop_timers((*destinations)->options.loop), &(*destinations)->hurry_timer);
 	free(*destinations);
 	*destinations = NULL;
 }
@@ -173,6 +174,35 @@ static unsigned busy_limit(const struct destination *d)
 	return d->failures > 0 ? 1 : MIN(d->window, d->owner->options.per_destination_max);
 }
 
+enum { HURRY_EACH_MS = 1000 };
+
+static void on_hurry(void *ctx)
+{
+	struct destinations *owner = ctx;
+	unsigned count = 0;
+
+	LIST_FOREACH (node, &owner->starved)
+		count++;
+	if (count == 0 || owner->stopping)
+		return;
+	owner->options.driver.hurry(owner->options.driver.ctx, count);
+	timers_set(loop_timers(owner->options.loop), &owner->hurry_timer,
+		   destinations_now_ms(owner) + HURRY_EACH_MS, on_hurry, owner);
+}
+
+/* Hosts that accept a connection and then say nothing would hold all places for minutes, if only enough domains name
+ * them. */
+static void wait_for_place(struct destination *d)
+{
+	struct destinations *owner = d->owner;
+	bool is_first = list_is_empty(&owner->starved);
+
+	list_append(&owner->starved, &d->starved_node);
+	if (is_first && owner->options.driver.hurry)
+		timers_set(loop_timers(owner->options.loop), &owner->hurry_timer,
+			   destinations_now_ms(owner) + HURRY_EACH_MS, on_hurry, owner);
+}
+
 static bool may_connect(struct destination *d)
 {
 	struct destinations *owner = d->owner;
@@ -188,7 +218,7 @@ static bool may_connect(struct destination *d)
 	if (owner->connections < owner->options.connections_max)
 		return true;
 	if (d->connections == 0 && !list_is_linked(&d->starved_node))
-		list_append(&owner->starved, &d->starved_node);
+		wait_for_place(d);
 	return false;
 }
 

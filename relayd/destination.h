@@ -130,6 +130,9 @@ struct destination_driver {
 	void (*wake)(struct destination_slot *slot);
 	/* An idle one: QUIT and close; destination_on_closed() follows. */
 	void (*quit)(struct destination_slot *slot);
+	/* Destinations without any connection wait for a place. Ends up to `count` of those that have not come to a
+	 * session in a reasonable time, the longest first, as failed. NULL: each ends in its own time. */
+	void (*hurry)(void *ctx, unsigned count);
 };
 
 struct destinations_options {

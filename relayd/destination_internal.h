@@ -19,6 +19,7 @@ struct destinations {
 	struct destination_hop *hops;
 	unsigned connections;
 	struct list starved;
+	timer_id hurry_timer; /* as long as there are any */
 	bool stopping;
 };
 

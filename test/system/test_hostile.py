@@ -502,3 +502,23 @@ def test_no_resolver_at_all_is_temporary(relayd):
     (line,) = daemon.wait_log("event=(failed|deferred)")
     assert "event=deferred" in line and "class=dns" in line
     assert re.search(r"enhanced=4\.4\.3", line)
+
+
+def test_silent_hosts_of_many_domains_hold_up_no_other(relayd, scripted, dns):
+    """G1: the host says nothing at all, and more domains name it than there may be connections."""
+    def say_nothing(session):
+        session.sock.settimeout(None)
+        session.until_closed()
+
+    silent = scripted(say_nothing, host="127.0.0.2")
+    good = scripted(answering(), host="127.0.0.3", port=silent.port)
+    dns.start({"trap.example": "* MX 10 mx\nmx A 127.0.0.2\n", "good.example": "@ MX 10 mx\nmx A 127.0.0.3\n"})
+    daemon = relayd(by_mx(dns.port, silent.port, ", connections: 5"))
+    with daemon.smtp() as client:
+        for n in range(8):
+            client.send_message(message(to=f"user@d{n}.trap.example"))
+        client.send_message(message(to="user@good.example"))
+    daemon.wait_log("event=delivered .*rcpt=user@good.example")
+    assert len(good.taken) == 1
+    (line,) = daemon.wait_log("event=deferred .*rcpt=user@d0.trap.example")
+    assert "class=connect" in line and "other domains wait" in line
