@@ -164,6 +164,8 @@ unsigned destinations_connection_count(const struct destinations *destinations);
 bool destination_is_open(const struct destination *destination, int64_t *until_wall);
 /* There is room for another job in memory; otherwise park the message. */
 bool destination_has_room(const struct destination *destination);
+/* Messages of that class are parked: who comes now has to stand behind them. */
+bool destination_has_parked(const struct destination *destination, enum message_class class);
 void destination_park(struct destination *destination, enum message_class class, uint64_t id, int64_t expires_wall);
 /* A message waits in the queue because of its trouble, or has come back from there; for destination_waiting() alone. */
 void destination_note_put_off(struct destination *destination);

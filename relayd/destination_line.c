@@ -112,6 +112,11 @@ bool destination_has_room(const struct destination *d)
 	return d->ready_count < DESTINATION_READY_MAX;
 }
 
+bool destination_has_parked(const struct destination *d, enum message_class class)
+{
+	return d->parked[class].count > 0;
+}
+
 static void on_sweep(void *ctx);
 
 static void note_lifetime(struct destination *d, int64_t expires)
@@ -126,6 +131,7 @@ void destination_park(struct destination *d, enum message_class class, uint64_t 
 {
 	queue_list_append(&d->parked[class], id);
 	note_lifetime(d, expires);
+	destination_line_refill_later(d); /* there may be room, behind others */
 }
 
 void destination_line_watch_lifetimes(struct destination *d)

@@ -156,15 +156,18 @@ static bool has_others(const struct queue_message *message, const struct group *
 }
 
 /* A message all of which waits for one destination that is paused, or whose line is full, stands behind it without
- * costing memory. */
-static bool is_parked(const struct queue_message *message, const struct plan *plan)
+ * costing memory; and nobody who comes later stands before it. */
+static bool is_parked(const struct queue_message *message, const struct plan *plan, bool was_parked)
 {
 	struct destination *d = plan->groups[0].destination;
 	int64_t until;
 
 	if (plan->count != 1 || !d || has_others(message, &plan->groups[0]))
 		return false;
-	if (!d->paused && (!destination_is_open(d, &until) || destination_has_room(d)))
+	if (!d->paused && !destination_is_open(d, &until))
+		return false;
+	if (!d->paused && destination_has_room(d) &&
+	    (was_parked || !destination_has_parked(d, message->envelope.class)))
 		return false;
 	destination_park(d, message->envelope.class, message->id, message->envelope.expires_wall);
 	return true;
@@ -289,7 +292,7 @@ static void dispatch(struct scheduler *s, uint64_t id, bool was_parked)
 		make_plan(s, &ticket->message, now, &plan);
 	if (!was_parked)
 		note_returns(&ticket->message, &plan, now);
-	if (plan.count == 0 || !is_parked(&ticket->message, &plan))
+	if (plan.count == 0 || !is_parked(&ticket->message, &plan, was_parked))
 		begin(s, ticket, &plan, now);
 	plan_fini(&plan);
 	ticket_unref(ticket);

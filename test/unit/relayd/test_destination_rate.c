@@ -34,6 +34,27 @@ static void no_more_go_than_the_rate_says_and_the_rest_in_order(void **state)
 		assert_true(relay->reports[i].id > relay->reports[i / 10 * 10 - 1].id);
 }
 
+/* The line has room again, and others are parked behind it. */
+static void who_comes_later_does_not_overtake(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_configure(relay, limited);
+	for (int i = 0; i < 10; i++) {
+		relay_submit_many(relay, "one@a.example", 10);
+		relay_pass(relay, 100);
+	}
+	for (int hour = 0; hour < 20; hour++) {
+		relay_deliver_all(relay);
+		relay_submit_many(relay, "one@a.example", 5);
+		relay_pass(relay, 62 * 60 * 1000);
+	}
+	relay_deliver_all(relay);
+	assert_int_equal(relay_waiting(relay), 0);
+	for (size_t i = 20; i < relay->report_count; i++)
+		assert_true(relay->reports[i].id > relay->reports[i - 20].id);
+}
+
 static void a_restart_begins_no_new_count(void **state)
 {
 	struct relay *relay = *state;
@@ -157,6 +178,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    TEST(no_more_go_than_the_rate_says_and_the_rest_in_order),
+	    TEST(who_comes_later_does_not_overtake),
 	    TEST(a_restart_begins_no_new_count),
 	    TEST(a_connection_that_failed_uses_nothing_up),
 	    TEST(a_returned_message_uses_up_one_place),
