@@ -294,6 +294,7 @@ void rig_start(struct rig *rig)
 	struct log_options logging = {.level = rig->config->log.level};
 
 	BUG_ON(rig->is_up);
+	rig->starts++;
 	ledger_trace(rig->ledger, 0, "relay: starts");
 	rig->loop = loop_new(&rig->clock->clock);
 	rig->log = log_new(&rig->clock->clock, log_to_stderr, NULL);
@@ -516,6 +517,11 @@ bool rig_is_empty(const struct rig *rig)
 void rig_compare(struct rig *rig)
 {
 	ledger_compare(rig->ledger, rig->queue, false);
+}
+
+unsigned rig_start_count(const struct rig *rig)
+{
+	return rig->starts;
 }
 
 unsigned rig_destination_count(const struct rig *rig)

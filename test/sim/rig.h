@@ -80,6 +80,7 @@ uint64_t rig_message_count(const struct rig *rig);
 unsigned rig_connection_count(const struct rig *rig);
 /* What the queue holds against what was promised, at the end. */
 void rig_compare(struct rig *rig);
+unsigned rig_start_count(const struct rig *rig);
 /* The destinations in memory. */
 unsigned rig_destination_count(const struct rig *rig);
 

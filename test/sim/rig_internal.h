@@ -48,6 +48,7 @@ struct rig {
 	struct quota *quota;
 	double tokens; /* of the user, as we count them */
 	int64_t tokens_at_ms;
+	unsigned starts;
 	bool is_up, is_stopping, is_closing, had_power_cut;
 	int64_t stop_until_ms; /* of this step */
 };

@@ -102,6 +102,40 @@ static void count_greylisted(const struct scenario *s, struct scenario_result *r
 	}
 }
 
+static int by_acceptance(const void *a, const void *b)
+{
+	const struct truth_message *const *x = a, *const *y = b;
+
+	return ((*x)->accepted_at_ms > (*y)->accepted_at_ms) - ((*x)->accepted_at_ms < (*y)->accepted_at_ms);
+}
+
+/* What had to wait for its turn under a rate. Who was delivered more than a minute before one of his class that was
+ * accepted before him has overtaken it. */
+static void count_limited(const struct scenario *s, struct scenario_result *result)
+{
+	uint32_t count = ledger_message_count(s->ledger);
+	const struct truth_message **messages = xcalloc(count, sizeof(struct truth_message *));
+	int64_t last_ms[MESSAGE_CLASS_COUNT] = {0};
+
+	for (uint32_t m = 0; m < count; m++)
+		messages[m] = ledger_message(s->ledger, m + 1);
+	qsort(messages, count, sizeof(struct truth_message *), by_acceptance);
+	for (uint32_t m = 0; m < count; m++) {
+		const struct truth_rcpt *rcpt = &messages[m]->rcpts[0];
+		int64_t *last = &last_ms[messages[m]->class];
+		if (rcpt->visits == 0 || !scenario_is_limited(s, rcpt->domain))
+			continue;
+		if (result->limited_count++ == 0)
+			result->limited_first_ms = messages[m]->accepted_at_ms;
+		if (rcpt->accepted == 0)
+			continue; /* refused: it has used its place, too */
+		result->limited_last_ms = MAX(result->limited_last_ms, rcpt->accepted_at_ms);
+		result->limited_overtakes += rcpt->accepted_at_ms < *last - MIN_MS;
+		*last = MAX(*last, rcpt->accepted_at_ms);
+	}
+	free(messages);
+}
+
 static void count_healthy(const struct scenario *s, struct scenario_result *result)
 {
 	for (unsigned d = 0; d < s->world->domain_count; d++) {
@@ -109,6 +143,29 @@ static void count_healthy(const struct scenario *s, struct scenario_result *resu
 			continue;
 		result->sessions += s->world->domains[d].sessions;
 		result->barren += s->world->domains[d].barren;
+	}
+}
+
+/*
+ * A host that never answers is tried ever more seldom: 5, 10, 20 .. seconds, up to ten minutes behind each other
+ * (relayhosts: one minute), and anew after a start; by a few connections the first time, and by one from then on.
+ */
+static void check_hammering(struct scenario *s)
+{
+	enum { FIRST_TIMES = 14, MX_PER_HOUR = 7, RELAYHOST_PER_HOUR = 66 };
+	unsigned hours = (unsigned)(s->clock.mono / HOUR_MS) + 1;
+
+	for (unsigned d = 0; d < s->world->domain_count; d++) {
+		const struct domain *domain = &s->world->domains[d];
+		bool is_relayhost = d < s->options.rig.relayhosts;
+		unsigned hosts = is_relayhost ? 1 : domain->host_count, most;
+		if (domain->behaviour != REFUSED && domain->behaviour != SILENT)
+			continue;
+		most = hosts * (FIRST_TIMES * rig_start_count(s->rig) +
+				(is_relayhost ? RELAYHOST_PER_HOUR : MX_PER_HOUR) * hours);
+		if (domain->asked > most)
+			ledger_violate(s->ledger, 0, "%s is dead, and is tried %u times in %u hours", domain->name,
+				       domain->asked, hours);
 	}
 }
 
@@ -143,6 +200,7 @@ void scenario_run(const struct scenario_options *options, bool verbose, struct s
 		run_until(&s, last_ms, true);
 	}
 	if (ledger_violations(s.ledger) == 0) {
+		check_hammering(&s);
 		rig_compare(s.rig);
 		ledger_finish(s.ledger, !options->is_cut, s.clock.wall);
 	}
@@ -151,10 +209,12 @@ void scenario_run(const struct scenario_options *options, bool verbose, struct s
 	ledger_totals(s.ledger, &result->totals);
 	count_greylisted(&s, result);
 	count_healthy(&s, result);
+	count_limited(&s, result);
 	result->virtual_ms = s.clock.mono;
 	result->turns = s.turns;
 	result->refused = s.world->domains[0].refused;
 	result->relayhost_asked = s.world->domains[0].asked;
+	result->first_taken = s.world->domains[0].taken;
 	result->connections_most = s.world->connections_most;
 	if (rig_is_up(s.rig))
 		result->destinations_left = rig_destination_count(s.rig);

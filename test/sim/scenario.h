@@ -40,6 +40,10 @@ struct scenario_result {
 	unsigned sessions, barren; /* with healthy domains; of them without a message */
 	unsigned destinations_left;
 	unsigned refused, relayhost_asked; /* messages that the first relayhost refused; connections to it */
+	/* Under a rate, of the first recipients of messages: how many, how many overtook, the first 250 and the last. */
+	unsigned limited_count, limited_overtakes;
+	int64_t limited_first_ms, limited_last_ms;
+	unsigned first_taken; /* messages, by the hosts of domain 0 */
 	/* Recipients whose first refusal was a greylister's: how long behind its delay they came in, in all. */
 	unsigned greylisted, greylisted_visits;
 	double greylisted_behind_mean_ms;

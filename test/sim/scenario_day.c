@@ -28,8 +28,10 @@ static void set_meters(struct scenario *s)
 		set_meter(&s->world->domains[rig->routes[i].domain].route_meter, &rig->routes[i].rate, is_healthy);
 }
 
-static bool is_limited(const struct scenario *s, unsigned domain)
+bool scenario_is_limited(const struct scenario *s, unsigned domain)
 {
+	if (s->options.rig.relayhosts > 0 && s->options.rig.rates[0].count > 0)
+		return true;
 	for (unsigned i = 0; i < s->options.rig.route_count; i++)
 		if (s->options.rig.routes[i].domain == domain)
 			return true;
@@ -102,14 +104,15 @@ static void draw_rcpt(struct scenario *s, struct truth_rcpt *rcpt, unsigned numb
 	const struct domain *domain = &s->world->domains[number];
 	char person = draw_person(domain, &s->rng.rng);
 	unsigned mailbox = (unsigned)rng_below(&s->rng.rng, 20);
-	bool is_slow = is_limited(s, number) || expect_of_relayhosts(s) == EXPECT_ANY;
+	bool is_limited = scenario_is_limited(s, number);
 
 	rcpt->domain = number;
 	rcpt->notify = draw_notify(&s->rng.rng);
 	rcpt->is_hostile = domain->behaviour == HOSTILE;
-	rcpt->is_brisk = behaviour_is_healthy(domain->behaviour) && person == 'u' && !is_slow;
+	rcpt->is_brisk =
+	    behaviour_is_healthy(domain->behaviour) && person == 'u' && !is_limited && s->options.pauses == 0;
 	rcpt->expect = behaviour_expectation(domain->behaviour);
-	if (is_slow)
+	if (is_limited || expect_of_relayhosts(s) == EXPECT_ANY)
 		rcpt->expect = EXPECT_ANY;
 	if (person != 'u' && rcpt->expect == EXPECT_DELIVERED)
 		rcpt->expect = person == 'n' ? EXPECT_FAILED : EXPECT_ANY;
@@ -152,7 +155,7 @@ static void draw_message(struct scenario *s, int64_t due_ms, unsigned domain)
 	message->class = (enum message_class)rng_below(&s->rng.rng, MESSAGE_CLASS_COUNT);
 	message->is_8bit = sim_chance(&s->rng.rng, 10);
 	message->is_told = home->behaviour == HEALTHY && s->world->is_roomy && s->options.clock_steps == 0 &&
-			   !is_limited(s, sender) && expect_of_relayhosts(s) == EXPECT_DELIVERED;
+			   !scenario_is_limited(s, sender) && expect_of_relayhosts(s) == EXPECT_DELIVERED;
 	message->sender_is_hostile = home->behaviour == HOSTILE;
 	if (!s->options.is_even && sim_chance(&s->rng.rng, 85))
 		snprintf(message->sender, sizeof(message->sender), "s%u+%u@%s", (unsigned)rng_below(&s->rng.rng, 5),

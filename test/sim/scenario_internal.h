@@ -39,6 +39,8 @@ struct scenario {
 
 void scenario_make_world(struct scenario *s);
 void scenario_make_day(struct scenario *s);
+/* Mail to that domain waits for its turn under a rate. */
+bool scenario_is_limited(const struct scenario *s, unsigned domain);
 void scenario_plan_incidents(struct scenario *s);
 /* An orderly stop has ended, or a crash: it comes up again after a while. */
 void scenario_restart_later(struct scenario *s);

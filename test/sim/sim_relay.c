@@ -8,7 +8,7 @@
  *     SEED=17   that seed alone, with what became of each domain
  *     MESSAGE=5 with SEED: the whole history of that message
  *     SEEDS=5   so many, from FROM (1) on
- *     PART=days, healthy, relayhosts or greylist: that part alone
+ *     PART=days, healthy, relayhosts, quotas or greylist: that part alone
  *     LONG=1    ten times as many; LONG=50: fifty times
  *     JOBS=2    so many processes; default: one for each processor
  *     SIM_LOG=1 the relay's own log, too
@@ -165,9 +165,9 @@ static bool run_relayhosts(enum behaviour first, unsigned count)
 		is_good = is_good && t->brisk_worst_ms < MIN_MS;
 	printf(
 	    "%u relayhosts, the first %s: %u delivered, %u failed, in %.0f ms, %.0f s at worst; %u connections to it, "
-	    "%u messages refused by it\n",
+	    "%u messages refused by it, %u taken\n",
 	    count, behaviour_name(first), t->delivered, t->failed, t->brisk_mean_ms, (double)t->brisk_worst_ms / 1000,
-	    result.relayhost_asked, result.refused);
+	    result.relayhost_asked, result.refused, result.first_taken);
 	if (!is_good)
 		printf("FAILED: a relayhost in trouble is hammered, or loses mail\n");
 	return is_good;
@@ -182,6 +182,59 @@ static bool run_relayhost_kind(uint64_t number)
 	return run_relayhosts(kind, kind == REFUSED ? 2 : 1 + number % 2);
 }
 enum { RELAYHOST_RUNS = 14 };
+
+/* ---- quotas: what is over them waits in order, and they are used up ---- */
+
+static bool run_quota(uint64_t number)
+{
+	/* Of a day's 800 messages to 20 domains: through one relayhost, through the first of two, of a route by MX. */
+	static const struct {
+		const char *words;
+		unsigned relayhosts;
+		struct rig_rate relayhost, route;
+	} kinds[] = {{"one relayhost, 20/h", 1, {20, HOUR_MS}, {0, 0}},
+		     {"two relayhosts, the first 400/d", 2, {400, DAY_MS}, {0, 0}},
+		     {"one relayhost, and a route 1/h", 1, {0, 0}, {1, HOUR_MS}},
+		     {"a route by MX, 1/h", 0, {0, 0}, {1, HOUR_MS}},
+		     {"a route by MX, 1/m", 0, {0, 0}, {1, MIN_MS}}};
+	const struct rig_rate *rate = kinds[number].relayhost.count ? &kinds[number].relayhost : &kinds[number].route;
+	struct scenario_options options;
+	struct scenario_result result;
+	const struct ledger_totals *t = &result.totals;
+	double needed_ms, took_ms;
+	bool is_good;
+
+	scenario_draw(&options, 60 + number, MESSAGES_COMPARED / 2);
+	options.messages = MESSAGES_COMPARED / 2;
+	options.domains = 20 + kinds[number].relayhosts;
+	options.sick_percent = 0;
+	scenario_calm(&options);
+	options.is_cut = false;
+	options.is_calm = options.is_even = true;
+	options.rig = (struct rig_options){.connections = 200,
+					   .per_destination = 20,
+					   .relayhosts = kinds[number].relayhosts,
+					   .rates = {kinds[number].relayhost},
+					   .route_count = kinds[number].route.count > 0,
+					   .routes = {{kinds[number].relayhosts, kinds[number].route}},
+					   .expire_ms = 96 * HOUR_MS,
+					   .sync_worst_ms = 10};
+	options.relayhosts[0] = options.relayhosts[1] = HEALTHY;
+	scenario_run(&options, false, &result);
+	/* All but the first lot have to wait; the window moves by sixtieths, and the day's mail has to come first. */
+	needed_ms = (double)((result.limited_count - 1) / rate->count) * (double)rate->per_ms;
+	took_ms = (double)(result.limited_last_ms - result.limited_first_ms);
+	is_good = result.is_good && t->expired == 0 && t->waiting == 0 && result.limited_overtakes == 0 &&
+		  took_ms <= MAX(needed_ms * 1.03, (double)DAY_MS) + (double)rate->per_ms &&
+		  t->brisk_worst_ms < 5 * SEC_MS;
+	printf("%s: %u messages in %.1f h (at least %.1f), %u overtook; the others in %.0f ms, %lld at worst\n",
+	       kinds[number].words, result.limited_count, took_ms / HOUR_MS, needed_ms / HOUR_MS,
+	       result.limited_overtakes, t->brisk_mean_ms, (long long)t->brisk_worst_ms);
+	if (!is_good)
+		printf("FAILED: a quota is not used up, or not kept in order\n");
+	return is_good;
+}
+enum { QUOTA_RUNS = 5 };
 
 /* ---- greylisting: how long behind the delay, with how many visits ---- */
 
@@ -257,6 +310,7 @@ int main(void)
 	struct part parts[] = {
 	    {"healthy", 0, 8 * scale(), compare},
 	    {"relayhosts", 0, RELAYHOST_RUNS, run_relayhost_kind},
+	    {"quotas", 0, QUOTA_RUNS, run_quota},
 	    {"greylist", 0, GREYLIST_RUNS, run_greylist},
 	    {"days", number_of("FROM", 1), (unsigned)number_of("SEEDS", SEEDS * scale()), run_day},
 	};

@@ -166,7 +166,7 @@ struct peer {
 	bool is_dead;
 	struct say *saying; /* with is_busy; NULL: silence */
 
-	unsigned mails;		 /* in this session */
+	unsigned mails; /* in this session */
 	bool has_mail;
 	char sender[64];
 	unsigned rcpt_count;
