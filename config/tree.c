@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #define PATH_MAX_CHARS 128
+#define KNOWN_KEYS_MAX 512
 #define NAME_MAX_CHARS 32
 
 static struct config_place place_of_key(const struct config_reader *reader, const struct yaml_node *node)
@@ -69,6 +70,25 @@ static const char *nearest_key(struct config_memory *memory, const struct config
 	return nearest.best;
 }
 
+/* Those that could stand at this level, each once: the keys of a section follow each other in the table. */
+static void list_keys(const struct config_table *table, struct slice prefix, struct buf *out)
+{
+	struct slice last = {0};
+
+	for (size_t i = 0; i < table->count; i++) {
+		struct slice path = slice_of_str(table->keys[i].path);
+		ptrdiff_t dot;
+		if (!slice_has_prefix(path, prefix))
+			continue;
+		path = slice_from(path, prefix.len);
+		dot = slice_find(path, '.');
+		path = dot < 0 ? path : slice_to(path, (size_t)dot);
+		if (!slice_eq(path, last))
+			buf_printf(out, "%s%.*s", buf_len(out) > 0 ? ", " : "", SLICE_ARG(path));
+		last = path;
+	}
+}
+
 /* A key that is right in another place: "certificate" for "tls.certificate". */
 static const char *same_key_elsewhere(const struct config_table *table, struct slice wanted)
 {
@@ -79,6 +99,20 @@ static const char *same_key_elsewhere(const struct config_table *table, struct s
 			return table->keys[i].path;
 	}
 	return NULL;
+}
+
+/* Nothing is like it: what there is, below the root, where that is few. */
+static void refuse_stranger(const struct config_reader *reader, const struct config_table *table, struct slice prefix,
+			    const struct yaml_node *node, const struct config_place *place)
+{
+	struct buf known;
+
+	buf_init(&known, KNOWN_KEYS_MAX);
+	if (prefix.len > 0 || table != &config_root_table)
+		list_keys(table, prefix, &known);
+	config_errors_add(reader->errors, place, "unknown key '%.*s'%s%.*s", (int)MIN(node->key.len, 64), node->key.ptr,
+			  buf_len(&known) > 0 ? "; there are " : "", SLICE_ARG(buf_slice(&known)));
+	buf_fini(&known);
 }
 
 static void refuse_unknown(const struct config_reader *reader, const struct config_table *table, struct slice prefix,
@@ -98,8 +132,7 @@ static void refuse_unknown(const struct config_reader *reader, const struct conf
 		config_errors_add(reader->errors, &place, "unknown key '%.*s', did you mean '%s'?",
 				  (int)MIN(node->key.len, 64), node->key.ptr, meant);
 	else
-		config_errors_add(reader->errors, &place, "unknown key '%.*s'", (int)MIN(node->key.len, 64),
-				  node->key.ptr);
+		refuse_stranger(reader, table, prefix, node, &place);
 }
 
 /* ---- Values. */

@@ -55,6 +55,14 @@ static int in_range(const struct config_key *key, int64_t value, struct err *why
 	return ERR_LIMIT;
 }
 
+/* A listener and a relayhost have other words for `tls`: the one asks how, the other how much. */
+static const char *hint_of(const struct config_word *words, struct slice text)
+{
+	if (words == config_words_tls_level && (slice_eq(text, SLICE("starttls")) || slice_eq(text, SLICE("implicit"))))
+		return "; STARTTLS or TLS from the first octet is `implicit`, false or true";
+	return "";
+}
+
 static int parse_word(const struct config_key *key, struct slice text, int *out, struct err *why)
 {
 	const struct config_word *word = config_word_find(key->rule, text);
@@ -67,7 +75,7 @@ static int parse_word(const struct config_key *key, struct slice text, int *out,
 	buf_init(&words, sizeof(why->text));
 	for (word = key->rule; word->word; word++)
 		buf_printf(&words, "%s%s", buf_len(&words) ? ", " : "", word->word);
-	err_set(why, ERR_SYNTAX, "is none of %.*s", SLICE_ARG(buf_slice(&words)));
+	err_set(why, ERR_SYNTAX, "is none of %.*s%s", SLICE_ARG(buf_slice(&words)), hint_of(key->rule, text));
 	buf_fini(&words);
 	return ERR_SYNTAX;
 }

@@ -253,7 +253,10 @@ static void print_disk(struct screen *screen, json_t *status)
 	if (!json_is_object(certificate))
 		return;
 	label(screen, "tls");
-	screen_print(screen, COLOUR_NONE, "the certificate expires in %s", age_of(certificate, "expires_sec", a));
+	if (number_of(certificate, "expires_sec") > 0)
+		screen_print(screen, COLOUR_NONE, "the certificate expires in %s", age_of(certificate, "expires_sec", a));
+	else
+		screen_print(screen, COLOUR_RED, "the certificate has expired");
 	screen_newline(screen);
 }
 

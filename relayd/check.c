@@ -1,6 +1,7 @@
 #include "relayd/check.h"
 
 #include "base/base.h"
+#include "base/clock.h"
 #include "relayd/helper_protocol.h"
 #include "relayd/listener.h"
 #include "relayd/sandbox.h"
@@ -36,6 +37,8 @@ static int check_certificate(struct config *config)
 	credentials = listeners_load_credentials(config, &err);
 	if (!credentials)
 		return tell(err.text);
+	if (tls_credentials_expires_at_wall(credentials) <= clock_wall_ms(clock_system()))
+		fprintf(stderr, "relayd: warning: tls: %s has expired\n", config->tls.certificate);
 	tls_credentials_unref(&credentials);
 	return EX_OK;
 }

@@ -628,6 +628,18 @@ static void somebody_must_be_able_to_submit(void **state)
 			NULL);
 }
 
+static void a_strange_key_is_told_what_there_is(void **state)
+{
+	(void)state;
+	assert_mistakes("dkim: {example.com: /etc/s1.pem}\n", NULL,
+			"f:1:8: unknown key 'example.com'; there are unsigned, default, domains", NULL);
+	assert_mistakes("relayhosts: {a: {address: 'a:587', tls: starttls}}\n", NULL,
+			"f:1:41: relayhosts.tls: 'starttls' is none of none, opportunistic, required, verify, dane; STARTTLS "
+			"or TLS from the first octet is `implicit`, false or true",
+			NULL);
+	assert_mistakes("zzzzzzzzzz: 1\n", NULL, "f:1:1: unknown key 'zzzzzzzzzz'", NULL);
+}
+
 static void users_whom_no_listener_lets_in_cannot_submit(void **state)
 {
 	static const struct load_options options = {.check_files = true};
@@ -810,6 +822,7 @@ int main(void)
 	    cmocka_unit_test(delivery_by_mx_needs_a_full_name),
 	    cmocka_unit_test(a_chosen_name_is_judged_less),
 	    cmocka_unit_test(somebody_must_be_able_to_submit),
+	    cmocka_unit_test(a_strange_key_is_told_what_there_is),
 	    cmocka_unit_test(users_whom_no_listener_lets_in_cannot_submit),
 	    cmocka_unit_test(the_users_file_is_read_when_that_is_wanted),
 	    cmocka_unit_test(the_default_users_file_may_be_missing),

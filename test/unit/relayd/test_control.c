@@ -52,9 +52,9 @@ static void unknown_ids_are_not_found(void **state)
 	json_t *answer;
 
 	answer = console_ask(f, 404, "GET", "/v1/message?id=0000000000007", NULL);
-	assert_string_equal(text_of(answer, "error"), "no message 0000000000007");
+	assert_string_equal(text_of(answer, "error"), "no message 0000000000007: it does not wait, nor has it ended lately; the log tells its end");
 	answer = console_ask(f, 404, "GET", "/v1/message?id=rubbish", NULL);
-	assert_string_equal(text_of(answer, "error"), "no message rubbish");
+	assert_string_equal(text_of(answer, "error"), "'rubbish' is no id: 13 letters and digits, as in the 250 and in the log");
 	console_ask(f, 400, "GET", "/v1/message", NULL);
 	console_act(f, 404, "flush", 7);
 	console_act(f, 404, "hold", 7);
