@@ -375,6 +375,7 @@ static void brief_of(const struct queue *queue, struct slot *slot, struct queue_
 	    .bytes = slot->bytes,
 	    .warned = slot->flags & SLOT_WARNED,
 	    .popped = slot->flags & SLOT_POPPED,
+	    .deleting = slot->flags & SLOT_DELETING,
 	    .corrupt = slot->flags & SLOT_CORRUPT,
 	};
 	for (uint32_t i = 0; i < slot->rcpt_count; i++) {

@@ -310,6 +310,22 @@ static int64_t delay(struct settlement *s, struct job *job, const struct retry_i
 	return job->last_delay_ms;
 }
 
+/* An operator deleted the message during the attempt: there will be no other. */
+static bool is_being_deleted(const struct settlement *s, uint64_t id)
+{
+	struct queue_brief brief;
+
+	return queue_brief(s->options->queue, id, &brief) == 0 && brief.deleting;
+}
+
+static void end_as_deleted(struct settlement *s, struct job *job, const struct job_failure *deferral)
+{
+	struct outcome outcome = deferral->outcome;
+
+	outcome.kind = OUTCOME_DELETED;
+	record(s, job, deferral->index, &outcome, 0, false);
+}
+
 static void defer(struct settlement *s, struct job *job, const struct job_failure *deferral, int64_t now)
 {
 	const struct queue_message *message = &job->ticket->message;
@@ -347,9 +363,12 @@ static void settle_deferrals(struct settlement *s, struct job *job)
 {
 	int64_t now = now_wall(s);
 	bool has_ended = now >= job->ticket->message.envelope.expires_wall;
+	bool is_deleted = is_being_deleted(s, job->ticket->message.id);
 
 	for (uint32_t i = 0; i < job->deferral_count; i++) {
-		if (has_ended)
+		if (is_deleted)
+			end_as_deleted(s, job, &job->deferrals[i]);
+		else if (has_ended)
 			expire(job, &job->deferrals[i]);
 		else
 			defer(s, job, &job->deferrals[i], now);

@@ -596,6 +596,9 @@ static void what_is_deleted_while_in_flight_is_gone_after_its_last_job(void **st
 	assert_true(is_queued(relay, id)); /* its content is still being read */
 	fake_finish(relay_connection_to(relay, "mx:b.example"), &outcome);
 	assert_false(is_queued(relay, id));
+	for (uint32_t i = 0; i < 2; i++) /* a deferral would promise another attempt */
+		assert_int_equal(relay_report(relay, id, i)->outcome.kind, OUTCOME_DELETED);
+	assert_string_equal(relay_report(relay, id, 0)->outcome.text, "busy");
 	close_all(relay);
 	relay_pass(relay, 24 * hour_ms);
 	assert_null(relay_connection(relay, 0));
