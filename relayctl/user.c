@@ -155,8 +155,10 @@ static int list(struct ctl *ctl, const struct config *config)
 			json_array_append_new(all, json_pack("{s:s, s:s, s:s, s:i}", "user", entry.name, "secret",
 							     user_secret_kind_name(entry.kind), "options",
 							     entry.options->text, "line", (int)entry.line));
-		else
+		else if (entry.options->text[0])
 			printf("%-24s %-9s %s\n", entry.name, user_secret_kind_name(entry.kind), entry.options->text);
+		else
+			printf("%-24s %s\n", entry.name, user_secret_kind_name(entry.kind));
 	}
 	if (ctl->json)
 		ctl_print_json(all);

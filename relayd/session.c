@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 enum {
+	TLS_HANDSHAKE = 22, /* the first octet of TLS: RFC 8446 section 5.1 */
 	CLOSE_PATIENCE_MS = 5 * 1000,
 	/* A client that has so much to read first is not answered, nor read from. With what one read left over, it
 	 * occupies some 160 KiB at most, logged in or not. */
@@ -397,6 +398,9 @@ static size_t on_input(void *ctx, struct slice bytes)
 	/* First, or the time until this input would count as no wait of the client's. */
 	smtp_server_tick(s->server, loop_now_ms(s->owner->options.loop));
 	s->in_input = true;
+	if (!s->has_spoken && bytes.len > 0 && bytes.ptr[0] == TLS_HANDSHAKE && s->service->tls != CONFIG_LISTEN_IMPLICIT)
+		session_log_early_tls(s);
+	s->has_spoken = true;
 	do {
 		n = smtp_server_wants_input(s->server) ? smtp_server_input(s->server, slice_from(bytes, taken)) : 0;
 		taken += n;

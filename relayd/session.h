@@ -42,6 +42,7 @@ struct session {
 	struct intake *intake;
 	bool has_token; /* of the user's rate, for the message under way */
 	bool is_storing;
+	bool has_spoken; /* the client has said something */
 	struct timespec complete_at;
 	unsigned recipients;
 	uint64_t bytes;
@@ -66,6 +67,8 @@ void session_log_rejected(struct session *session, const struct smtp_server_even
 void session_log_accepted(struct session *session, uint64_t id);
 void session_log_resubmitted(struct session *session, uint64_t id);
 void session_log_auth(struct session *session, enum auth_verdict verdict);
+/* The client began with TLS where clear text comes first. */
+void session_log_early_tls(struct session *session);
 void session_log_tls(struct session *session, bool ok, const char *why);
 double session_seconds_since(const struct timespec *then);
 

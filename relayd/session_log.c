@@ -100,6 +100,14 @@ void session_log_auth(struct session *s, enum auth_verdict verdict)
 			  LOG_STR("reason", name), LOG_STR("client", s->client));
 }
 
+void session_log_early_tls(struct session *s)
+{
+	log_event(s->owner->options.log, LOG_INFO, "tls_failed", LOG_STR("client", s->client),
+		  LOG_STR("text", "the client speaks TLS from the first octet: it must use STARTTLS here, or another "
+				  "listener (tls: implicit)"),
+		  LOG_STR("listener", s->service->name));
+}
+
 void session_log_tls(struct session *s, bool ok, const char *why)
 {
 	const char *version = ok ? tls_session_version(stream_tls(s->stream)) : "";

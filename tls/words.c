@@ -46,6 +46,10 @@ void words_of_handshake(gnutls_session_t session, const struct tls_credentials *
 		err_set(err, ERR_CRYPTO, "no cipher suite or key exchange is common to both sides (TLS %s and up)",
 			tls_version_name(credentials->min_version));
 		break;
+	case GNUTLS_E_DECRYPTION_FAILED: /* an alert in clear text, where TLS 1.3 has keys already */
+		err_set(err, ERR_CRYPTO,
+			"the peer broke off the TLS handshake; perhaps it does not trust this certificate");
+		break;
 	case GNUTLS_E_NO_APPLICATION_PROTOCOL:
 		err_set(err, ERR_CRYPTO, "the peer wants to speak another protocol than SMTP (ALPN)");
 		break;

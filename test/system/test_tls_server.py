@@ -480,3 +480,18 @@ def test_a_certificate_is_made_when_there_is_none_and_kept(relayd):
     assert certificate_of(ports(daemon)[0]) == first
     code, told = s_client(daemon, "-showcerts", starttls=False)
     assert code == 0 and "prime256v1" in told or "P-256" in told or "ECDSA" in told
+
+
+def test_what_an_app_has_wrong_is_told(relayd, upstream):
+    """TLS where STARTTLS is wanted, the reverse, and a certificate that it does not trust."""
+    daemon = relayd(relayhost(upstream.port), listen=BOTH)
+    starttls, implicit = ports(daemon)
+    with socket.create_connection(("127.0.0.1", starttls)) as raw, pytest.raises(OSError):
+        insecure().wrap_socket(raw)
+    daemon.wait_log("event=tls_failed .*the client speaks TLS from the first octet: it must use STARTTLS here")
+    with socket.create_connection(("127.0.0.1", implicit)) as raw:
+        raw.sendall(b"EHLO app.test\r\n")
+        daemon.wait_log("event=tls_failed .*speaks plain text, not TLS")
+    with socket.create_connection(("127.0.0.1", implicit)) as raw, pytest.raises(ssl.SSLCertVerificationError):
+        ssl.create_default_context().wrap_socket(raw, server_hostname="localhost")
+    daemon.wait_log("event=tls_failed .*(perhaps it does not trust this certificate|Unknown|unknown|bad certificate)")
