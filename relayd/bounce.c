@@ -22,7 +22,8 @@ struct bounce {
 struct parts {
 	struct list node;
 	struct bounce *bounce;
-	uint32_t pending;
+	uint64_t id;
+	uint32_t recipients, pending;
 	enum err_code result;
 	void (*done)(void *ctx, enum err_code result);
 	void *ctx;
@@ -339,6 +340,11 @@ static void end_part(struct parts *parts)
 
 	if (--parts->pending > 0)
 		return;
+	if (result != 0)
+		log_event(parts->bounce->options.log, LOG_WARN, "bounce_waits", LOG_ID(parts->id),
+			  LOG_INT("recipients", parts->recipients),
+			  LOG_STR("text", result == ERR_LIMIT ? "there is no room for the DSN or its event"
+							      : err_code_name(result)));
 	list_remove(&parts->node);
 	free(parts);
 	done(ctx, result);
@@ -430,7 +436,8 @@ void bounce_send(struct bounce *bounce, const struct queue_message *message, con
 	const char *why_not = silence(bounce, &telling);
 	int rc;
 
-	*parts = (struct parts){.bounce = bounce, .pending = 1, .done = done, .ctx = done_ctx};
+	*parts = (struct parts){
+	    .bounce = bounce, .id = message->id, .recipients = count, .pending = 1, .done = done, .ctx = done_ctx};
 	list_append(&bounce->parts, &parts->node);
 	rc = tell_events(bounce, parts, message, failures, count);
 	if (rc == 0 && !why_not) {
@@ -440,9 +447,6 @@ void bounce_send(struct bounce *bounce, const struct queue_message *message, con
 	if (rc == 0)
 		omit_mail(bounce, &telling, why_not);
 	else
-		log_event(bounce->options.log, LOG_WARN, "bounce_waits", LOG_ID(message->id),
-			  LOG_INT("recipients", count), LOG_STR("text", "the webhook has no room for the event"));
-	if (rc != 0)
 		parts->result = (enum err_code)rc;
 	end_part(parts);
 }

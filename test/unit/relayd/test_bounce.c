@@ -387,6 +387,33 @@ static void a_sender_that_cannot_be_written_to_is_no_reason_to_wait(void **state
 	assert_true(relay_log_has(relay, "event=bounce_omitted"));
 }
 
+static int no_room(struct disk *disk, uint64_t *bytes)
+{
+	(void)disk;
+	*bytes = 0;
+	return 0;
+}
+
+static void a_dsn_that_finds_no_room_is_said_and_comes_later(void **state)
+{
+	struct relay *relay = *state;
+	int (*free_bytes)(struct disk *, uint64_t *) = relay->disk->free_bytes;
+	uint64_t id = submit_one(relay, "app@example.org", "joe@a.example", 0);
+
+	relay->disk->free_bytes = no_room;
+	relay_pass(relay, minute_ms);
+	submit_one(relay, "", "ann@b.example", 0); /* the journal looks when it has something to write */
+	refuse(relay, "mx:a.example");
+	relay_turn(relay);
+	assert_true(is_queued(relay, id));
+	assert_true(relay_log_has(relay, "event=bounce_waits"));
+	relay->disk->free_bytes = free_bytes;
+	relay_pass(relay, 2 * minute_ms);
+	refuse(relay, "mx:a.example");
+	assert_has(dsn_text(relay, "app@example.org"), "Status: 5.1.1");
+	assert_false(is_queued(relay, id));
+}
+
 /* The remote reply stands as it was said; our own verdict is the status (RFC 3464 section 2.3.4, 2.3.6). */
 static void expiry_tells_the_last_reply_and_the_time(void **state)
 {
@@ -451,6 +478,7 @@ int main(void)
 	    TEST(a_stop_does_not_wait_for_the_minute),
 	    TEST(what_is_gathered_and_not_told_is_tried_again_after_a_crash),
 	    TEST(a_sender_that_cannot_be_written_to_is_no_reason_to_wait),
+	    TEST(a_dsn_that_finds_no_room_is_said_and_comes_later),
 	    TEST(expiry_tells_the_last_reply_and_the_time),
 	    TEST(a_held_message_ends_when_it_is_released_after_its_time),
 	};
