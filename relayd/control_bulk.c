@@ -325,14 +325,14 @@ static enum http_more bulk_next(void *ctx, struct buf *out)
 
 static void tell(const struct bulk *bulk)
 {
-	char name[64];
+	char name[64], text[4096];
 	struct buf conditions;
 
-	buf_init(&conditions, 8192);
+	buf_init(&conditions, sizeof(text));
 	control_filter_format(&bulk->filter, &conditions);
-	buf_append_byte(&conditions, '\0');
+	slice_to_cstr(buf_slice(&conditions), text, sizeof(text));
 	snprintf(name, sizeof(name), "%s%s", bulk->action->name, bulk->done ? "" : "_broken_off");
-	control_log_action(bulk->control, name, 0, SLICE(""), buf_slice(&conditions).ptr, bulk->count);
+	control_log_action(bulk->control, name, 0, SLICE(""), text, bulk->count);
 	buf_fini(&conditions);
 }
 
