@@ -366,13 +366,15 @@ void ledger_on_delete(struct ledger *ledger, struct truth_message *message, cons
 {
 	ledger_trace(ledger, message->serial, "operator: deletes it%s", is_inflight ? " in an attempt" : "");
 	message->is_deleted = true;
+	message->is_delete_durable = false;
 	stop(message, queued, is_inflight);
+	add_pending(ledger, &message->rcpts[0]);
 	for (uint32_t i = 0; i < message->rcpt_count; i++) {
 		struct truth_rcpt *rcpt = &message->rcpts[i];
 		rcpt->expect = EXPECT_ANY;
 		rcpt->is_dying = rcpt->final == OUTCOME_NONE;
 		if (is_inflight || rcpt->final != OUTCOME_NONE)
-			continue; /* the rest of it is gone at once, but not yet for good: a crash brings it back */
+			continue;
 		rcpt->final = OUTCOME_DELETED;
 		add_pending(ledger, rcpt);
 	}
@@ -402,6 +404,7 @@ void ledger_on_synced(struct ledger *ledger)
 		rcpt->durable_attempts = rcpt->attempts;
 		rcpt->durable_not_before_wall = rcpt->not_before_wall;
 		rcpt->message->is_hold_durable = rcpt->message->is_held;
+		rcpt->message->is_delete_durable = rcpt->message->is_deleted;
 	}
 	for (size_t i = 0; i < ledger->pending_dsn_count; i++)
 		ledger->pending_dsns[i]->is_durable = true;

@@ -87,8 +87,8 @@ struct truth_message {
 	int64_t accepted_at_ms;
 	int64_t arrived_wall, expires_wall;
 	bool is_held, is_hold_durable; /* by an operator */
-	bool is_deleted;	       /* likewise */
-	bool is_in_queue;	       /* of ledger_compare() */
+	bool is_deleted, is_delete_durable;
+	bool is_in_queue; /* of ledger_compare() */
 	struct truth_dsn dsns[TRUTH_DSNS_MAX];
 	unsigned dsn_count;
 	unsigned delays_seen, delays_excused;

@@ -78,12 +78,14 @@ struct comparing {
 	bool is_start;
 };
 
-/* A hold that had not reached the disk may be forgotten. So may a deletion: its end is what counts. */
+/* A hold or a deletion that had not reached the disk may be forgotten. */
 static void compare_operated(struct ledger *ledger, struct truth_message *message, enum message_state state)
 {
 	if (message->is_held && message->is_hold_durable && state != STATE_HELD)
 		ledger_violate(ledger, message->serial, "it was held on the disk, and is %s after the start",
 			       message_state_name(state));
+	if (message->is_deleted && message->is_delete_durable)
+		ledger_violate(ledger, message->serial, "it was deleted on the disk, and is there after the start");
 	if (state != STATE_HELD)
 		message->is_held = false;
 	message->is_deleted = false;
