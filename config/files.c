@@ -26,7 +26,12 @@ static void take_file(struct config_reader *reader, const char *path, const stru
 	struct config_place place = config_place_of(reader->config, origin);
 
 	watch(reader->config, path);
-	if (reader->source->check_files && access(path, R_OK) < 0)
+	if (!reader->source->check_files || access(path, R_OK) == 0)
+		return;
+	if (errno == EACCES) /* in a container the file's owner is known by number only */
+		config_errors_add(reader->errors, &place, "cannot read %.300s: %s (for uid %u)", path, strerror(errno),
+				  (unsigned)geteuid());
+	else
 		config_errors_add(reader->errors, &place, "cannot read %.300s: %s", path, strerror(errno));
 }
 

@@ -19,14 +19,15 @@ static void print_host(struct screen *screen, json_t *host)
 	screen_newline(screen);
 }
 
+/* What its lookup said just now need not be said again as its trouble. */
 static void print_state(struct screen *screen, json_t *hop)
 {
-	const char *state = text_of(hop, "state");
+	const char *state = text_of(hop, "state"), *reason = text_of(hop, "reason");
 
 	if (strcmp(state, "up") != 0)
 		screen_print(screen, COLOUR_RED, ", %s", state);
-	if (text_of(hop, "reason")[0])
-		screen_print(screen, COLOUR_YELLOW, ": %s", text_of(hop, "reason"));
+	if (reason[0] && strcmp(reason, text_of(hop, "text")) != 0)
+		screen_print(screen, COLOUR_YELLOW, ": %s", reason);
 	screen_newline(screen);
 }
 

@@ -94,7 +94,7 @@ _Noreturn static void look_as(const struct relayd_options *options, const struct
 	    config_load(&source, &config, &errors) != 0)
 		for (size_t i = 0; i < errors.kept_count; i++)
 			if (!errors.items[i].is_warning)
-				fprintf(stderr, "relayd: warning: %s for user %s: a reload would fail\n",
+				fprintf(stderr, "relayd: warning: %s; as user %s a reload would fail\n",
 					errors.items[i].text, user->name);
 	_exit(EX_OK);
 }

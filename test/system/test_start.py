@@ -60,7 +60,7 @@ def test_what_only_root_can_read_is_told(relayd, folder, upstream):
     (folder / "secret").write_text("secret\n")
     (folder / "secret").chmod(0o600)
     daemon = relayd(relayhost(upstream.port, username="u", password_file=folder / "secret"))
-    warning = r"relayd: warning: .*relayd\.yaml:\d+:\d+: cannot read .*secret: Permission denied for user \w+: a reload would fail"
+    warning = r"relayd: warning: .*relayd\.yaml:\d+:\d+: cannot read .*secret: Permission denied \(for uid \d+\); as user \w+ a reload would fail"
     assert any(re.match(warning, line) for line in daemon.lines), daemon.lines
     told = subprocess.run([RELAYD, "-t", "-c", daemon.config_path], capture_output=True, text=True)
     assert told.returncode == 0 and re.search(warning, told.stderr) and told.stdout == "the configuration is good\n"
