@@ -186,8 +186,8 @@ static void on_hurry(void *ctx)
 	if (count == 0 || owner->stopping)
 		return;
 	owner->options.driver.hurry(owner->options.driver.ctx, count);
-	timers_set(loop_timers(owner->options.loop), &owner->hurry_timer,
-		   destinations_now_ms(owner) + HURRY_EACH_MS, on_hurry, owner);
+	timers_set(loop_timers(owner->options.loop), &owner->hurry_timer, destinations_now_ms(owner) + HURRY_EACH_MS,
+		   on_hurry, owner);
 }
 
 /* Hosts that accept a connection and then say nothing would hold all places for minutes, if only enough domains name

@@ -11,7 +11,8 @@
  * CLASSES    transactional, default and bulk are served 8 : 4 : 1, so that none starves.
  * BACK-OFF   after a connection or account failure, or when three messages in a row were broken off (421, or the
  *            connection is lost): 5 s, doubling to 10 min (relayhosts: to 1 min, refused accounts to 5 min, limits to 10
- *            min); ended by a success, or by an operator's flush.
+ *            min). After three in a row that were throttled: 5 min, doubling to an hour (relayhosts: 5 s to 1 min, for
+ *            they count by the second). Ended by a success, or by an operator's flush.
  * PAUSED     relayhosts keep their mail parked, in order.
  * LIMIT      of connections: one for each next hop, shared by all destinations that lead there.
  * RATES      of the relayhost, and of the route if it has one (then it is a destination of its own): what has no place
@@ -87,8 +88,9 @@ struct destination {
 	int64_t progress_ms;		      /* a session began, or a job went quickly */
 	struct list starved_node;	      /* in the line of those who wait for any connection at all */
 
-	unsigned failures; /* connection failures since the last success */
-	unsigned broken;   /* transactions in a row that the hosts broke off */
+	unsigned failures;     /* connection failures since the last success */
+	unsigned broken;       /* messages in a row that the hosts broke off, or throttled */
+	uint64_t throttled_id; /* the last of the latter */
 	int64_t backoff_until_ms;
 	struct outcome trouble; /* what the last failure was; kind OUTCOME_NONE: healthy */
 	int64_t trouble_since_wall, last_success_wall;

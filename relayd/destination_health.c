@@ -12,6 +12,8 @@ enum {
 	BACKOFF_RELAYHOST_MAX_MS = 60 * 1000,
 	BACKOFF_ACCOUNT_MAX_MS = 5 * 60 * 1000,
 	BACKOFF_LIMIT_MAX_MS = 10 * 60 * 1000,
+	BACKOFF_THROTTLE_FIRST_MS = 5 * 60 * 1000,
+	BACKOFF_THROTTLE_MAX_MS = 60 * 60 * 1000,
 	PAUSED_LOOK_MS = 60 * 1000,
 	PROGRESS_MS = 30 * 1000, /* a session that has got nowhere for longer proves nothing */
 	GROW_PAUSE_FIRST_MS = 2 * 1000,
@@ -37,11 +39,25 @@ bool destination_is_open(const struct destination *d, int64_t *until_wall)
 	return false;
 }
 
+/* It has had too much of us: more than one of its mailboxes (x.2.y, RFC 3463) or our account at a relayhost. */
+static bool is_throttled(const struct destination *d, const struct outcome *outcome)
+{
+	return outcome->kind == OUTCOME_DEFERRED && outcome->class == CLASS_THROTTLE && outcome->stage >= STAGE_MAIL &&
+	       strncmp(outcome->enhanced, "4.2.", 4) != 0 &&
+	       !(d->id.kind == DESTINATION_RELAYHOST && outcome_is_account_trouble(outcome));
+}
+
+/* Relayhosts count messages by the second; the hosts of others want to be left in peace. */
+static int64_t backoff_first_ms(const struct destination *d, const struct outcome *outcome)
+{
+	return d->id.kind == DESTINATION_MX && is_throttled(d, outcome) ? BACKOFF_THROTTLE_FIRST_MS : BACKOFF_FIRST_MS;
+}
+
 /* Who is told all the time that a password is wrong may lock the account; and a day's limit is not over in a minute. */
 static int64_t backoff_max_ms(const struct destination *d, const struct outcome *outcome)
 {
 	if (d->id.kind == DESTINATION_MX)
-		return BACKOFF_MX_MAX_MS;
+		return is_throttled(d, outcome) ? BACKOFF_THROTTLE_MAX_MS : BACKOFF_MX_MAX_MS;
 	if (!outcome_is_account_trouble(outcome) || outcome->code < 400)
 		return BACKOFF_RELAYHOST_MAX_MS;
 	return outcome->class == CLASS_THROTTLE ? BACKOFF_LIMIT_MAX_MS : BACKOFF_ACCOUNT_MAX_MS;
@@ -50,7 +66,7 @@ static int64_t backoff_max_ms(const struct destination *d, const struct outcome 
 static void back_off(struct destination *d, const struct outcome *outcome)
 {
 	int64_t max = backoff_max_ms(d, outcome);
-	int64_t wait = BACKOFF_FIRST_MS << MIN(d->failures, 12u);
+	int64_t wait = backoff_first_ms(d, outcome) << MIN(d->failures, 12u);
 
 	if (d->backoff_until_ms > destinations_now_ms(d->owner))
 		return; /* connections that were open together fail together: once is enough */
@@ -95,16 +111,17 @@ static bool is_in_session_trouble(const struct destination *d)
 }
 
 /* The host looked at the message and said what it thinks of it. */
-static bool is_answer(const struct outcome *outcome)
+static bool is_answer(const struct destination *d, const struct outcome *outcome)
 {
-	return outcome->code > 0 && outcome->stage >= STAGE_MAIL && !outcome_is_host_trouble(outcome);
+	return outcome->code > 0 && outcome->stage >= STAGE_MAIL && !outcome_is_host_trouble(outcome) &&
+	       !is_throttled(d, outcome);
 }
 
 static bool ends_session_trouble(const struct destination *d, const struct outcome *outcome)
 {
 	if (outcome->kind == OUTCOME_DELIVERED)
 		return true;
-	return outcome_is_account_trouble(&d->trouble) ? outcome->stage > d->trouble.stage : is_answer(outcome);
+	return outcome_is_account_trouble(&d->trouble) ? outcome->stage > d->trouble.stage : is_answer(d, outcome);
 }
 
 /*
@@ -146,6 +163,16 @@ static void note_account(struct destination *d, const struct job *job, uint32_t 
 	}
 }
 
+/* Once for each message; the rest begins when this one is done. */
+static void note_throttled(struct destination *d, const struct job *job, const struct outcome *outcome)
+{
+	if (d->throttled_id == job->ticket->message.id)
+		return;
+	d->throttled_id = job->ticket->message.id;
+	if (++d->broken >= BROKEN_MAX)
+		note_trouble(d, outcome);
+}
+
 void destination_on_outcome(struct destination *d, struct job *job, uint32_t i, const struct outcome *told)
 {
 	const struct destination_events *events = &d->owner->options.events;
@@ -159,29 +186,12 @@ void destination_on_outcome(struct destination *d, struct job *job, uint32_t i, 
 	}
 	if (outcome.class == CLASS_THROTTLE)
 		d->window = MAX(d->window / 2, 1u);
-	if (is_answer(&outcome))
+	if (is_throttled(d, &outcome) && !outcome_is_host_trouble(&outcome))
+		note_throttled(d, job, &outcome);
+	if (is_answer(d, &outcome))
 		d->broken = 0;
 	note_account(d, job, i, &outcome);
 	events->on_outcome(events->ctx, job, i, &outcome);
-}
-
-/* Where there were enough connections a while ago one more is tried, and no other until it is known what comes of it. */
-static bool may_grow(const struct destination *d)
-{
-	if (d->window >= d->owner->options.per_destination_max)
-		return false;
-	return d->enough == 0 || (d->window <= d->enough && destinations_now_ms(d->owner) >= d->grow_after_ms);
-}
-
-void destination_on_job_done(struct destination *d, struct job *job, bool quick)
-{
-	const struct destination_events *events = &d->owner->options.events;
-
-	if (quick)
-		d->progress_ms = destinations_now_ms(d->owner);
-	if (quick && may_grow(d))
-		d->window++;
-	events->on_job_done(events->ctx, job, clock_wall_ms(d->owner->options.clock));
 }
 
 void destination_on_session(struct destination *d)
@@ -281,6 +291,29 @@ static void fail(struct destination *d, const struct outcome *outcome)
 	}
 	/* Parked ones go through the scheduler again, which finds the back-off, another relayhost, or the same end. */
 	destination_line_refill_later(d);
+}
+
+/* Where there were enough connections a while ago one more is tried, and no other until it is known what comes of it. */
+static bool may_grow(const struct destination *d)
+{
+	if (d->window >= d->owner->options.per_destination_max)
+		return false;
+	return d->enough == 0 || (d->window <= d->enough && destinations_now_ms(d->owner) >= d->grow_after_ms);
+}
+
+void destination_on_job_done(struct destination *d, struct job *job, bool quick)
+{
+	const struct destination_events *events = &d->owner->options.events;
+
+	if (quick)
+		d->progress_ms = destinations_now_ms(d->owner);
+	if (quick && may_grow(d))
+		d->window++;
+	events->on_job_done(events->ctx, job, clock_wall_ms(d->owner->options.clock));
+	if (d->broken >= BROKEN_MAX && d->trouble.class == CLASS_THROTTLE) {
+		struct outcome trouble = d->trouble;
+		fail(d, &trouble);
+	}
 }
 
 /* One refusal may be chance: the pause is short at first, and doubles as long as no further session can be had. Those

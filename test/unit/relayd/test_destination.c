@@ -295,6 +295,82 @@ static void a_destination_that_always_breaks_off_rests(void **state)
 	}
 }
 
+static const struct outcome busy = {.kind = OUTCOME_DEFERRED,
+				    .class = CLASS_THROTTLE,
+				    .stage = STAGE_RCPT,
+				    .code = 451,
+				    .enhanced = "4.7.500",
+				    .text = "server busy"};
+
+/* Its connection stays. */
+static void throttle(struct relay *relay, const struct outcome *outcome)
+{
+	struct fake_connection *connection = relay_connection(relay, 0);
+
+	if (!connection->job)
+		fake_session(connection);
+	fake_finish(connection, outcome);
+	relay_turn(relay);
+}
+
+static void a_destination_that_throttles_rests_longer_each_time(void **state)
+{
+	struct relay *relay = *state;
+	static const int64_t minutes[] = {5, 10, 20, 40, 60, 60};
+	int64_t began;
+
+	destinations_set_limits(relay->destinations, 200, 1);
+	relay_submit_many(relay, "one@a.example", 30);
+	throttle(relay, &busy);
+	throttle(relay, &busy);
+	assert_int_equal(relay->health_changes, 0);
+	assert_int_equal(relay->report_count, 2);
+	throttle(relay, &busy);
+	assert_string_equal(relay->last_health, "mx:a.example throttle");
+	assert_int_equal(relay->report_count, 30); /* the line does not try its luck one by one */
+	for (size_t i = 0; i < ARRAY_LEN(minutes); i++) {
+		assert_null(relay_connection(relay, 0)->job);
+		began = loop_now_ms(relay->loop);
+		relay_submit_many(relay, "new@a.example", 2);
+		while (!relay_connection(relay, 0)->job)
+			relay_pass(relay, 1000);
+		assert_in_range(loop_now_ms(relay->loop) - began, minutes[i] * 60000 - 1000, minutes[i] * 60000 + 1000);
+		throttle(relay, &busy);
+	}
+	assert_int_equal(relay->health_changes, 1);
+}
+
+static void what_it_takes_again_ends_the_rest_of_who_throttles(void **state)
+{
+	struct relay *relay = *state;
+
+	destinations_set_limits(relay->destinations, 200, 1);
+	relay_submit_many(relay, "one@a.example", 3);
+	for (int i = 0; i < 3; i++)
+		throttle(relay, &busy);
+	relay_submit_many(relay, "new@a.example", 5);
+	while (!relay_connection(relay, 0)->job)
+		relay_pass(relay, 1000);
+	fake_deliver(relay_connection(relay, 0));
+	assert_string_equal(relay->last_health, "mx:a.example none");
+	assert_int_equal(relay_deliver_all(relay), 4);
+}
+
+/* Gmail: "450 4.2.1 The user you are trying to contact is receiving mail at a rate that ...". */
+static void one_mailbox_that_is_throttled_lets_the_others_pass(void **state)
+{
+	struct relay *relay = *state;
+	struct outcome mailbox = busy;
+
+	snprintf(mailbox.enhanced, sizeof(mailbox.enhanced), "4.2.1");
+	destinations_set_limits(relay->destinations, 200, 1);
+	relay_submit_many(relay, "one@a.example", 20);
+	for (int i = 0; i < 6; i++)
+		throttle(relay, &mailbox);
+	assert_int_equal(relay->health_changes, 0);
+	assert_int_equal(relay_deliver_all(relay), 14);
+}
+
 static void an_answer_ends_its_rest(void **state)
 {
 	struct relay *relay = *state;
@@ -714,6 +790,9 @@ int main(void)
 	    TEST(a_dead_destination_takes_nothing_from_the_others),
 	    TEST(a_good_probe_lets_the_others_follow_at_once),
 	    TEST(a_destination_that_always_breaks_off_rests),
+	    TEST(a_destination_that_throttles_rests_longer_each_time),
+	    TEST(what_it_takes_again_ends_the_rest_of_who_throttles),
+	    TEST(one_mailbox_that_is_throttled_lets_the_others_pass),
 	    TEST(an_answer_ends_its_rest),
 	    TEST(a_message_that_breaks_its_session_stops_nobody),
 	    TEST(health_is_told_once_for_each_change),
