@@ -3,11 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* A place under a rate is taken before the connection begins, so with the sick the stretch may be shorter. */
+/* A message counts from its MAIL, and we see its final dot: behind a hundred recipients, or with the sick, it is late. */
 static void set_meter(struct meter *meter, const struct rig_rate *rate, bool is_healthy)
 {
 	if (rate->count > 0 && meter->count == 0)
-		meter_init(meter, rate->count, rate->per_ms, is_healthy ? 5 * SEC_MS : 3 * MIN_MS);
+		meter_init(meter, rate->count, rate->per_ms, is_healthy ? 20 * SEC_MS : 3 * MIN_MS);
 }
 
 /* Whoever sets the clock and starts again has the relay believe that the past is longer ago than it is. */
