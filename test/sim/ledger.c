@@ -319,7 +319,8 @@ void ledger_on_report(struct ledger *ledger, const struct queue_message *queued,
 			rcpt->final = OUTCOME_DELETED;
 		return;
 	}
-	check_end(ledger, rcpt, outcome);
+	if (outcome->kind != OUTCOME_DELETED || !rcpt->is_dying)
+		check_end(ledger, rcpt, outcome);
 	rcpt->final = outcome->kind;
 }
 

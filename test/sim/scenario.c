@@ -158,7 +158,8 @@ static void check_hammering(struct scenario *s)
 	for (unsigned d = 0; d < s->world->domain_count; d++) {
 		const struct domain *domain = &s->world->domains[d];
 		bool is_relayhost = d < s->options.rig.relayhosts;
-		unsigned hosts = is_relayhost ? 1 : domain->host_count, most;
+		/* Each route with a rate probes for itself. */
+		unsigned hosts = is_relayhost ? 1 + s->options.rig.route_count : domain->host_count, most;
 		if (domain->behaviour != REFUSED && domain->behaviour != SILENT)
 			continue;
 		most = hosts * (FIRST_TIMES * rig_start_count(s->rig) +
