@@ -13,7 +13,8 @@ struct destinations *destinations_new(const struct destinations_options *options
 {
 	struct destinations *destinations = xcalloc(1, sizeof(*destinations));
 	destinations->options = *options;
-	list_init(&destinations->starved);
+	list_init(&destinations->starved[PLACE_KNOWN]);
+	list_init(&destinations->starved[PLACE_STRANGER]);
 	return destinations;
 }
 
@@ -140,32 +141,13 @@ unsigned destinations_connection_count(const struct destinations *destinations)
 	return destinations->connections;
 }
 
-static const struct destination_driver *driver_of(const struct destination *d)
-{
-	return d->id.kind == DESTINATION_CAPTURE ? &d->owner->options.capture : &d->owner->options.driver;
-}
-
-/* An idle connection of any destination gives its place to one that has work. */
-static void quit_an_idle_one(struct destinations *destinations)
-{
-	struct destination *d, *next;
-
-	HASH_ITER(hh, destinations->by_key, d, next)
-	{
-		if (list_is_empty(&d->idle))
-			continue;
-		driver_of(d)->quit(CONTAINER_OF(d->idle.next, struct destination_slot, node));
-		return;
-	}
-}
-
 /* One with none at all comes before the idle ones of others that lead to the same next hop. */
 static void quit_an_idle_sibling(struct destination *d)
 {
 	struct destination *other = d->connections == 0 ? destination_hop_idle(d) : NULL;
 
 	if (other)
-		driver_of(other)->quit(CONTAINER_OF(other->idle.next, struct destination_slot, node));
+		destination_driver(other)->quit(CONTAINER_OF(other->idle.next, struct destination_slot, node));
 }
 
 /* In trouble one probe at a time is enough. */
@@ -174,51 +156,17 @@ static unsigned busy_limit(const struct destination *d)
 	return d->failures > 0 ? 1 : MIN(d->window, d->owner->options.per_destination_max);
 }
 
-enum { HURRY_EACH_MS = 1000 };
-
-static void on_hurry(void *ctx)
-{
-	struct destinations *owner = ctx;
-	unsigned count = 0;
-
-	LIST_FOREACH (node, &owner->starved)
-		count++;
-	if (count == 0 || owner->stopping)
-		return;
-	owner->options.driver.hurry(owner->options.driver.ctx, count);
-	timers_set(loop_timers(owner->options.loop), &owner->hurry_timer, destinations_now_ms(owner) + HURRY_EACH_MS,
-		   on_hurry, owner);
-}
-
-/* Hosts that accept a connection and then say nothing would hold all places for minutes, if only enough domains name
- * them. */
-static void wait_for_place(struct destination *d)
-{
-	struct destinations *owner = d->owner;
-	bool is_first = list_is_empty(&owner->starved);
-
-	list_append(&owner->starved, &d->starved_node);
-	if (is_first && owner->options.driver.hurry)
-		timers_set(loop_timers(owner->options.loop), &owner->hurry_timer,
-			   destinations_now_ms(owner) + HURRY_EACH_MS, on_hurry, owner);
-}
-
 static bool may_connect(struct destination *d)
 {
-	struct destinations *owner = d->owner;
-
 	if (d->busy >= busy_limit(d))
 		return false;
 	if (destination_hop_is_full(d)) {
 		quit_an_idle_sibling(d);
 		return false;
 	}
-	if (owner->connections >= owner->options.connections_max)
-		quit_an_idle_one(owner);
-	if (owner->connections < owner->options.connections_max)
+	if (destination_place_is_free(d) || destination_place_make(d))
 		return true;
-	if (d->connections == 0 && !list_is_linked(&d->starved_node))
-		wait_for_place(d);
+	destination_place_await(d);
 	return false;
 }
 
@@ -230,7 +178,7 @@ static void open_connection(struct destination *d)
 	destination_hop_count(d, 1);
 	d->busy++;
 	d->coming++;
-	slot = driver_of(d)->open(driver_of(d)->ctx, d);
+	slot = destination_driver(d)->open(destination_driver(d)->ctx, d);
 	slot->busy = true;
 	slot->has_session = false;
 	slot->job_count = 0;
@@ -248,25 +196,16 @@ void destination_pump(struct destination *d)
 		struct destination_slot *slot = CONTAINER_OF(list_pop(&d->idle), struct destination_slot, node);
 		slot->busy = true;
 		d->busy++;
-		driver_of(d)->wake(slot);
+		destination_driver(d)->wake(slot);
 	}
 	while (d->ready_count > d->coming && may_connect(d) && destination_rate_reserve(d, d->coming + 1))
 		open_connection(d);
 }
 
-/* There is a place: the destination that has waited longest for any connection comes first. */
-static void serve_starved(struct destinations *owner)
-{
-	struct list *node;
-
-	while (owner->connections < owner->options.connections_max && (node = list_pop(&owner->starved)))
-		destination_pump(CONTAINER_OF(node, struct destination, starved_node));
-}
-
 /* Others have no connection at all: who has several gives one up, and who has one after a while. */
 static bool must_yield(const struct destination *d, const struct destination_slot *slot)
 {
-	return (!list_is_empty(&d->owner->starved) || destination_hop_is_wanted(d)) &&
+	return (destination_place_is_wanted(d) || destination_hop_is_wanted(d)) &&
 	       (d->connections > 1 || slot->job_count >= YIELD_AFTER_JOBS);
 }
 
@@ -344,7 +283,7 @@ void destinations_stop(struct destinations *destinations)
 		destination_line_hand_back(d, now);
 		while (!list_is_empty(&d->idle)) {
 			struct list *node = list_pop(&d->idle);
-			driver_of(d)->quit(CONTAINER_OF(node, struct destination_slot, node));
+			destination_driver(d)->quit(CONTAINER_OF(node, struct destination_slot, node));
 		}
 	}
 }
@@ -403,14 +342,14 @@ struct job *destination_next_job(struct destination *d, struct destination_slot 
 	d->used_at_ms = destinations_now_ms(d->owner);
 	destination_rate_settle(d);
 	destination_line_refill_later(d);
-	if (d->owner->stopping || yields || !list_is_empty(&d->owner->starved))
-		driver_of(d)->quit(slot);
+	if (d->owner->stopping || yields || destination_place_is_wanted(d))
+		destination_driver(d)->quit(slot);
 	return NULL;
 }
 
 bool destination_take_extra(struct destination *d)
 {
-	if (destination_hop_is_full(d) || d->owner->connections >= d->owner->options.connections_max)
+	if (destination_hop_is_full(d) || !destination_place_is_free(d))
 		return false;
 	destination_hop_count(d, 1);
 	return true;
@@ -419,7 +358,7 @@ bool destination_take_extra(struct destination *d)
 void destination_give_back_extra(struct destination *d)
 {
 	destination_hop_count(d, -1);
-	serve_starved(d->owner);
+	destination_place_serve(d->owner);
 	destination_hop_serve(d);
 }
 
@@ -431,7 +370,7 @@ void destination_move_slot(struct destination *from, struct destination_slot *sl
 	*slot = (struct destination_slot){.busy = true};
 	list_node_init(&slot->node);
 	to->used_at_ms = from->used_at_ms = destinations_now_ms(from->owner);
-	serve_starved(from->owner);
+	destination_place_serve(from->owner);
 	destination_hop_serve(from);
 }
 
@@ -447,7 +386,7 @@ void destination_on_closed(struct destination *d, struct destination_slot *slot)
 		d->coming--;
 	destination_hop_count(d, -1);
 	destination_rate_settle(d);
-	serve_starved(d->owner);
+	destination_place_serve(d->owner);
 	destination_hop_serve(d);
 	destination_line_refill_later(d);
 	destination_pump(d);

@@ -4,7 +4,8 @@
  * A destination is an MX domain or a relayhost. A slow or dead one takes nothing from the others: it has its own limit
  * of connections, which grows with quick successes and halves on trouble, and its own back-off, during which nothing is
  * tried but one probe at its end. At the limit of all connections a destination without any gets the next place that
- * another one gives up, and others do give up places for it.
+ * another one gives up, and others do give up places for it. Those that have taken no mail yet share
+ * three quarters of all connections.
  *
  * LINES      jobs in memory wait in `ready`, at most DESTINATION_READY_MAX; messages beyond that wait in `parked`,
  *            which costs no memory (queue/queue.h), and come back through the scheduler when there is room.

@@ -179,7 +179,7 @@ void destination_on_outcome(struct destination *d, struct job *job, uint32_t i, 
 	struct outcome outcome = *told;
 
 	if (outcome.kind == OUTCOME_DELIVERED)
-		d->last_success_wall = clock_wall_ms(d->owner->options.clock);
+		destination_place_note_taken(d);
 	if (outcome.class == CLASS_GREYLIST) {
 		snprintf(d->greylister, sizeof(d->greylister), "%s", outcome.host);
 		d->greylister_ms = destinations_now_ms(d->owner);

@@ -41,7 +41,7 @@ void destination_hop_count(struct destination *d, int by)
 {
 	d->connections += (unsigned)by;
 	d->hop->connections += (unsigned)by;
-	d->owner->connections += (unsigned)by;
+	destination_place_count(d, by);
 }
 
 bool destination_hop_is_full(const struct destination *d)

@@ -6,6 +6,7 @@
  *   destination_line.c    jobs in line, parked messages, and lifetimes that end while they wait
  *   destination_rate.c    places under the limits of its relayhost and route
  *   destination_hop.c     the limit of connections, shared with others that lead to the same next hop
+ *   destination_place.c   the limit of all connections, and who waits for a place
  */
 #ifndef RELAYD_DESTINATION_INTERNAL_H
 #define RELAYD_DESTINATION_INTERNAL_H
@@ -13,19 +14,27 @@
 #include "base/base.h"
 #include "relayd/destination.h"
 
+enum place_kind { PLACE_KNOWN, PLACE_STRANGER, PLACE_KIND_COUNT };
+
 struct destinations {
 	struct destinations_options options;
 	struct destination *by_key;
 	struct destination_hop *hops;
-	unsigned connections;
-	struct list starved;
-	timer_id hurry_timer; /* as long as there are any */
+	unsigned connections, strange; /* all; those of strangers */
+	struct list starved[PLACE_KIND_COUNT];
+	enum place_kind served_last;
+	timer_id hurry_timer; /* as long as any are starved */
 	bool stopping;
 };
 
 static inline int64_t destinations_now_ms(const struct destinations *destinations)
 {
 	return loop_now_ms(destinations->options.loop);
+}
+
+static inline const struct destination_driver *destination_driver(const struct destination *d)
+{
+	return d->id.kind == DESTINATION_CAPTURE ? &d->owner->options.capture : &d->owner->options.driver;
 }
 
 /* ---- destination.c ---- */
@@ -90,5 +99,22 @@ bool destination_hop_is_wanted(const struct destination *d);
 struct destination *destination_hop_idle(const struct destination *d);
 /* There is a place: pumps the others that have work and no connection. */
 void destination_hop_serve(struct destination *d);
+
+/* ---- destination_place.c ---- */
+
+/* One connection more may be made, as far as all of them together go. */
+bool destination_place_is_free(const struct destination *d);
+/* An idle connection of another destination gives its place to this one. True: there is one now. */
+bool destination_place_make(struct destination *d);
+/* It waits for one, if it has none at all. */
+void destination_place_await(struct destination *d);
+/* Another one waits for the place that this one could give up. */
+bool destination_place_is_wanted(const struct destination *d);
+/* Pumps those that wait, as far as there are places. */
+void destination_place_serve(struct destinations *owner);
+/* It has made, or (-1) closed, a connection. */
+void destination_place_count(struct destination *d, int by);
+/* It has taken a message. */
+void destination_place_note_taken(struct destination *d);
 
 #endif

@@ -157,6 +157,40 @@ static void no_destination_starves_at_the_limit(void **state)
 	assert_in_range(destinations_connection_count(relay->destinations), 0, 3);
 }
 
+static void submit_to_strangers(struct relay *relay, int count)
+{
+	char to[64];
+
+	for (int i = 0; i < count; i++) {
+		snprintf(to, sizeof(to), "one@stranger%d.example", i);
+		relay_submit_many(relay, to, 1);
+	}
+}
+
+/* A thousand addresses that somebody signed up with, at as many domains of his own. */
+static void strangers_leave_places_to_those_who_have_taken_mail(void **state)
+{
+	struct relay *relay = *state;
+
+	destinations_set_limits(relay->destinations, 8, 20);
+	relay_submit_many(relay, "one@a.example", 1);
+	assert_int_equal(relay_deliver_all(relay), 1);
+	relay_close_all(relay);
+	submit_to_strangers(relay, 30);
+	assert_int_equal(relay_connection_count(relay), 6);
+	relay_submit_many(relay, "one@a.example", 3);
+	assert_int_equal(relay_connection_count(relay), 8);
+	fake_session(relay_connection_to(relay, "mx:a.example"));
+	fake_deliver(relay_connection_to(relay, "mx:a.example"));
+	assert_non_null(relay_connection_to(relay, "mx:a.example")->job);
+	/* One that takes a message is none any more. */
+	fake_session(relay_connection_to(relay, "mx:stranger0.example"));
+	fake_deliver(relay_connection_to(relay, "mx:stranger0.example"));
+	relay_turn(relay);
+	relay_connection_to(relay, "mx:stranger6.example");
+	assert_int_equal(relay_deliver_all(relay), 2 + 29);
+}
+
 /* ---- back-off ---- */
 
 static void back_off_doubles_to_its_limit(struct relay *relay, const char *key, const int64_t *waits, size_t count)
@@ -783,6 +817,7 @@ int main(void)
 	    TEST(a_closed_connection_makes_room_for_another_destination),
 	    TEST(a_connection_that_becomes_idle_makes_room_too),
 	    TEST(no_destination_starves_at_the_limit),
+	    TEST(strangers_leave_places_to_those_who_have_taken_mail),
 	    TEST(back_off_of_an_mx),
 	    TEST(back_off_of_a_relayhost_is_shorter),
 	    TEST(a_failure_defers_all_that_stand_in_line),
