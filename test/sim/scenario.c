@@ -13,6 +13,7 @@ static bool run_instant(struct scenario *s)
 	do {
 		bool was_up = rig_is_up(s->rig);
 		happened = loop_turn(s->world->loop, 0) + rig_turn(s->rig);
+		world_check_connections(s->world);
 		s->turns++;
 		if (was_up && !rig_is_up(s->rig))
 			scenario_restart_later(s); /* an orderly stop has ended */

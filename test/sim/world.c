@@ -143,13 +143,19 @@ static void count_connection(struct world *world, struct domain *domain)
 {
 	domain->connections++;
 	world->connections++;
-	if (domain->connections > world->per_destination_max || world->connections > world->connections_max)
+	if (domain->connections > world->per_destination_max)
 		look_for_the_gone(world);
 	domain->connections_most = MAX(domain->connections_most, domain->connections);
 	world->connections_most = MAX(world->connections_most, world->connections);
 	if (domain->connections > world->per_destination_max)
 		ledger_violate(world->ledger, 0, "%s has %u connections, %u are allowed", domain->name,
 			       domain->connections, world->per_destination_max);
+}
+
+void world_check_connections(struct world *world)
+{
+	if (world->connections > world->connections_max)
+		look_for_the_gone(world);
 	if (world->connections > world->connections_max)
 		ledger_violate(world->ledger, 0, "%u connections, %u are allowed", world->connections,
 			       world->connections_max);

@@ -130,6 +130,8 @@ void world_free(struct world **world);
 /* Gives domain `number` its behaviour; the details come from the seed. */
 void world_make_domain(struct world *world, unsigned number, enum behaviour behaviour);
 struct net_connector world_connector(struct world *world);
+/* All together, when the relay has had its turn: QUIT goes out at a turn's end. */
+void world_check_connections(struct world *world);
 /* The relay goes down, or breaks off what is under way: what is still taken in these sessions, it cannot know. */
 void world_orphan_peers(struct world *world);
 /* The relay may have forgotten what went out in the last seconds. */
