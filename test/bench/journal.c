@@ -18,12 +18,13 @@ enum {
 	ROUNDS_MAX = 15,
 	RESULTS_PER_TURN = 64, /* deliveries that end in one turn */
 	RESULTS_PER_SYNC = 4096,
-	SAMPLES = 500, /* looks at the disk's use during a drain */
+	DRAIN_PER_S = 25000, /* what the whole daemon reaches */
+	SAMPLES = 500,	     /* looks at the disk's use during a drain */
 };
 
 struct options {
 	const char *directory;
-	uint64_t messages, segment_bytes, rounds, round_ms, per_turn, per_sync;
+	uint64_t messages, segment_bytes, rounds, round_ms, per_turn, drain_per_s;
 	bool figure[6];
 };
 
@@ -356,42 +357,58 @@ static void drain_tail(struct bench *b, struct watch *watch)
 	look(b, watch);
 }
 
-/* A turn, and a wait for the disk when it is behind: no network brings 4,096 results during one sync. */
-static void drain_turn(const struct options *o, struct bench *b, uint64_t *results, uint64_t *syncs)
+/* How far a drain has come. */
+struct pace {
+	int64_t began_ns;
+	uint64_t results, at_sync, syncs; /* all; when the last sync ended; how many had ended */
+};
+
+/* At a drain's full speed it is the disk that must keep up: no network brings 4,096 results during one sync. */
+static bool is_ahead(const struct options *o, const struct bench *b, struct pace *pace)
 {
+	if (b->syncs != pace->syncs)
+		pace->at_sync = pace->results;
+	pace->syncs = b->syncs;
+	if (o->drain_per_s > 0)
+		return (double)pace->results > (double)(now_ns() - pace->began_ns) * (double)o->drain_per_s / 1e9;
+	return pace->results - pace->at_sync >= RESULTS_PER_SYNC;
+}
+
+static void drain_turn(const struct options *o, struct bench *b, struct pace *pace)
+{
+	bool must_wait;
+
 	do {
 		turn(b);
-		take_answers(b, *results >= o->per_sync || queue_may_accept(b->queue) == ERR_LIMIT);
-		if (b->syncs != *syncs)
-			*results = 0;
-		*syncs = b->syncs;
-	} while (*results >= o->per_sync);
+		must_wait = o->drain_per_s == 0 && is_ahead(o, b, pace);
+		take_answers(b, must_wait || queue_may_accept(b->queue) == ERR_LIMIT);
+	} while (is_ahead(o, b, pace));
 }
 
 static void drain(const struct options *o, struct bench *b, const char *name, bool is_random)
 {
 	uint64_t count = o->messages, *ids = is_random ? shuffled(o, b) : NULL, id;
-	uint64_t results = 0, syncs = b->syncs;
+	struct pace pace = {.syncs = b->syncs};
 	struct watch watch = {0};
-	int64_t began, took;
+	int64_t took;
 	struct queue_stats stats;
 
 	b->turn = b->done = (struct stall){0};
 	look(b, &watch);
-	began = now_ns();
+	pace.began_ns = now_ns();
 	for (uint64_t i = 0; i < count; i++) {
 		if (ids)
 			id = ids[i];
 		else if (!queue_pop_due(b->queue, INT64_MAX - 1, &id))
 			die("a message is not there");
 		deliver(b, id);
-		results++;
+		pace.results++;
 		if (i % RESULTS_PER_TURN == 0)
-			drain_turn(o, b, &results, &syncs);
+			drain_turn(o, b, &pace);
 		if (i % MAX(count / SAMPLES, 1) == 0)
 			look(b, &watch);
 	}
-	took = now_ns() - began;
+	took = now_ns() - pace.began_ns;
 	free(ids);
 	drain_tail(b, &watch);
 	queue_stats(b->queue, &stats);
@@ -537,9 +554,9 @@ static void choose_figures(struct options *o, const char *text)
 static void parse_options(struct options *o, int argc, char **argv)
 {
 	static const struct option longs[] = {
-	    {"dir", 1, NULL, 'd'},	     {"messages", 1, NULL, 'm'}, {"figures", 1, NULL, 'f'},
-	    {"segment-bytes", 1, NULL, 's'}, {"rounds", 1, NULL, 'r'},	 {"round-ms", 1, NULL, 't'},
-	    {"per-turn", 1, NULL, 'p'},	     {"per-sync", 1, NULL, 'y'}, {NULL, 0, NULL, 0}};
+	    {"dir", 1, NULL, 'd'},	     {"messages", 1, NULL, 'm'},    {"figures", 1, NULL, 'f'},
+	    {"segment-bytes", 1, NULL, 's'}, {"rounds", 1, NULL, 'r'},	    {"round-ms", 1, NULL, 't'},
+	    {"per-turn", 1, NULL, 'p'},	     {"drain-per-s", 1, NULL, 'y'}, {NULL, 0, NULL, 0}};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
@@ -551,14 +568,14 @@ static void parse_options(struct options *o, int argc, char **argv)
 		case 'r': o->rounds = number_option("--rounds", optarg); break;
 		case 't': o->round_ms = number_option("--round-ms", optarg); break;
 		case 'p': o->per_turn = number_option("--per-turn", optarg); break;
-		case 'y': o->per_sync = number_option("--per-sync", optarg); break;
+		case 'y': o->drain_per_s = number_option("--drain-per-s", optarg); break;
 		default:
 			die("journal [--dir PATH] [--figures 1,2,3,4,5] [--messages N] [--segment-bytes N] "
-			    "[--rounds N] [--round-ms N] [--per-turn N] [--per-sync N]");
+			    "[--rounds N] [--round-ms N] [--per-turn N] [--drain-per-s N (0: as fast as it goes)]");
 		}
 	}
-	if (o->messages == 0 || o->rounds == 0 || o->rounds > ROUNDS_MAX || o->per_turn == 0 || o->per_sync == 0)
-		die("messages, per-turn, per-sync and rounds (at most %d) must not be 0", ROUNDS_MAX);
+	if (o->messages == 0 || o->rounds == 0 || o->rounds > ROUNDS_MAX || o->per_turn == 0)
+		die("messages, per-turn and rounds (at most %d) must not be 0", ROUNDS_MAX);
 	if (o->segment_bytes < 32768 || o->segment_bytes % 4096 != 0)
 		die("--segment-bytes wants a multiple of 4096, at least 32768");
 }
@@ -571,7 +588,7 @@ int main(int argc, char **argv)
 			    .rounds = 5,
 			    .round_ms = 400,
 			    .per_turn = MESSAGES_PER_TURN,
-			    .per_sync = RESULTS_PER_SYNC,
+			    .drain_per_s = DRAIN_PER_S,
 			    .figure = {false, true, true, true, true, true}};
 	char folder[4096];
 	int spool_fd;
