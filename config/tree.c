@@ -51,7 +51,19 @@ static bool is_blank(const struct yaml_node *node)
 
 /* ---- Unknown keys. */
 
-/* What could stand at this level: the part of each path behind the prefix, up to the next dot. */
+/* What stands at this level: the part of the key's path behind the prefix, up to the next dot; empty: it is elsewhere. */
+static struct slice name_at_level(const struct config_key *key, struct slice prefix)
+{
+	struct slice path = slice_of_str(key->path);
+	ptrdiff_t dot;
+
+	if (!slice_has_prefix(path, prefix))
+		return SLICE("");
+	path = slice_from(path, prefix.len);
+	dot = slice_find(path, '.');
+	return dot < 0 ? path : slice_to(path, (size_t)dot);
+}
+
 static const char *nearest_key(struct config_memory *memory, const struct config_table *table, struct slice prefix,
 			       struct slice wanted)
 {
@@ -59,13 +71,9 @@ static const char *nearest_key(struct config_memory *memory, const struct config
 
 	nearest_init(&nearest, wanted);
 	for (size_t i = 0; i < table->count; i++) {
-		struct slice path = slice_of_str(table->keys[i].path);
-		ptrdiff_t dot;
-		if (!slice_has_prefix(path, prefix))
-			continue;
-		path = slice_from(path, prefix.len);
-		dot = slice_find(path, '.');
-		nearest_offer(&nearest, config_memory_copy(memory, dot < 0 ? path : slice_to(path, (size_t)dot)));
+		struct slice name = name_at_level(&table->keys[i], prefix);
+		if (name.len > 0)
+			nearest_offer(&nearest, config_memory_copy(memory, name));
 	}
 	return nearest.best;
 }
@@ -76,16 +84,11 @@ static void list_keys(const struct config_table *table, struct slice prefix, str
 	struct slice last = {0};
 
 	for (size_t i = 0; i < table->count; i++) {
-		struct slice path = slice_of_str(table->keys[i].path);
-		ptrdiff_t dot;
-		if (!slice_has_prefix(path, prefix))
+		struct slice name = name_at_level(&table->keys[i], prefix);
+		if (name.len == 0 || slice_eq(name, last))
 			continue;
-		path = slice_from(path, prefix.len);
-		dot = slice_find(path, '.');
-		path = dot < 0 ? path : slice_to(path, (size_t)dot);
-		if (!slice_eq(path, last))
-			buf_printf(out, "%s%.*s", buf_len(out) > 0 ? ", " : "", SLICE_ARG(path));
-		last = path;
+		buf_printf(out, "%s%.*s", buf_len(out) > 0 ? ", " : "", SLICE_ARG(name));
+		last = name;
 	}
 }
 
