@@ -266,7 +266,7 @@ static void make_parts(struct relay *relay)
 	struct destinations_options options = {.loop = relay->loop,
 					       .queue = relay->queue,
 					       .clock = clock,
-					       .driver = {relay, driver_open, driver_wake, driver_quit},
+					       .driver = {relay, driver_open, driver_wake, driver_quit, NULL},
 					       .connections_max = 200,
 					       .per_destination_max = 20};
 
