@@ -58,13 +58,12 @@ void journal_append_cancel(struct journal *journal)
 	journal->open = NULL;
 }
 
-/* Leaves the header's fields where record_peek() finds them; the sums come with the place. */
 static void stamp_header(struct batch *batch, const struct journal_item *item)
 {
 	struct record_header header = {
 	    .length = item->length, .type = item->type, .index = item->index, .id = item->id};
 
-	record_seal(batch->bytes.data + batch->bytes.start + item->at, &header, 0, 0);
+	record_stamp(batch->bytes.data + batch->bytes.start + item->at, &header);
 }
 
 int journal_append_end(struct journal *journal, const struct journal_item *item)

@@ -93,9 +93,8 @@ static uint32_t header_sum(const char *at, uint64_t nonce, uint64_t offset)
 					      nonce + offset);
 }
 
-void record_seal(char *at, const struct record_header *header, uint64_t nonce, uint64_t offset)
+void record_stamp(char *at, const struct record_header *header)
 {
-	put_u32(at + AT_PAYLOAD_SUM, payload_sum(at + RECORD_HEADER_BYTES, header->length, nonce, offset));
 	put_u32(at + AT_LENGTH, header->length);
 	at[AT_TYPE] = (char)header->type;
 	at[AT_FLAGS] = (char)header->flags;
@@ -103,6 +102,12 @@ void record_seal(char *at, const struct record_header *header, uint64_t nonce, u
 	put_u64(at + AT_ID, header->id);
 	put_u32(at + AT_MARK_SEGMENT, header->watermark.segment);
 	put_u32(at + AT_MARK_AT8, header->watermark.at8);
+}
+
+void record_seal(char *at, const struct record_header *header, uint64_t nonce, uint64_t offset)
+{
+	record_stamp(at, header);
+	put_u32(at + AT_PAYLOAD_SUM, payload_sum(at + RECORD_HEADER_BYTES, header->length, nonce, offset));
 	put_u32(at + AT_HEADER_SUM, header_sum(at, nonce, offset));
 }
 

@@ -66,7 +66,9 @@ const char *record_type_name(enum record_type type);
 
 /* Writes the header of the record whose payload follows at `at` + 32, for the place `offset` in a file with `nonce`. */
 void record_seal(char *at, const struct record_header *header, uint64_t nonce, uint64_t offset);
-/* Reads back what record_seal() wrote, checksums unchecked; for records in memory that are sealed again. */
+/* The same without checksums, for a record that waits in memory for its place: record_peek() finds the fields. */
+void record_stamp(char *at, const struct record_header *header);
+/* Reads back what either of them wrote, checksums unchecked; for records in memory. */
 void record_peek(const char *at, struct record_header *header);
 /* True: the 32 bytes at `at` are a header that was written for just this place. */
 bool record_open(const char *at, uint64_t nonce, uint64_t offset, struct record_header *header);

@@ -151,6 +151,7 @@ static void append_step(const struct options *o, struct bench *b)
 {
 	static const uint64_t levels[] = {1, 8, 32, 64};
 
+	b->is_unwatched = true;
 	bench_open(b, NULL);
 	until_synced(b);
 	for (size_t i = 0; i < ARRAY_LEN(levels); i++)
