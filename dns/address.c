@@ -66,6 +66,15 @@ bool dns_address_eq(const struct dns_address *a, const struct dns_address *b)
 	return x.family == y.family && memcmp(x.bytes, y.bytes, x.family == DNS_IPV4 ? 4 : 16) == 0;
 }
 
+struct dns_address dns_address_client(const struct dns_address *address)
+{
+	struct dns_address client = unmap(address);
+
+	if (client.family == DNS_IPV6)
+		memset(client.bytes + 8, 0, 8);
+	return client;
+}
+
 static enum dns_address_kind kind_of_ipv4(const uint8_t *b)
 {
 	if (b[0] == 0)

@@ -35,6 +35,11 @@ bool dns_address_parse_literal(struct slice text, struct dns_address *out);
 void dns_address_format(const struct dns_address *address, char out[DNS_ADDRESS_TEXT]);
 /* An IPv4 address inside ::ffff:0:0/96 equals, and is of the kind of, the IPv4 address: the kernel connects to that. */
 bool dns_address_eq(const struct dns_address *a, const struct dns_address *b);
+/*
+ * Under which address a client is counted: an IPv6 address as its /64, for who has one address has them all; IPv4 in
+ * IPv6 (a load balancer may say so in its PROXY header) as that IPv4 address: else all of it were one client.
+ */
+struct dns_address dns_address_client(const struct dns_address *address);
 enum dns_address_kind dns_address_kind(const struct dns_address *address);
 /* "global", "unspecified", "loopback", "link-local", "multicast", "reserved". */
 const char *dns_address_kind_name(enum dns_address_kind kind);

@@ -223,6 +223,8 @@ static int judge(struct ctl *ctl, CURLcode rc, struct transfer *transfer, json_t
 			     ? json_string_value(json_object_get(document, "error"))
 			     : "the request was refused");
 	json_decref(document);
+	if (status == 403) /* as if the socket's mode had said it */
+		return CTL_UNREACHABLE;
 	return status == 404 ? CTL_NO_MATCH : CTL_FAILED;
 }
 

@@ -58,9 +58,10 @@ void admission_configure(struct admission *admission, const struct admission_lim
 
 static struct origin_key key_of(const struct net_peer *peer)
 {
-	struct origin_key key = {.is_local = peer->is_unix, .family = peer->address.family};
+	struct dns_address client = dns_address_client(&peer->address);
+	struct origin_key key = {.is_local = peer->is_unix, .family = client.family};
 
-	memcpy(key.bytes, peer->address.bytes, sizeof(key.bytes));
+	memcpy(key.bytes, client.bytes, sizeof(key.bytes));
 	if (peer->is_unix)
 		key.uid = peer->uid;
 	return key;

@@ -33,7 +33,7 @@ struct admission_seat {
 enum admission_answer {
 	ADMISSION_OK,
 	ADMISSION_FULL,		/* limits.connections */
-	ADMISSION_ADDRESS_FULL, /* limits.connections_per_address; local users count by their uid */
+	ADMISSION_ADDRESS_FULL, /* limits.connections_per_address, of dns_address_client(); local users by their uid */
 };
 
 struct admission *admission_new(const struct admission_limits *limits);

@@ -29,7 +29,7 @@ struct credential {
 
 struct address {
 	UT_hash_handle hh;
-	unsigned char key[16];
+	struct dns_address key;
 	unsigned failures;
 	int64_t last_ms, shut_until_ms;
 };
@@ -37,7 +37,7 @@ struct address {
 /* Who has requests in the backend just now. */
 struct origin {
 	UT_hash_handle hh;
-	unsigned char key[16];
+	struct dns_address key;
 	unsigned checking;
 	struct list waiting; /* requests; only while `checking` is at its limit */
 };
@@ -51,7 +51,7 @@ struct request {
 	struct buf secret;     /* user and password, while it waits */
 	size_t user_len;
 	unsigned char credential[32];
-	unsigned char address[16];
+	struct dns_address address;
 	auth_cb *cb; /* NULL: cancelled */
 	void *ctx;
 	enum auth_verdict verdict;
@@ -162,26 +162,14 @@ static void credential_key(const struct auth *auth, struct slice user, struct sl
 	crypto_generichash_final(&state, out, 32);
 }
 
-/* An IPv6 client owns its /64 at least, so that counts as one address. IPv4 in IPv6 (a load balancer may say so in its
- * PROXY header) is IPv4: else all of it were one address. */
-static void address_key(struct slice address, unsigned char out[16])
-{
-	static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-
-	if (address.len == 16 && memcmp(address.ptr, mapped, sizeof(mapped)) == 0)
-		address = slice_from(address, sizeof(mapped));
-	memset(out, 0, 16);
-	memcpy(out, address.ptr, address.len == 16 ? 8 : MIN(address.len, (size_t)16));
-}
-
-static struct address *find_address(struct auth *auth, const unsigned char key[16])
+static struct address *find_address(struct auth *auth, const struct dns_address *key)
 {
 	struct address *address;
-	HASH_FIND(hh, auth->addresses, key, 16, address);
+	HASH_FIND(hh, auth->addresses, key, sizeof(*key), address);
 	return address;
 }
 
-static void note_failure(struct auth *auth, const unsigned char key[16])
+static void note_failure(struct auth *auth, const struct dns_address *key)
 {
 	struct address *address = find_address(auth, key);
 	int64_t now = loop_now_ms(auth->loop);
@@ -193,8 +181,8 @@ static void note_failure(struct auth *auth, const unsigned char key[16])
 			free(oldest);
 		}
 		address = xcalloc(1, sizeof(*address));
-		memcpy(address->key, key, 16);
-		HASH_ADD(hh, auth->addresses, key, 16, address);
+		address->key = *key;
+		HASH_ADD(hh, auth->addresses, key, sizeof(*key), address);
 	}
 	if (now - address->last_ms > FORGIVE_MS)
 		address->failures = 0;
@@ -204,7 +192,7 @@ static void note_failure(struct auth *auth, const unsigned char key[16])
 		address->shut_until_ms = now + SHUT_OUT_MS;
 }
 
-static void note_success(struct auth *auth, const unsigned char key[16])
+static void note_success(struct auth *auth, const struct dns_address *key)
 {
 	struct address *address = find_address(auth, key);
 
@@ -214,7 +202,7 @@ static void note_success(struct auth *auth, const unsigned char key[16])
 	free(address);
 }
 
-static int64_t delay_of(struct auth *auth, const unsigned char key[16])
+static int64_t delay_of(struct auth *auth, const struct dns_address *key)
 {
 	struct address *address = find_address(auth, key);
 
@@ -280,17 +268,17 @@ static void answer_in(struct request *request, enum auth_verdict verdict, struct
 
 static void on_checked(void *ctx, enum auth_verdict verdict, struct slice options);
 
-static struct origin *origin_get(struct auth *auth, const unsigned char key[16])
+static struct origin *origin_get(struct auth *auth, const struct dns_address *key)
 {
 	struct origin *origin;
 
-	HASH_FIND(hh, auth->origins, key, 16, origin);
+	HASH_FIND(hh, auth->origins, key, sizeof(*key), origin);
 	if (origin)
 		return origin;
 	origin = xcalloc(1, sizeof(*origin));
-	memcpy(origin->key, key, 16);
+	origin->key = *key;
 	list_init(&origin->waiting);
-	HASH_ADD(hh, auth->origins, key, 16, origin);
+	HASH_ADD(hh, auth->origins, key, sizeof(*key), origin);
 	return origin;
 }
 
@@ -317,7 +305,7 @@ static void wait_for_others(struct request *request, struct slice user, struct s
 static bool answer_at_once(struct request *request)
 {
 	struct auth *auth = request->auth;
-	struct address *known = find_address(auth, request->address);
+	struct address *known = find_address(auth, &request->address);
 	const char *options = recall(auth, request->credential);
 
 	if (options)
@@ -356,13 +344,13 @@ static void on_checked(void *ctx, enum auth_verdict verdict, struct slice option
 
 	request->in_backend = false;
 	if (verdict == AUTH_GOOD) {
-		note_success(auth, request->address);
+		note_success(auth, &request->address);
 		/* An answer that is older than the users of now may be about one who is gone. */
 		if (request->generation == auth->generation)
 			remember(auth, request->credential, options);
 	} else if (verdict == AUTH_WRONG) {
-		note_failure(auth, request->address);
-		delay = delay_of(auth, request->address);
+		note_failure(auth, &request->address);
+		delay = delay_of(auth, &request->address);
 	}
 	if (request->cb)
 		answer_in(request, verdict, options, delay);
@@ -372,8 +360,8 @@ static void on_checked(void *ctx, enum auth_verdict verdict, struct slice option
 	begin_next(auth, origin);
 }
 
-uint64_t auth_check(struct auth *auth, struct slice address, struct slice user, struct slice password, auth_cb *cb,
-		    void *ctx)
+uint64_t auth_check(struct auth *auth, const struct dns_address *address, struct slice user, struct slice password,
+		    auth_cb *cb, void *ctx)
 {
 	struct request *request = xcalloc(1, sizeof(*request));
 
@@ -383,11 +371,11 @@ uint64_t auth_check(struct auth *auth, struct slice address, struct slice user, 
 	request->ctx = ctx;
 	list_node_init(&request->node);
 	credential_key(auth, user, password, request->credential);
-	address_key(address, request->address);
+	request->address = dns_address_client(address);
 	HASH_ADD(hh, auth->requests, id, sizeof(request->id), request);
 	if (answer_at_once(request))
 		return request->id;
-	request->origin = origin_get(auth, request->address);
+	request->origin = origin_get(auth, &request->address);
 	if (request->origin->checking < CHECKS_PER_ADDRESS)
 		begin_check(request, user, password);
 	else

@@ -12,6 +12,7 @@
 
 #include "base/random.h"
 #include "base/slice.h"
+#include "dns/address.h"
 #include "relayd/loop.h"
 
 struct auth;
@@ -37,10 +38,10 @@ struct auth *auth_new(struct loop *loop, struct rng *rng, const struct auth_back
 /* Requests under way must have been answered or cancelled. */
 void auth_free(struct auth **auth);
 
-/* `address`: who asks, e.g. 4 or 16 octets; `password` is wiped from our memory afterwards. Calls back once, never from
- * inside the call. The id is for auth_cancel(). */
-uint64_t auth_check(struct auth *auth, struct slice address, struct slice user, struct slice password, auth_cb *cb,
-		    void *ctx);
+/* `address`: who asks, counted as dns_address_client() says; `password` is wiped from our memory afterwards. Calls back
+ * once, never from inside the call. The id is for auth_cancel(). */
+uint64_t auth_check(struct auth *auth, const struct dns_address *address, struct slice user, struct slice password,
+		    auth_cb *cb, void *ctx);
 /* After it the callback never comes. Accepts 0; sets *id to 0. */
 void auth_cancel(struct auth *auth, uint64_t *id);
 /* The users have changed: remembered passwords count no more. */

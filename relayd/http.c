@@ -27,6 +27,7 @@ struct http_server {
 	timer_id timer;
 	http_handler *handler;
 	void *ctx;
+	struct http_gate gate;
 	struct list streams;
 	struct list peers; /* who let us wait, the longest first */
 	unsigned peer_count;
@@ -39,6 +40,7 @@ struct http_server {
 struct peer {
 	struct list node; /* in server->peers */
 	int fd;
+	bool is_refused; /* by the gate */
 	int64_t since_ms; /* when the request, or its answer, began */
 };
 
@@ -144,6 +146,7 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **c
 		*context = peer = xcalloc(1, sizeof(*peer));
 		list_node_init(&peer->node);
 		peer->fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+		peer->is_refused = server->gate.admits && !server->gate.admits(server->gate.ctx, peer->fd);
 		wait_from_now(server, peer);
 	} else {
 		stop_waiting(server, peer);
@@ -257,6 +260,23 @@ static enum MHD_Result answer(struct http_server *server, struct MHD_Connection 
 	return queued;
 }
 
+/* Before its body: libmicrohttpd closes the connection then. */
+static enum MHD_Result refuse(const struct http_server *server, struct MHD_Connection *connection)
+{
+	const char *text = server->gate.refusal;
+	struct MHD_Response *built =
+	    MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text, MHD_RESPMEM_PERSISTENT);
+	enum MHD_Result queued;
+
+	if (!built)
+		return MHD_NO;
+	MHD_add_response_header(built, "Content-Type", "application/json");
+	MHD_add_response_header(built, "Connection", "close");
+	queued = MHD_queue_response(connection, MHD_HTTP_FORBIDDEN, built);
+	MHD_destroy_response(built);
+	return queued;
+}
+
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *path, const char *method,
 				  const char *version, const char *data, size_t *data_len, void **state)
 {
@@ -264,6 +284,8 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
 	struct incoming *incoming = *state;
 
 	(void)version;
+	if (peer_of(connection)->is_refused)
+		return refuse(server, connection);
 	if (!incoming) {
 		incoming = xcalloc(1, sizeof(*incoming));
 		buf_init(&incoming->body, REQUEST_BODY_MAX_BYTES);
@@ -357,6 +379,11 @@ struct http_server *http_server_new(struct loop *loop, int listen_fd, http_handl
 	server->watch = loop_watch(loop, info->epoll_fd, EPOLLIN, on_epoll, server);
 	arm_timer(server);
 	return server;
+}
+
+void http_server_guard(struct http_server *server, const struct http_gate *gate)
+{
+	server->gate = *gate;
 }
 
 /* libmicrohttpd refuses to stop while a connection is suspended. */

@@ -41,11 +41,20 @@ struct http_response {
 	struct http_stream **stream; /* where to put the handle for http_stream_wake(); valid until stream_free */
 };
 
+/* Who may ask at all; looked at when a connection comes, before a byte of it is read. */
+struct http_gate {
+	bool (*admits)(void *ctx, int fd); /* the connection's descriptor, to ask the kernel who it is */
+	void *ctx;
+	const char *refusal; /* JSON, static: what the others get, with 403, and the connection ends */
+};
+
 typedef void http_handler(void *ctx, const struct http_request *request, struct http_response *response);
 
 /* Takes over the listening descriptor. */
 struct http_server *http_server_new(struct loop *loop, int listen_fd, http_handler *handler, void *ctx,
 				    struct err *err);
+/* Copied. Before the loop's next turn: until then nobody is accepted. Without one everybody is let in. */
+void http_server_guard(struct http_server *server, const struct http_gate *gate);
 /* Ends streams, closes all connections. */
 void http_server_free(struct http_server **server);
 /* A waiting stream has more now. Harmless on one that does not wait. */

@@ -13,6 +13,7 @@
 
 enum { SOCKETS_MAX = 64 + 3 }; /* and control.sock, submit.sock, drop/ */
 #define SELFSIGNED_NAME "selfsigned.pem"
+#define CONTROL_REFUSAL "{\"error\":\"control.sock is for root, relayd's user and the members of control_group\"}\n"
 
 enum kind { KIND_SMTP, KIND_SUBMIT, KIND_DROP, KIND_HTTP, KIND_CONTROL }; /* DROP: no socket, the folder's way in */
 
@@ -35,6 +36,7 @@ struct listeners {
 	size_t count;
 	struct proxy_gates *gates; /* connections of balancers whose header has not come yet */
 	unsigned gates_max;
+	gid_t control_group;
 };
 
 /* ---- opening ---- */
@@ -106,24 +108,23 @@ static int open_unix(struct listeners *l, enum kind kind, const char *name, mode
 	return 0;
 }
 
-static int control_group(const struct listeners *l, const struct config *config, gid_t *group, struct err *err)
+static int find_control_group(struct listeners *l, const struct config *config, struct err *err)
 {
 	struct group *entry;
 
-	*group = l->options.user->gid;
+	l->control_group = l->options.user->gid;
 	if (!config->control_group)
 		return 0;
 	entry = getgrnam(config->control_group);
 	if (!entry)
 		return err_set(err, ERR_CONFIG, "control_group: there is no group '%s' on this machine",
 			       config->control_group);
-	*group = entry->gr_gid;
+	l->control_group = entry->gr_gid;
 	return 0;
 }
 
 static int open_all(struct listeners *l, const struct config *config, int *exit_code, struct err *err)
 {
-	gid_t group;
 	int rc = 0;
 
 	for (size_t i = 0; rc == 0 && i < config->listener_count; i++)
@@ -134,11 +135,11 @@ static int open_all(struct listeners *l, const struct config *config, int *exit_
 	if (rc != 0)
 		return rc;
 	*exit_code = EX_CONFIG;
-	rc = control_group(l, config, &group, err);
+	rc = find_control_group(l, config, err);
 	if (rc != 0)
 		return rc;
 	*exit_code = EX_OSERR;
-	rc = open_unix(l, KIND_CONTROL, "control.sock", 0660, group, err);
+	rc = open_unix(l, KIND_CONTROL, "control.sock", 0660, l->control_group, err);
 	rc = rc ? rc : open_unix(l, KIND_SUBMIT, "submit.sock", 0666, l->options.user->gid, err);
 	if (rc == 0)
 		add_socket(l, KIND_DROP, -1, "drop");
@@ -333,6 +334,25 @@ int listeners_configure(struct listeners *l, struct config *config, bool has_use
 
 /* ---- accepting ---- */
 
+/* The mode of control.sock says the same; but a mode is soon changed (chmod, an ACL, a volume that keeps none), and
+ * CAP_DAC_OVERRIDE passes it. What counts is who called connect(): to hand the connection on helps nobody more than to
+ * pass on the bytes would. */
+static bool may_control(void *ctx, int fd)
+{
+	struct listeners *l = ctx;
+	struct net_peer peer;
+	char client[128] = "";
+
+	if (net_peer_of(fd, &peer)) {
+		if (peer.is_unix && (peer.uid == 0 || peer.uid == l->options.user->uid ||
+				     net_peer_is_in_group(fd, l->control_group)))
+			return true;
+		net_peer_format(&peer, client, sizeof(client));
+	}
+	log_event(l->options.log, LOG_WARN, "control_refused", LOG_STR("client", client));
+	return false;
+}
+
 static void on_shortage(void *ctx, bool begins, const char *why)
 {
 	struct socket *s = ctx;
@@ -397,6 +417,8 @@ static void tell(struct listeners *l, const struct socket *s)
 void listeners_start(struct listeners *l, struct submissions *submissions, http_handler *web, void *web_ctx,
 		     http_handler *control, void *control_ctx, struct err *err)
 {
+	const struct http_gate gate = {may_control, l, CONTROL_REFUSAL};
+
 	l->submissions = submissions;
 	l->gates = proxy_gates_new(l->options.loop, &(struct proxy_gate_events){l, on_proxy_header, on_proxy_refused});
 	for (size_t i = 0; i < l->count; i++) {
@@ -410,6 +432,8 @@ void listeners_start(struct listeners *l, struct submissions *submissions, http_
 		else
 			s->acceptor = net_acceptor_new(l->options.net, s->fd,
 						       &(struct net_acceptor_events){s, on_accept, on_shortage});
+		if (s->kind == KIND_CONTROL && s->http)
+			http_server_guard(s->http, &gate);
 		s->fd = -1;
 		tell(l, s);
 	}

@@ -130,6 +130,27 @@ bool net_peer_of(int fd, struct net_peer *peer)
 	return true;
 }
 
+bool net_peer_is_in_group(int fd, gid_t group)
+{
+	struct net_peer peer;
+	gid_t *groups = NULL;
+	socklen_t size = 0;
+	bool found;
+
+	if (!net_peer_of(fd, &peer) || !peer.is_unix)
+		return false;
+	found = peer.gid == group;
+	/* With too little room the kernel says how much there must be. */
+	if (found || getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) == 0 || errno != ERANGE)
+		return found;
+	groups = xcalloc(1, size);
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) == 0)
+		for (size_t i = 0; i < size / sizeof(*groups) && !found; i++)
+			found = groups[i] == group;
+	free(groups);
+	return found;
+}
+
 void net_peer_format(const struct net_peer *peer, char *out, size_t size)
 {
 	char text[DNS_ADDRESS_TEXT];

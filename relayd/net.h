@@ -73,6 +73,9 @@ struct net_peer {
 };
 /* False: it is gone already. */
 bool net_peer_of(int fd, struct net_peer *peer);
+/* Of a unix socket: was the peer in the group at its connect(), by its own or a supplementary one? A kernel that does
+ * not tell the supplementary ones (SO_PEERGROUPS came with Linux 4.13) counts as no. */
+bool net_peer_is_in_group(int fd, gid_t group);
 /* Our own address of a connection. Family 0: a unix socket, or gone. */
 struct dns_address net_local_address(int fd, uint16_t *port);
 /* "[192.0.2.1]:4711", "[IPv6:2001:db8::1]:4711", "local user 1000"; cut to fit. */

@@ -147,9 +147,7 @@ static void begin_auth(struct session *s, const struct smtp_server_auth *auth)
 {
 	slice_to_cstr(auth->user, s->candidate, sizeof(s->candidate));
 	admission_set_busy(&s->seat, true);
-	s->auth_request =
-	    auth_check(s->owner->options.auth, slice_of(s->peer.bytes, s->peer.family == DNS_IPV4 ? 4 : 16), auth->user,
-		       auth->password, on_auth, s);
+	s->auth_request = auth_check(s->owner->options.auth, &s->peer, auth->user, auth->password, on_auth, s);
 }
 
 /* ---- MAIL and RCPT ---- */

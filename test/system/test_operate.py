@@ -1,10 +1,14 @@
 """relayctl and the HTTP listener against a running daemon."""
+import grp
 import json
 import os
+import pwd
 import re
 import socket
 import stat
 import subprocess
+
+import pytest
 
 from conftest import FAST_RETRY, RELAYCTL, message, relayhost
 
@@ -173,6 +177,53 @@ def test_rights_of_the_sockets(relayd, upstream):
     os.chmod(daemon.spool, 0o777)  # anybody could put a socket of his own there
     daemon.start()
     assert mode(".") == 0o711
+
+
+# Connects as whoever runs it; with a third word it hands the connection to its parent, else it asks.
+KNOCK = """
+import socket, sys
+sock = socket.socket(socket.AF_UNIX)
+sock.connect(sys.argv[1])
+if len(sys.argv) > 2:
+    socket.send_fds(socket.socket(fileno=int(sys.argv[2])), [b"x"], [sock.fileno()])
+else:
+    sock.sendall(b"POST /v1/flush HTTP/1.0\\r\\nHost: relayd\\r\\nContent-Length: 2\\r\\n\\r\\n{}")
+    print(sock.recv(65536).decode().split()[1])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes other users")
+def test_the_control_socket_asks_the_kernel_who_it_is(relayd, upstream):
+    """DESIGN 7: peer credentials checked, even where the mode says nothing."""
+    daemon = relayd(relayhost(upstream.port) + "control_group: games\n")
+    path = str(daemon.spool / "control.sock")
+    os.chmod(path, 0o666)
+    other, games = pwd.getpwnam("daemon"), grp.getgrnam("games").gr_gid
+
+    def knock(user, group, *groups):
+        return int(subprocess.run(["/usr/bin/python3", "-c", KNOCK, path], user=user, group=group, extra_groups=groups,
+                                  stdout=subprocess.PIPE, check=True, cwd="/").stdout)
+
+    assert knock(0, 0) == 200
+    assert knock("nobody", other.pw_gid) == 200
+    assert knock(other.pw_uid, games) == 200
+    assert knock(other.pw_uid, other.pw_gid, games) == 200
+    assert knock(other.pw_uid, other.pw_gid, *range(70000, 70100), games) == 200
+    assert knock(other.pw_uid, other.pw_gid) == 403
+    assert knock(other.pw_uid, other.pw_gid, *range(70000, 70100)) == 403
+    daemon.wait_log(f'event=control_refused client="?local user {other.pw_uid}', count=2)
+    # Who connected counts, not who writes: root is not made to speak for others.
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        subprocess.run(["/usr/bin/python3", "-c", KNOCK, path, str(theirs.fileno())], user=other.pw_uid,
+                       group=other.pw_gid, extra_groups=[], pass_fds=[theirs.fileno()], check=True, cwd="/")
+        (fd,) = socket.recv_fds(ours, 1, 1)[1]
+    with socket.socket(fileno=fd) as handed:
+        handed.sendall(b"GET /v1/status HTTP/1.0\r\nHost: relayd\r\n\r\n")
+        assert b" 403 " in handed.recv(65536).split(b"\r\n")[0]
+    refused = subprocess.run([str(RELAYCTL), "-s", path, "status"], user=other.pw_uid, group=other.pw_gid,
+                             extra_groups=[], stderr=subprocess.PIPE)
+    assert refused.returncode == 3 and b"control_group" in refused.stderr
 
 
 def test_unreachable_daemon_is_3(relayd, upstream, folder):

@@ -61,6 +61,28 @@ static void the_longest_silent_stranger_of_an_address_makes_room(void **state)
 	leave_all(&admission, seats, 4);
 }
 
+static struct net_peer from_ipv6(uint8_t network, uint8_t last)
+{
+	return (struct net_peer){
+	    .address = {DNS_IPV6, {0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, network, last, 0, 0, 0, 0, 0, 0, last}},
+	    .port = 4711};
+}
+
+/* Who has one address of it has all. */
+static void an_ipv6_client_is_its_64(void **state)
+{
+	struct admission *admission = admission_new(&usual);
+	struct admission_seat seats[4], *victim;
+
+	(void)state;
+	for (uint8_t i = 0; i < 3; i++)
+		enter(admission, &seats[i], from_ipv6(1, i));
+	assert_int_equal(ask(admission, from_ipv6(1, 9), &victim), ADMISSION_ADDRESS_FULL);
+	assert_ptr_equal(victim, &seats[0]);
+	enter(admission, &seats[3], from_ipv6(2, 9));
+	leave_all(&admission, seats, 4);
+}
+
 static void the_longest_silent_stranger_of_all_makes_room(void **state)
 {
 	struct admission *admission = admission_new(&usual);
@@ -165,6 +187,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(the_longest_silent_stranger_of_an_address_makes_room),
+	    cmocka_unit_test(an_ipv6_client_is_its_64),
 	    cmocka_unit_test(the_longest_silent_stranger_of_all_makes_room),
 	    cmocka_unit_test(who_has_logged_in_or_is_being_checked_is_never_sent_away),
 	    cmocka_unit_test(local_users_count_by_uid),

@@ -94,10 +94,13 @@ static void pass(int64_t ms)
 	loop_turn(loop, 0);
 }
 
-static uint64_t ask_from(struct slice address, const char *user, const char *password, struct answer *answer)
+static uint64_t ask_from(struct slice octets, const char *user, const char *password, struct answer *answer)
 {
+	struct dns_address address = {.family = octets.len == 4 ? DNS_IPV4 : DNS_IPV6};
+
 	*answer = (struct answer){0};
-	return auth_check(auth, address, slice_of_str(user), slice_of_str(password), on_answer, answer);
+	memcpy(address.bytes, octets.ptr, octets.len);
+	return auth_check(auth, &address, slice_of_str(user), slice_of_str(password), on_answer, answer);
 }
 
 /* The helper's answer to the oldest check that it has not answered. */
