@@ -228,7 +228,7 @@ void destination_return_job(struct destination *d, struct job *job)
 {
 	destination_line_prepend(d, job);
 	destination_rate_unuse(d);
-	if (d->owner->stopping) /* nobody takes it any more */
+	if (d->owner->stopping || d->paused) /* nobody takes it any more */
 		destination_line_hand_back(d, clock_wall_ms(d->owner->options.clock));
 }
 
@@ -267,9 +267,30 @@ static struct destination *find_changed(struct destinations *destinations)
 void destinations_apply_pauses(struct destinations *destinations)
 {
 	struct destination *d;
+	bool has_ended = false;
 
-	while ((d = find_changed(destinations)))
+	while ((d = find_changed(destinations))) {
+		has_ended = has_ended || d->paused;
 		(d->paused ? end_pause : begin_pause)(d);
+	}
+	if (has_ended)
+		destinations_route_paused(destinations);
+}
+
+static void on_route_time(void *ctx)
+{
+	destination_line_sweep(ctx);
+}
+
+/* Each in a turn of its own. */
+void destinations_route_paused(struct destinations *destinations)
+{
+	struct destination *d, *next;
+
+	HASH_ITER(hh, destinations->by_key, d, next)
+	if (d->paused && destination_parked_count(d) > 0)
+		timers_set(loop_timers(destinations->options.loop), &d->refill_timer, destinations_now_ms(destinations),
+			   on_route_time, d);
 }
 
 void destinations_stop(struct destinations *destinations)

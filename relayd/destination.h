@@ -192,6 +192,8 @@ void destinations_retry_relayhosts(struct destinations *destinations);
 void destination_retry_now(struct destination *destination);
 /* An operator has paused or resumed relayhosts. */
 void destinations_apply_pauses(struct destinations *destinations);
+/* Their mail looks whether there is another way by now: one of them was resumed, or the routes have changed. */
+void destinations_route_paused(struct destinations *destinations);
 /* Ends idle connections and begins no new jobs: the daemon stops. */
 void destinations_stop(struct destinations *destinations);
 

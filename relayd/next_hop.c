@@ -8,7 +8,7 @@ static bool is_being_probed(const struct destination *d)
 
 struct destination *next_hop_choose(struct destinations *destinations, const struct scheduler_targets *targets)
 {
-	struct destination *doubtful = NULL, *closed = NULL;
+	struct destination *doubtful = NULL, *closed = NULL, *paused = NULL;
 	int64_t closed_until = INT64_MAX;
 
 	for (size_t i = 0; i < targets->count; i++) {
@@ -19,10 +19,13 @@ struct destination *next_hop_choose(struct destinations *destinations, const str
 			return d;
 		if (is_open) {
 			doubtful = doubtful ? doubtful : d;
+		} else if (d->paused) {
+			paused = paused ? paused : d;
 		} else if (until < closed_until) {
 			closed_until = until;
 			closed = d;
 		}
 	}
-	return doubtful ? doubtful : closed;
+	/* Back-off ends by itself, a pause does not. */
+	return doubtful ? doubtful : closed ? closed : paused;
 }

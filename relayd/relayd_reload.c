@@ -189,6 +189,7 @@ static int reload(struct relayd *r, struct err *err)
 	series_set(metrics_series(r->metrics, METRIC_RELOAD_SUCCESS_TIME, NULL, NULL, NULL),
 		   (double)clock_wall_ms(r->clock) / 1000);
 	destinations_retry_relayhosts(r->destinations);
+	destinations_route_paused(r->destinations);
 	if (config_uses_mx(r->config))
 		hurry_begin(r->hurry);
 	else

@@ -70,6 +70,77 @@ static void a_lifetime_ends_in_time_at_a_paused_relayhost(void **state)
 	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 3);
 }
 
+#define TWO_RELAYHOSTS                                                                                                 \
+	"relayhosts:\n  main: {address: 'smtp.example.net:587', tls: none, priority: 1}\n"                             \
+	"  spare: {address: 'smtp.example.com:587', tls: none, priority: 2}\n"
+
+/* A pause ends when somebody says so, a back-off by itself. */
+static void mail_waits_for_the_one_in_trouble_not_for_the_paused_one(void **state)
+{
+	const struct outcome no_token =
+	    outcome_like(OUTCOME_DEFERRED, CLASS_AUTH, STAGE_AUTH, 0, "4.7.0", "no access token");
+	struct relay *relay = *state;
+
+	relay_configure(relay, TWO_RELAYHOSTS);
+	relay_pause(relay, "main", true);
+	destinations_hold_relayhost(relay->destinations, "spare", &no_token, loop_now_ms(relay->loop) + 300 * 1000);
+	relay_submit_many(relay, "one@a.example", 100);
+	relay_pass(relay, 1000);
+	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 0);
+	relay_pass(relay, 310 * 1000);
+	assert_int_equal(relay_deliver_all(relay), 100);
+	assert_int_equal(relay_waiting(relay), 0);
+}
+
+static void mail_goes_by_the_one_of_two_that_is_resumed(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_configure(relay, TWO_RELAYHOSTS);
+	relay_pause(relay, "main", true);
+	relay_pause(relay, "spare", true);
+	relay_submit_many(relay, "one@a.example", 100);
+	relay_pause(relay, "spare", false);
+	relay_pass(relay, 1000);
+	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 0);
+	assert_int_equal(relay_deliver_all(relay), 100);
+	assert_int_equal(relay_waiting(relay), 0);
+}
+
+static void mail_of_a_paused_relayhost_takes_the_one_that_is_configured_since(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_configure(relay, RELAY_BY_MAIN);
+	relay_pause(relay, "main", true);
+	relay_submit_many(relay, "one@a.example", 100);
+	relay_configure(relay, TWO_RELAYHOSTS);
+	destinations_route_paused(relay->destinations); /* as a reload does */
+	relay_pass(relay, 1000);
+	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 0);
+	assert_int_equal(relay_deliver_all(relay), 100);
+}
+
+/* The session ended before it was tried, and the pause has begun meanwhile. */
+static void what_comes_back_untried_does_not_stay_in_a_paused_line(void **state)
+{
+	struct relay *relay = *state;
+	struct fake_connection *connection;
+	struct job *job;
+
+	relay_configure(relay, TWO_RELAYHOSTS);
+	relay_submit_many(relay, "one@a.example", 1);
+	connection = relay_connect_to(relay, "relayhost:main");
+	relay_pause(relay, "main", true);
+	job = connection->job;
+	connection->job = NULL;
+	destination_return_job(connection->destination, job);
+	fake_close(connection);
+	relay_pass(relay, 1000);
+	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 0);
+	assert_int_equal(relay_deliver_all(relay), 1);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, relay_setup, relay_teardown)
 
 int main(void)
@@ -79,6 +150,10 @@ int main(void)
 	    TEST(mail_of_a_paused_relayhost_takes_the_next_one),
 	    TEST(a_pause_outlasts_a_restart),
 	    TEST(a_lifetime_ends_in_time_at_a_paused_relayhost),
+	    TEST(mail_waits_for_the_one_in_trouble_not_for_the_paused_one),
+	    TEST(mail_goes_by_the_one_of_two_that_is_resumed),
+	    TEST(mail_of_a_paused_relayhost_takes_the_one_that_is_configured_since),
+	    TEST(what_comes_back_untried_does_not_stay_in_a_paused_line),
 	};
 	return cmocka_run_group_tests_name("destination_pause", tests, NULL, NULL);
 }
