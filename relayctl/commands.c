@@ -31,6 +31,8 @@ static const struct command commands[] = {
     {"sendmail", cmd_sendmail, "[-t] [-i] [-f FROM] [TO ...] | -bs | -bp",
      "as sendmail(8), for cron and scripts; also by that name"},
     {"config", cmd_config, "", "what is in force and where it comes from, secrets masked"},
+    {"doctor", cmd_doctor, "[DOMAIN] [--strict]",
+     "is all that mail from here needs as it should be? What is not, and what to change"},
     {"user", cmd_user, "add|remove|list|check [NAME] [--password-file FILE] [--options TEXT]", "who may submit"},
     {"dkim", cmd_dkim, "keygen DOMAIN SELECTOR [--type rsa|ed25519] [--out FILE] | show [DOMAIN] | check [DOMAIN]",
      "signing keys, their DNS records, and whether those are published"},

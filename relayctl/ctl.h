@@ -73,6 +73,6 @@ const char *ctl_format_bytes(int64_t bytes, char *out, size_t size);
 /* The commands. */
 ctl_command cmd_status, cmd_health, cmd_queue, cmd_show, cmd_flush, cmd_config, cmd_version, cmd_user, cmd_dkim,
     cmd_send, cmd_reload, cmd_verify, cmd_journal, cmd_hold, cmd_release, cmd_delete, cmd_bounce, cmd_tail, cmd_top,
-    cmd_pause, cmd_resume, cmd_drain, cmd_route, cmd_sendmail;
+    cmd_pause, cmd_resume, cmd_drain, cmd_route, cmd_sendmail, cmd_doctor;
 
 #endif

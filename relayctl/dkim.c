@@ -5,6 +5,7 @@
 #include "dkim/record.h"
 #include "relayctl/commands.h"
 #include "relayctl/lookup.h"
+#include "relayctl/published.h"
 
 #include <pwd.h>
 #include <stdio.h>
@@ -184,40 +185,6 @@ struct checking {
 	bool has_failed;
 };
 
-/* What is wrong, for people; NULL: receivers will verify our signatures. */
-static const char *judge_record(const struct dns_answer *answer, struct dkim_key *key, char *text, size_t size)
-{
-	static const char *const words[] = {
-	    [DKIM_RECORD_REVOKED] = "the published key is revoked (p= is empty)",
-	    [DKIM_RECORD_OTHER_TYPE] = "the published key is of another type",
-	    [DKIM_RECORD_OTHER_KEY] = "another key is published: receivers will reject our signatures",
-	    [DKIM_RECORD_FORBIDS_SHA256] = "the record does not allow sha256 (h=)",
-	    [DKIM_RECORD_FORBIDS_EMAIL] = "the record does not allow e-mail (s=)",
-	    [DKIM_RECORD_TESTING] = "the record is marked as a test (t=y): receivers ignore the signature",
-	};
-	enum dkim_record_verdict verdict;
-	struct dkim_record record;
-	struct err err;
-
-	if (answer->status != DNS_OK) {
-		snprintf(text, size, "%s: %s",
-			 answer->status == DNS_TEMPORARY ? "it cannot be looked up" : "nothing is published",
-			 answer->reason);
-		return text;
-	}
-	if (answer->record_count > 1) {
-		snprintf(text, size, "%zu TXT records are published, receivers may take any of them",
-			 answer->record_count);
-		return text;
-	}
-	if (dkim_record_parse(answer->records[0].text, &record, &err) != 0) {
-		snprintf(text, size, "what is published is no DKIM key: %s", err.text);
-		return text;
-	}
-	verdict = dkim_record_compare(&record, dkim_key_algorithm(key), dkim_key_public(key));
-	return verdict == DKIM_RECORD_MATCHES ? NULL : words[verdict];
-}
-
 static int check_key(void *ctx, const char *domain, const char *selector, const char *file, struct dkim_key *key)
 {
 	struct checking *checking = ctx;
@@ -233,7 +200,7 @@ static int check_key(void *ctx, const char *domain, const char *selector, const 
 		return ctl_failed("'%s' or '%s' cannot stand in DNS", selector, domain);
 	}
 	answer = lookup_ask(checking->lookup, buf_slice(&name).ptr, DNS_TXT);
-	wrong = judge_record(answer, key, text, sizeof(text));
+	wrong = published_judge(answer, key, text, sizeof(text));
 	checking->has_failed |= wrong != NULL;
 	if (checking->list)
 		json_array_append_new(checking->list,
@@ -258,7 +225,7 @@ static int check(struct ctl *ctl, const char *domain)
 	struct err err;
 	int rc = config ? CTL_OK : CTL_FAILED;
 
-	checking.lookup = config ? lookup_new(config, &err) : NULL;
+	checking.lookup = config ? lookup_new(config, 0, &err) : NULL;
 	if (config && !checking.lookup)
 		rc = ctl_failed("%s", err.text);
 	if (rc == CTL_OK)

@@ -33,11 +33,12 @@ static void watch(void *ctx, int fd, bool want_read, bool want_write)
 		lookup->sockets[lookup->socket_count++] = (struct pollfd){.fd = fd, .events = events};
 }
 
-struct lookup *lookup_new(const struct config *config, struct err *err)
+struct lookup *lookup_new(const struct config *config, int tries, struct err *err)
 {
 	const char **servers = config_endpoint_texts(&config->dns.servers);
 	struct dns_options options = {.servers = servers,
 				      .server_count = config->dns.servers.count,
+				      .tries = tries,
 				      .trust = config->dns.trust_ad ? DNS_TRUST_ALWAYS : DNS_TRUST_LOOPBACK};
 	struct lookup *lookup = xcalloc(1, sizeof(*lookup));
 

@@ -44,6 +44,7 @@ _relayctl_options() {
 	route) echo --from --user ;;
 	user) echo --password-file --options ;;
 	dkim) echo --type --out ;;
+	doctor) echo --strict ;;
 	drain) echo --timeout ;;
 	esac
 }
@@ -60,7 +61,7 @@ _relayctl_words() {
 
 _relayctl() {
 	local commands="status health top queue show flush hold release delete bounce tail route pause resume send sendmail config
-		user dkim reload drain verify journal version"
+		doctor user dkim reload drain verify journal version"
 	local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} command= i
 
 	COMPREPLY=()

@@ -1,0 +1,229 @@
+"""relayctl doctor on what stands in DNS and on this machine: each check with a good and a bad outcome."""
+import json
+import socket
+import subprocess
+
+import pytest
+
+from conftest import PATIENCE, RELAYCTL, users_line
+from test_dkim import keygen, zone_text
+
+
+class Doctor:
+    """relayctl doctor with a configuration of its own, asking the DNS server `dns`."""
+
+    def __init__(self, folder, dns):
+        self.folder, self.dns = folder, dns
+        self.config = folder / "doctor.yaml"
+        self.users = folder / "users"
+        self.users.write_text(users_line())
+        self.base = {"hostname": "relay.example.org", "spool": f"{folder}/spool", "users": self.users}
+
+    def run(self, *arguments, yaml="", **base):
+        """Text for people."""
+        lines = [f"{key}: {value}\n" for key, value in {**self.base, **base}.items() if value is not None]
+        self.config.write_text("".join(lines) + f"dns: {{servers: ['127.0.0.1:{self.dns.port}']}}\n" + yaml)
+        return subprocess.run([RELAYCTL, "-c", self.config, "doctor", *arguments], text=True, capture_output=True,
+                              timeout=2 * PATIENCE)
+
+    def __call__(self, *arguments, **options):
+        """(exit code, findings)."""
+        done = self.run("--json", *arguments, **options)
+        document = json.loads(done.stdout)
+        assert document["failed"] == len([f for f in document["checks"] if f["level"] == "fail"])
+        assert (done.returncode == 0) == document["ok"], done.stderr
+        return done.returncode, Findings(document["checks"])
+
+
+class Findings(list):
+    def of(self, check):
+        return Findings(finding for finding in self if finding["check"] == check)
+
+    @property
+    def levels(self):
+        return [finding["level"] for finding in self]
+
+    def one(self, check, subject=None):
+        found = [f for f in self.of(check) if subject in (None, f["subject"])]
+        assert len(found) == 1, list(self)
+        return found[0]
+
+
+@pytest.fixture
+def doctor(folder, dns):
+    return Doctor(folder, dns)
+
+
+# ---- DKIM
+
+
+def dkim_yaml(path, selector="s1"):
+    return f"dkim: {{domains: {{example.org: {{{selector}: {path}}}}}}}\n"
+
+
+def test_dkim_key_that_is_published(doctor, dns, folder):
+    path, txt = keygen(folder, "s1", "rsa")
+    dns.start({"example.org": f"s1._domainkey TXT {zone_text(txt)}\n"})
+    _, found = doctor(yaml=dkim_yaml(path))
+    finding = found.one("dkim")
+    assert finding["level"] == "ok" and finding["subject"] == "s1._domainkey.example.org"
+    assert "2048 bits" in finding["found"] and "verifies" in finding["found"]
+
+
+def test_dkim_key_that_is_not_published_with_the_record_to_publish(doctor, dns, folder):
+    path, txt = keygen(folder, "s1", "rsa")
+    dns.start({"example.org": ""})
+    code, found = doctor(yaml=dkim_yaml(path))
+    finding = found.one("dkim")
+    assert code == 1 and finding["level"] == "fail" and "nothing is published" in finding["found"]
+    assert finding["record"] == {"name": "s1._domainkey.example.org", "type": "TXT", "value": txt}
+    text = doctor.run(yaml=dkim_yaml(path)).stdout
+    zone, plain = text.split("publish: s1._domainkey.example.org. IN TXT ")[1].split("\n")[:2]
+    assert "".join(zone.strip("() ").strip('"').split('" "')) == txt and plain.strip() == f"in one piece: {txt}"
+
+
+@pytest.mark.parametrize("published, words", [
+    ("v=DKIM1; k=rsa; p=", "revoked"), ("v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=", "another type"),
+    ("hello", "no DKIM key")])
+def test_dkim_key_that_is_another(doctor, dns, folder, published, words):
+    path, _ = keygen(folder, "s1", "rsa")
+    dns.start({"example.org": f's1._domainkey TXT "{published}"\n'})
+    _, found = doctor(yaml=dkim_yaml(path))
+    assert found.one("dkim")["level"] == "fail" and words in found.one("dkim")["found"]
+
+
+def test_dkim_key_that_is_small(doctor, dns, folder):
+    path = folder / "small.pem"
+    subprocess.run(["openssl", "genrsa", "-out", path, "1024"], check=True, capture_output=True)
+    doctor.config.write_text(dkim_yaml(path))
+    shown = subprocess.run([RELAYCTL, "-c", doctor.config, "--json", "dkim", "show"], capture_output=True, text=True)
+    txt = json.loads(shown.stdout)[0]["txt"]
+    dns.start({"example.org": f"s1._domainkey TXT {zone_text(txt)}\n"})
+    _, found = doctor(yaml=dkim_yaml(path))
+    assert found.one("dkim")["level"] == "warn" and "1024 bits" in found.one("dkim")["found"]
+
+
+def test_dkim_ed25519_alone_and_a_key_file_that_is_gone(doctor, dns, folder):
+    path, txt = keygen(folder, "s1", "ed25519")
+    dns.start({"example.org": f"s1._domainkey TXT {zone_text(txt)}\n"})
+    _, found = doctor(yaml=dkim_yaml(path))
+    assert found.of("dkim").levels == ["ok", "warn"] and "RSA key" in found.of("dkim")[1]["advice"]
+    path.unlink()
+    _, found = doctor(yaml=dkim_yaml(path))
+    assert found.one("dkim")["level"] == "fail" and "cannot be used" in found.one("dkim")["found"]
+
+
+def test_dkim_for_a_domain_without_key(doctor, dns):
+    dns.start({"example.org": ""})
+    _, found = doctor("example.org")
+    assert found.one("dkim")["level"] == "warn" and "keygen example.org" in found.one("dkim")["advice"]
+    _, found = doctor("example.org", yaml="relayhosts: {main: {address: '127.0.0.1:9', tls: none}}\n")
+    assert found.one("dkim")["level"] == "info"
+
+
+# ---- DMARC
+
+
+@pytest.mark.parametrize("zone, level, words", [
+    ('_dmarc TXT "v=DMARC1; p=reject"', "ok", "d=example.org"),
+    ("", "warn", "no DMARC record"),
+    ('_dmarc TXT "v=DMARC1; p=none"\n_dmarc TXT "v=DMARC1; p=reject"', "fail", "2 DMARC records"),
+    ('_dmarc TXT "v=DMARC1; rua=mailto:a@example.org"', "fail", "no policy"),
+    ('_dmarc TXT "unrelated"\n_dmarc TXT "v=DMARC1; p=quarantine"', "ok", "p=quarantine"),
+])
+def test_dmarc(doctor, dns, folder, zone, level, words):
+    path, _ = keygen(folder, "s1", "rsa")
+    dns.start({"example.org": zone + "\n"})
+    _, found = doctor(yaml=dkim_yaml(path))
+    assert found.one("dmarc")["level"] == level and words in found.one("dmarc")["found"]
+
+
+@pytest.mark.parametrize("domain, zone, level, words", [
+    ("sub.example.org", "p=reject", "ok", "d=example.org"),
+    ("sub.example.org", "p=none; sp=reject; adkim=s", "fail", "adkim=s"),
+    ("example.com", "p=none", "warn", "not aligned"),
+    ("example.com", "p=reject", "fail", "not aligned"),
+])
+def test_dmarc_alignment(doctor, dns, folder, domain, zone, level, words):
+    path, _ = keygen(folder, "s1", "rsa")
+    dns.start({name: f'_dmarc TXT "v=DMARC1; {zone}"\n' for name in ("example.org", "example.com")})
+    yaml = f"dkim: {{default: example.org, domains: {{example.org: {{s1: {path}}}}}}}\n"
+    _, found = doctor(domain, yaml=yaml)
+    assert found.one("dmarc")["level"] == level and words in found.one("dmarc")["found"]
+
+
+# ---- bounces
+
+
+@pytest.mark.parametrize("zone, level, words", [
+    ("@ MX 20 other\n@ MX 10 mx\nmx A 127.0.0.2", "ok", "mx.example.org"),
+    ("@ A 127.0.0.2", "ok", "its own address"),
+    ("", "warn", "neither MX nor address"),
+    ("@ MX 0 .", "warn", "null MX"),
+    ("@ MX 10 mx", "warn", "no address"),
+])
+def test_bounces(doctor, dns, zone, level, words):
+    dns.start({"example.org": zone + "\n"})
+    _, found = doctor("example.org")
+    assert found.one("bounces")["level"] == level and words in found.one("bounces")["found"]
+
+
+def test_bounces_of_a_domain_that_is_not(doctor, dns):
+    dns.start({"example.org": ""})
+    _, found = doctor("gone.example.org")
+    assert found.one("bounces")["level"] == "fail" and "no such domain" in found.one("bounces")["found"]
+
+
+# ---- this machine
+
+
+def test_configuration(doctor, dns, folder):
+    dns.start({"example.org": ""})
+    _, found = doctor("example.org")
+    assert found.one("config")["level"] == "ok"
+    code, found = doctor("example.org", yaml=f"suppress: {folder}/gone\n")
+    assert code == 1 and found.one("config")["level"] == "fail" and "gone" in found.one("config")["found"]
+    done = doctor.run("--json", "example.org", yaml="nonsense: 1\n")
+    assert done.returncode == 1 and "nonsense" in done.stderr
+    assert [f["level"] for f in json.loads(done.stdout)["checks"]] == ["fail"]
+
+
+def test_spool(doctor, dns, folder):
+    dns.start({"example.org": ""})
+    _, found = doctor("example.org")
+    assert found.of("spool").levels == ["ok", "info"]
+    (folder / "spool").mkdir()
+    _, found = doctor("example.org")
+    assert found.of("spool").levels == ["ok", "ok", "ok"] and "synced" in found.of("spool")[2]["found"]
+    _, found = doctor("example.org", spool="/dev/shm/relayd-doctor")
+    assert found.of("spool")[0]["level"] == "fail" and "tmpfs" in found.of("spool")[0]["found"]
+
+
+def test_sender_domains_are_found(doctor, dns, folder):
+    path, _ = keygen(folder, "s1", "rsa")
+    dns.start({"example.org": ""})
+    doctor.users.write_text(users_line(options=":from=@users.example.org:from=a@other.example.org"))
+    yaml = dkim_yaml(path) + "origin: origin.example.org\nroutes: [{from: ['@route.example.org'], via: mx}]\n"
+    _, found = doctor(yaml=yaml)
+    assert {f["subject"] for f in found.of("bounces")} == {
+        f"{name}example.org" for name in ("", "origin.", "route.", "users.", "other.")}
+    doctor.users.write_text(users_line())
+    _, found = doctor()
+    assert found.one("domains")["level"] == "info" and not found.of("bounces")
+
+
+def test_strict(doctor, dns, folder, upstream):
+    path, txt = keygen(folder, "s1", "rsa")
+    good = f's1._domainkey TXT {zone_text(txt)}\n@ MX 10 mx\nmx A 127.0.0.2\n'
+    dns.start({"example.org": good})
+    yaml = dkim_yaml(path) + f"relayhosts: {{main: {{address: '127.0.0.1:{upstream.port}', tls: none}}}}\n"
+    code, found = doctor(yaml=yaml)
+    assert code == 0 and found.one("dmarc")["level"] == "warn"
+    assert doctor("--strict", yaml=yaml)[0] == 1
+
+
+def test_a_silent_dns_server_holds_up_nothing_for_ever(doctor, dns):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", dns.port))
+        code, found = doctor("example.org")
+    assert code == 1 and "cannot be looked up" in found.one("bounces")["found"]
