@@ -216,10 +216,14 @@ static void refuse_unknown(struct config_reader *reader, const char *name)
 		nearest_offer(&nearest, specials[i].name + strlen(PREFIX));
 	for (size_t t = 0; t < ARRAY_LEN(tables); t++) {
 		for (size_t i = 0; i < tables[t]->count; i++) {
+			struct slice text;
 			const char *known;
 			if (!config_variable_name(tables[t], &tables[t]->keys[i], full))
 				continue;
-			known = config_memory_copy(memory, slice_of_str(full + strlen(PREFIX)));
+			text = slice_of_str(full + strlen(PREFIX));
+			if (tables[t]->keys[i].type == CONFIG_SECRET)
+				cut_file(&text);
+			known = config_memory_copy(memory, text);
 			nearest_offer(&nearest, known);
 			if (!nearest.best && is_end_of(wanted, slice_of_str(known)))
 				nearest.best = known;

@@ -84,6 +84,13 @@ static void take_users(struct config_reader *reader)
 			config->users_file = NULL;
 		return;
 	}
+	if (reader->source->check_files && access(config->users_file, F_OK) < 0 && errno == ENOENT) {
+		struct config_place place = config_place_of(config, origin);
+		watch(config, config->users_file);
+		config_errors_add(reader->errors, &place, "%.300s does not exist: `relayctl user add NAME` makes it",
+				  config->users_file);
+		return;
+	}
 	take_file(reader, config->users_file, origin);
 	if (!reader->source->check_files || !reader->source->check_users || access(config->users_file, R_OK) < 0)
 		return;

@@ -257,7 +257,7 @@ static bool has_kind(struct config_reader *reader, const struct yaml_node *node,
 
 static void read_listeners(struct config_reader *reader, const struct yaml_node *node)
 {
-	static const char *const wanted = "a list: - {address: ADDRESS:PORT, ...}";
+	static const char *const wanted = "a list of settings: - {address: ADDRESS:PORT, ...}";
 
 	if (!has_kind(reader, node, YAML_LIST, CONFIG_ITEMS_MAX, "listen", wanted))
 		return;

@@ -20,18 +20,18 @@
 #define ARGON2_PASSES 2
 #define ARGON2_MEMORY_BYTES (19 * 1024 * 1024)
 
-static int read_fd(int fd, const char *path, struct buf *text, struct err *err)
+static int read_fd(int fd, struct buf *text, struct err *err)
 {
 	ssize_t n = 1;
 
 	while (n != 0) {
 		char *at;
 		if (buf_room(text) < 4096)
-			return err_set(err, ERR_LIMIT, "%s is larger than %zu MiB", path, text->max / 1024 / 1024);
+			return err_set(err, ERR_LIMIT, "is larger than %zu MiB", text->max / 1024 / 1024);
 		at = buf_reserve(text, 4096);
 		n = read(fd, at, 4096);
 		if (n < 0 && errno != EINTR)
-			return err_set_errno(err, "cannot read %s", path);
+			return err_set_errno(err, "cannot read");
 		if (n > 0)
 			buf_commit(text, (size_t)n);
 	}
@@ -45,11 +45,11 @@ int users_file_read(const char *path, struct buf *text, struct err *err)
 	int rc;
 
 	if (fd < 0)
-		return err_set_errno(err, "cannot open %s", path);
+		return err_set_errno(err, "cannot open");
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
-		rc = err_set(err, ERR_CONFIG, "%s is not a regular file", path);
+		rc = err_set(err, ERR_CONFIG, "is not a regular file");
 	else
-		rc = read_fd(fd, path, text, err);
+		rc = read_fd(fd, text, err);
 	close(fd);
 	return rc;
 }
@@ -134,6 +134,7 @@ static int open_folder(struct change *change, struct err *err)
 
 static int begin(struct change *change, const char *path, struct err *err)
 {
+	struct err why;
 	int rc;
 
 	*change = (struct change){.folder_fd = -1};
@@ -144,7 +145,10 @@ static int begin(struct change *change, const char *path, struct err *err)
 	if (rc < 0)
 		return rc;
 	change->exists = stat(change->path, &change->st) == 0;
-	return change->exists ? users_file_read(change->path, &change->text, err) : 0;
+	if (!change->exists)
+		return 0;
+	rc = users_file_read(change->path, &change->text, &why);
+	return rc < 0 ? err_set(err, why.code, "%.300s: %s", path, why.text) : 0;
 }
 
 static void end(struct change *change)

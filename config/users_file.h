@@ -11,7 +11,8 @@
 
 #include <stdbool.h>
 
-/* Appends the whole of a regular file. ERR_NOT_FOUND, ERR_PERMISSION, ERR_IO, ERR_CONFIG, ERR_LIMIT. */
+/* Appends the whole of a regular file. ERR_NOT_FOUND, ERR_PERMISSION, ERR_IO, ERR_CONFIG, ERR_LIMIT, with words to which
+ * the caller adds the path. */
 int users_file_read(const char *path, struct buf *text, struct err *err);
 bool users_name_is_valid(struct slice name);
 

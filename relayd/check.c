@@ -77,10 +77,18 @@ int check_parts(struct config *config)
 	return rc;
 }
 
+void check_warn_of_spool(const struct config *config)
+{
+	struct err err;
+
+	if (spool_would_be_refused(config, &err))
+		fprintf(stderr, "relayd: warning: %s; a start here would be refused\n", err.text);
+}
+
 /* ---- what root can read ---- */
 
 /* In a process of its own, which has become the user. */
-_Noreturn static void look_as(const struct relayd_options *options, const struct service_user *user)
+_Noreturn static void look_as(const struct relayd_options *options, const struct service_user *user, const char *prefix)
 {
 	struct config_source source = {.file = options->config_file,
 				       .file_is_named = options->file_is_named,
@@ -89,22 +97,25 @@ _Noreturn static void look_as(const struct relayd_options *options, const struct
 	struct config_errors errors;
 	struct config *config = NULL;
 	struct err err;
+	int rc = EX_OK;
 
-	if (sandbox_drop_user(user->name, user->uid, user->gid, NULL, 0, &err) == 0 &&
-	    config_load(&source, &config, &errors) != 0)
-		for (size_t i = 0; i < errors.kept_count; i++)
-			if (!errors.items[i].is_warning)
-				fprintf(stderr, "relayd: warning: %s; as user %s a reload would fail\n",
-					errors.items[i].text, user->name);
-	_exit(EX_OK);
+	if (sandbox_drop_user(user->name, user->uid, user->gid, NULL, 0, &err) == 0)
+		rc = config_load(&source, &config, &errors) == 0 ? EX_OK : EX_CONFIG;
+	for (size_t i = 0; rc != EX_OK && i < errors.kept_count; i++)
+		if (!errors.items[i].is_warning)
+			fprintf(stderr, "%s: %s; as user %s a reload would fail\n", prefix, errors.items[i].text,
+				user->name);
+	_exit(rc);
 }
 
-void check_warn_of_unreadable(const struct relayd_options *options, const struct service_user *user)
+int check_as_user(const struct relayd_options *options, const struct service_user *user, const char *prefix)
 {
 	pid_t pid = user->must_drop ? fork() : -1;
+	int status;
 
 	if (pid == 0)
-		look_as(options, user);
-	if (pid > 0)
-		waitpid(pid, NULL, 0);
+		look_as(options, user, prefix);
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		return EX_OK;
+	return WIFEXITED(status) && WEXITSTATUS(status) == EX_CONFIG ? EX_CONFIG : EX_OK;
 }

@@ -13,7 +13,15 @@
  * standard error; EX_OK or EX_CONFIG. */
 int check_parts(struct config *config);
 
-/* As root: tells on standard error which files `user` could not read at a reload, for the start reads them as root. */
-void check_warn_of_unreadable(const struct relayd_options *options, const struct service_user *user);
+/* Tells on standard error when a start here would be refused because the spool would vanish: which is no mistake of the
+ * configuration, for it may be checked elsewhere. */
+void check_warn_of_spool(const struct config *config);
+
+/*
+ * As root: what `user` could not read, for the daemon reads only the first time as root, and its helpers not even that.
+ * Each file is told on standard error behind `prefix`; EX_CONFIG when there are any. Nothing when nobody else is to be
+ * become.
+ */
+int check_as_user(const struct relayd_options *options, const struct service_user *user, const char *prefix);
 
 #endif

@@ -77,6 +77,15 @@ static int open_one(struct listeners *l, enum kind kind, size_t index, const str
 	return 0;
 }
 
+static const char *hint_of(enum err_code code)
+{
+	if (code == ERR_EXISTS)
+		return "; `ss -ltnp` shows which program has it";
+	if (code == ERR_PERMISSION)
+		return "; ports below 1024 want root, CAP_NET_BIND_SERVICE, or net.ipv4.ip_unprivileged_port_start=0";
+	return "";
+}
+
 static int open_endpoint(struct listeners *l, enum kind kind, size_t index, const struct config_endpoint *endpoint,
 			 bool may_fail, int *exit_code, struct err *err)
 {
@@ -88,13 +97,15 @@ static int open_endpoint(struct listeners *l, enum kind kind, size_t index, cons
 	if (endpoint->family != AF_UNSPEC)
 		memcpy(at.bytes, endpoint->bytes, endpoint->family == AF_INET6 ? 16 : 4);
 	rc = open_one(l, kind, index, &at, endpoint->port, &why);
-	if (rc == 0 && endpoint->family == AF_UNSPEC)
-		open_one(l, kind, index, &any6, endpoint->port, NULL); /* a machine without IPv6 is fine */
+	if (rc == 0 && endpoint->family == AF_UNSPEC) {
+		rc = open_one(l, kind, index, &any6, endpoint->port, &why);
+		may_fail = true; /* a machine without IPv6 is fine */
+	}
 	if (rc == 0 || (may_fail && rc != ERR_EXISTS))
 		return 0;
 	*exit_code = rc == ERR_PERMISSION ? EX_NOPERM : EX_OSERR;
-	return err_set(err, (enum err_code)rc, "cannot listen on %s:%u: %.400s", endpoint->host, endpoint->port,
-		       why.text);
+	return err_set(err, (enum err_code)rc, "cannot listen on %s:%u: %.300s%s", endpoint->host, endpoint->port,
+		       why.text, hint_of((enum err_code)rc));
 }
 
 static int open_unix(struct listeners *l, enum kind kind, const char *name, mode_t mode, gid_t group, struct err *err)

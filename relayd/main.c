@@ -4,6 +4,7 @@
 
 #include <ares.h>
 #include <curl/curl.h>
+#include <getopt.h>
 #include <gnutls/gnutls.h>
 #include <jansson.h>
 #include <malloc.h>
@@ -34,27 +35,35 @@ static int check(const struct relayd_options *options)
 	if (rc == EX_OK)
 		rc = check_parts(config);
 	if (rc == EX_OK && service_user_find(config, &user, &err) == EX_OK)
-		check_warn_of_unreadable(options, &user);
+		rc = check_as_user(options, &user, "relayd");
+	if (rc == EX_OK)
+		check_warn_of_spool(config);
 	config_free(&config);
 	if (rc == EX_OK)
 		puts("the configuration is good");
 	return rc;
 }
 
-static int usage(void)
+static void print_usage(FILE *out)
 {
-	fputs("usage: relayd [-c FILE] [-t] [-V]\n", stderr);
-	return EX_USAGE;
+	fputs("usage: relayd [-c FILE] [-t] [-V]\n"
+	      "  -c FILE  read this configuration; without it $RELAYD_CONFIG, then /etc/relayd/relayd.yaml if it is there\n"
+	      "  -t       check the configuration and what it names, and exit: 0 good, 78 bad\n"
+	      "  -V       print the version\n"
+	      "See relayd(8) and relayd.yaml(5). relayctl(8) shows and steers a daemon that runs.\n",
+	      out);
 }
 
 int main(int argc, char **argv)
 {
+	static const struct option words[] = {
+	    {"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'V'}, {NULL, 0, NULL, 0}};
 	struct relayd_options options = {.environ = environ, .argv = argv};
 	struct relayd *relayd;
 	int rc, option;
 	bool check_only = false;
 
-	while ((option = getopt(argc, argv, "c:tV")) != -1) {
+	while ((option = getopt_long(argc, argv, "c:htV", words, NULL)) != -1) {
 		switch (option) {
 		case 'c':
 			options.config_file = optarg;
@@ -62,11 +71,15 @@ int main(int argc, char **argv)
 			break;
 		case 't': check_only = true; break;
 		case 'V': print_version(); return EX_OK;
-		default: return usage();
+		case 'h': print_usage(stdout); return EX_OK;
+		default: print_usage(stderr); return EX_USAGE;
 		}
 	}
-	if (optind < argc)
-		return usage();
+	if (optind < argc) {
+		fprintf(stderr, "relayd: unknown argument '%s'\n", argv[optind]);
+		print_usage(stderr);
+		return EX_USAGE;
+	}
 	if (sodium_init() < 0)
 		return EX_SOFTWARE;
 	signal(SIGPIPE, SIG_IGN);

@@ -250,7 +250,7 @@ static int listen_on(int fd, const struct sockaddr_storage *address, socklen_t s
 {
 	if (bind(fd, (const struct sockaddr *)address, size) == 0 && listen(fd, BACKLOG) == 0)
 		return fd;
-	err_set_errno(err, "cannot listen");
+	err_set(err, errno == EADDRINUSE ? ERR_EXISTS : err_code_of_errno(errno), "%s", strerror(errno));
 	close(fd);
 	return -1;
 }

@@ -44,7 +44,7 @@ int net_connect_unix(int dir_fd, const char *name, struct err *err);
 
 /* ---- listening ---- */
 
-/* A listening socket, or -1 with words. Port 0: the kernel chooses, see net_local_port(). IPv6 sockets take IPv6 alone,
+/* A listening socket, or -1 with words (ERR_EXISTS: the port is taken). Port 0: the kernel chooses, see net_local_port(). IPv6 sockets take IPv6 alone,
  * so "*" is two of them: 0.0.0.0 and ::. */
 int net_listen(const struct dns_address *address, uint16_t port, struct err *err);
 

@@ -128,9 +128,9 @@ static int start(struct relayd *r, struct err *err)
 	int rc = service_user_find(r->config, &r->user, err);
 
 	if (rc == EX_OK)
-		check_warn_of_unreadable(&r->options, &r->user);
+		check_as_user(&r->options, &r->user, "relayd: warning");
 	rc = rc ? rc : spool_open(r->config, &r->user, r->log, &r->spool_fd, err);
-	rc = rc ? rc : spool_lock(r->spool_fd, r->log, &r->lock_fd, err);
+	rc = rc ? rc : spool_lock(r->spool_fd, &r->user, r->log, &r->lock_fd, err);
 	if (rc != EX_OK)
 		return rc;
 	listening.spool_fd = r->spool_fd;

@@ -80,15 +80,33 @@ static int exit_code_of(const struct err *err, int otherwise)
 	return err->code == ERR_PERMISSION ? EX_NOPERM : otherwise;
 }
 
+static bool would_vanish(const struct config *config, enum spool_kind *kind)
+{
+	return config->ephemeral_spool != CONFIG_EPHEMERAL_ALLOW &&
+	       spool_kind_of_path(config->spool, kind, NULL) == 0 && *kind != SPOOL_KEPT;
+}
+
+bool spool_would_be_refused(const struct config *config, struct err *err)
+{
+	enum spool_kind kind;
+
+	if (config->ephemeral_spool != CONFIG_EPHEMERAL_REFUSE || !would_vanish(config, &kind))
+		return false;
+	err_set(err, ERR_CONFIG,
+		"spool: %s lies on %s: queued mail would be lost when the container is replaced "
+		"(ephemeral_spool: warn or allow accepts that)",
+		config->spool, spool_kind_name(kind));
+	return true;
+}
+
 static int check_vanishing(const struct config *config, struct log *log, struct err *err)
 {
 	enum spool_kind kind;
 	struct buf words;
 
-	if (config->ephemeral_spool == CONFIG_EPHEMERAL_ALLOW || spool_kind_of_path(config->spool, &kind, NULL) != 0 ||
-	    kind == SPOOL_KEPT)
+	if (!would_vanish(config, &kind))
 		return EX_OK;
-	if (config->ephemeral_spool == CONFIG_EPHEMERAL_WARN) {
+	if (!spool_would_be_refused(config, err)) {
 		log_event(log, LOG_WARN, "spool_would_vanish", LOG_STR("path", config->spool),
 			  LOG_STR("text", spool_kind_name(kind)));
 		return EX_OK;
@@ -97,10 +115,6 @@ static int check_vanishing(const struct config *config, struct log *log, struct 
 	spool_kind_explain(kind, config->spool, &words);
 	fprintf(stderr, "%.*s", SLICE_ARG(buf_slice(&words)));
 	buf_fini(&words);
-	err_set(err, ERR_CONFIG,
-		"spool: %s lies on %s: queued mail would be lost when the container is replaced "
-		"(ephemeral_spool: warn or allow accepts that)",
-		config->spool, spool_kind_name(kind));
 	return EX_CANTCREAT;
 }
 
@@ -167,12 +181,24 @@ int spool_open(const struct config *config, const struct service_user *user, str
 	return EX_OK;
 }
 
-int spool_lock(int dir_fd, struct log *log, int *lock_fd, struct err *err)
+/* Root makes the file; who starts it as the service user one day must be able to open it. With a second name it may be
+ * any file: the folder is the service user's. */
+static int take_lock(int dir_fd, const struct service_user *user, struct err *err)
+{
+	int fd = queue_lock(dir_fd, err);
+	struct stat st;
+
+	if (fd >= 0 && user->must_drop && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1)
+		(void)!fchown(fd, user->uid, user->gid); /* without it we run all the same */
+	return fd;
+}
+
+int spool_lock(int dir_fd, const struct service_user *user, struct log *log, int *lock_fd, struct err *err)
 {
 	const struct timespec pause = {0, LOCK_EACH_MS * 1000000L};
 
 	for (int waited = 0;; waited += LOCK_EACH_MS) {
-		*lock_fd = queue_lock(dir_fd, err);
+		*lock_fd = take_lock(dir_fd, user, err);
 		if (*lock_fd >= 0)
 			return EX_OK;
 		if (*lock_fd != ERR_LOCKED)

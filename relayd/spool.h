@@ -24,6 +24,9 @@ struct service_user {
  */
 int service_user_find(const struct config *config, struct service_user *user, struct err *err);
 
+/* Whether spool_open() would refuse the spool because it would vanish with the container; with words. */
+bool spool_would_be_refused(const struct config *config, struct err *err);
+
 /*
  * Makes SPOOL if need be (as root, then given to `user`), refuses one that would vanish unless ephemeral_spool says
  * otherwise, and opens it: *dir_fd. EX_OK, EX_CANTCREAT (73), EX_NOPERM (77) or EX_IOERR (74), with words.
@@ -31,8 +34,8 @@ int service_user_find(const struct config *config, struct service_user *user, st
 int spool_open(const struct config *config, const struct service_user *user, struct log *log, int *dir_fd,
 	       struct err *err);
 
-/* Takes the lock, waiting up to 60 s for another daemon to leave (a rolling restart). EX_OK, EX_TEMPFAIL (75),
- * EX_IOERR, EX_NOPERM. */
-int spool_lock(int dir_fd, struct log *log, int *lock_fd, struct err *err);
+/* Takes the lock and gives its file to `user`, waiting up to 60 s for another daemon to leave (a rolling restart). EX_OK,
+ * EX_TEMPFAIL (75), EX_IOERR, EX_NOPERM. */
+int spool_lock(int dir_fd, const struct service_user *user, struct log *log, int *lock_fd, struct err *err);
 
 #endif

@@ -60,10 +60,10 @@ def test_what_only_root_can_read_is_told(relayd, folder, upstream):
     (folder / "secret").write_text("secret\n")
     (folder / "secret").chmod(0o600)
     daemon = relayd(relayhost(upstream.port, username="u", password_file=folder / "secret"))
-    warning = r"relayd: warning: .*relayd\.yaml:\d+:\d+: cannot read .*secret: Permission denied \(for uid \d+\); as user \w+ a reload would fail"
-    assert any(re.match(warning, line) for line in daemon.lines), daemon.lines
+    mistake = r".*relayd\.yaml:\d+:\d+: cannot read .*secret: Permission denied \(for uid \d+\); as user \w+ a reload would fail"
+    assert any(re.match("relayd: warning: " + mistake, line) for line in daemon.lines), daemon.lines
     told = subprocess.run([RELAYD, "-t", "-c", daemon.config_path], capture_output=True, text=True)
-    assert told.returncode == 0 and re.search(warning, told.stderr) and told.stdout == "the configuration is good\n"
+    assert told.returncode == 78 and re.match("relayd: /" + mistake, told.stderr) and told.stdout == ""
     (folder / "secret").chmod(0o644)
     told = subprocess.run([RELAYD, "-t", "-c", daemon.config_path], capture_output=True, text=True)
     assert told.returncode == 0 and told.stderr == ""
@@ -75,7 +75,27 @@ def test_port_taken_is_71(relayd):
         taken.listen()
         port = taken.getsockname()[1]
         code, text = failing_start(relayd(start=False, listen=f"listen: [{{address: '127.0.0.1:{port}'}}]\n"))
-    assert code == 71 and f"127.0.0.1:{port}" in text
+    assert code == 71 and f"relayd: cannot listen on 127.0.0.1:{port}: Address already in use; `ss -ltnp`" in text
+
+
+def test_port_taken_on_ipv6_alone_is_71(relayd):
+    """Otherwise clients that try [::1] first would find a stranger."""
+    with socket.socket(socket.AF_INET6) as taken:
+        try:
+            taken.bind(("::1", 0))
+        except OSError:
+            pytest.skip("no IPv6 here")
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, text = failing_start(relayd(start=False, listen=f"listen: [{{address: '*:{port}'}}]\n"))
+    assert code == 71 and "Address already in use" in text
+
+
+def test_help_and_arguments():
+    told = subprocess.run([RELAYD, "--help"], capture_output=True, text=True)
+    assert told.returncode == 0 and told.stdout.startswith("usage: relayd [-c FILE]") and told.stderr == ""
+    told = subprocess.run([RELAYD, "start"], capture_output=True, text=True)
+    assert told.returncode == 64 and told.stderr.startswith("relayd: unknown argument 'start'\nusage: relayd")
 
 
 def test_nobody_could_submit_is_78(relayd):
@@ -107,6 +127,9 @@ def test_vanishing_spool_is_73(folder):
                     + (f"user: {service_user()}\n" if service_user() else ""))
     code, text = failing_start(daemon)
     assert code == 73 and "tmpfs" in text and "volumes" in text
+    told = subprocess.run([RELAYD, "-t", "-c", daemon.config_path], capture_output=True, text=True)
+    assert told.returncode == 0 and re.match(r"relayd: warning: spool: /dev/shm/\S+ lies on tmpfs: .*; a start here would be refused\n$",
+                                             told.stderr), told.stderr
 
 
 def test_environment_only(folder, upstream):

@@ -430,7 +430,7 @@ static void files_that_are_named_must_be_readable(void **state)
 			"relayhosts: {a: {address: a.example.net, username: u, password_file: /nowhere/p}}\n"
 			"dkim: {domains: {example.com: {s1: /nowhere/k.pem}}}\n",
 			&options, "f:1:20: cannot read /nowhere/c.pem: No such file or directory",
-			"f:2:8: cannot read /nowhere/users: No such file or directory",
+			"f:2:8: /nowhere/users does not exist: `relayctl user add NAME` makes it",
 			"f:3:70: cannot read /nowhere/p: No such file or directory",
 			"f:4:36: cannot read /nowhere/k.pem: No such file or directory", NULL);
 }

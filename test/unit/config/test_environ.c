@@ -323,6 +323,8 @@ static const struct {
 } mistakes[] = {
     {"RELAYD_RELAYHOTS=x", "RELAYD_RELAYHOTS: unknown variable, did you mean RELAYD_RELAYHOST?"},
     {"RELAYD_MESSAGE_SIZE=1M", "RELAYD_MESSAGE_SIZE: unknown variable, did you mean RELAYD_LIMITS_MESSAGE_SIZE?"},
+    {"RELAYD_RELAYHOST_PASWORD=x",
+     "RELAYD_RELAYHOST_PASWORD: unknown variable, did you mean RELAYD_RELAYHOST_PASSWORD?"},
     {"RELAYD_XYZZY=1", "RELAYD_XYZZY: unknown variable, the nearest is RELAYD_SPOOL"},
     {"RELAYD_LIMIT_MESSAGE_SIZE=1M",
      "RELAYD_LIMIT_MESSAGE_SIZE: unknown variable, did you mean RELAYD_LIMITS_MESSAGE_SIZE?"},

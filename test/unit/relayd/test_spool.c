@@ -101,11 +101,54 @@ static void a_link_in_place_of_drop_is_not_followed(void **state)
 	assert_int_equal(mode_of(f->folder, "victim"), 0700);
 }
 
+static void lock_it(struct fixture *f)
+{
+	int dir_fd = -1, lock_fd = -1;
+	struct err err;
+
+	assert_int_equal(spool_open(&f->config, &f->user, NULL, &dir_fd, &err), EX_OK);
+	assert_int_equal(spool_lock(dir_fd, &f->user, NULL, &lock_fd, &err), EX_OK);
+	close(lock_fd);
+	close(dir_fd);
+}
+
+static uid_t owner_of(const char *path)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return st.st_uid;
+}
+
+/* So that the service user can start it too, where root has started it before. */
+static void the_lock_is_the_users(void **state)
+{
+	struct fixture *f = *state;
+	char lock[128], other[128];
+
+	if (geteuid() != 0)
+		skip();
+	f->user.uid = 12345;
+	lock_it(f);
+	snprintf(lock, sizeof(lock), "%s/lock", f->spool);
+	assert_int_equal(owner_of(lock), 12345);
+	/* Not a file of others that the user has put there by another name. */
+	snprintf(other, sizeof(other), "%s/roots", f->victim);
+	assert_int_equal(unlink(lock), 0);
+	close(open(other, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+	assert_int_equal(link(other, lock), 0);
+	lock_it(f);
+	assert_int_equal(owner_of(other), 0);
+	unlink(other);
+	unlink(lock);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(modes_are_made_and_repaired, setup, teardown),
 	    cmocka_unit_test_setup_teardown(a_link_in_place_of_drop_is_not_followed, setup, teardown),
+	    cmocka_unit_test_setup_teardown(the_lock_is_the_users, setup, teardown),
 	};
 
 	return cmocka_run_group_tests_name("spool", tests, NULL, NULL);
