@@ -1,14 +1,11 @@
 #include "dkim/select.h"
 
 #include "base/base.h"
+#include "base/idna.h"
 #include "dkim/dkim.h"
 
-#include <gnutls/gnutls.h>
 #include <stdlib.h>
 #include <uthash.h>
-
-/* U-labels take at most four octets a character. */
-enum { U_DOMAIN_MAX_BYTES = 4 * DKIM_DOMAIN_MAX_BYTES };
 
 struct domain {
 	char name[DKIM_DOMAIN_MAX_BYTES + 1]; /* A-labels, lower case */
@@ -41,27 +38,6 @@ void dkim_domains_free(struct dkim_domains **domains)
 	*domains = NULL;
 }
 
-static bool is_ascii(struct slice text)
-{
-	for (size_t i = 0; i < text.len; i++)
-		if ((unsigned char)text.ptr[i] >= 0x80)
-			return false;
-	return true;
-}
-
-/* The mapping drops blanks, ";" and "=" silently: a broken address must not end up with somebody's key. */
-static bool may_be_u_labels(struct slice domain)
-{
-	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
-
-	if (domain.len > U_DOMAIN_MAX_BYTES)
-		return false;
-	for (size_t i = 0; i < domain.len; i++)
-		if ((unsigned char)domain.ptr[i] < 0x80 && !memchr(letters, domain.ptr[i], sizeof(letters) - 1))
-			return false;
-	return true;
-}
-
 static int copy_lower(struct slice domain, char out[DKIM_DOMAIN_MAX_BYTES + 1])
 {
 	if (!dkim_is_domain(domain))
@@ -72,22 +48,17 @@ static int copy_lower(struct slice domain, char out[DKIM_DOMAIN_MAX_BYTES + 1])
 	return 0;
 }
 
-/* ASCII goes past GnuTLS: names with "_" are no host names, but From addresses and keys have them. */
 int dkim_domain_to_ascii(struct slice domain, char out[DKIM_DOMAIN_MAX_BYTES + 1])
 {
-	gnutls_datum_t mapped = {NULL, 0};
-	int rc;
+	struct buf ascii;
+	int rc = ERR_SYNTAX;
 
 	if (domain.len > 0 && domain.ptr[domain.len - 1] == '.')
 		domain.len--;
-	if (is_ascii(domain))
-		return copy_lower(domain, out);
-	if (!may_be_u_labels(domain))
-		return ERR_SYNTAX;
-	if (gnutls_idna_map(domain.ptr, (unsigned)domain.len, &mapped, 0) < 0)
-		return ERR_SYNTAX;
-	rc = copy_lower(slice_of(mapped.data, mapped.size), out);
-	gnutls_free(mapped.data);
+	buf_init(&ascii, DKIM_DOMAIN_MAX_BYTES);
+	if (idna_append_ascii(&ascii, domain))
+		rc = copy_lower(buf_slice(&ascii), out);
+	buf_fini(&ascii);
 	return rc;
 }
 

@@ -32,7 +32,7 @@ bool dkim_domains_find(const struct dkim_domains *domains, struct slice from_dom
 		       uint32_t *id);
 
 enum { DKIM_DOMAIN_MAX_BYTES = 253 };
-/* Domain in A-labels and lower case, without a final dot, NUL-terminated. ERR_SYNTAX. */
+/* Domain in A-labels (base/idna.h) and lower case, without a final dot, NUL-terminated. ERR_SYNTAX. */
 int dkim_domain_to_ascii(struct slice domain, char out[DKIM_DOMAIN_MAX_BYTES + 1]);
 
 #endif

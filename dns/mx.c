@@ -1,8 +1,8 @@
 #include "dns/mx.h"
 
 #include "base/base.h"
+#include "base/idna.h"
 
-#include <gnutls/gnutls.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,31 +75,17 @@ const char *mx_status_enhanced(enum mx_status status)
 	return status <= MX_TEMPORARY ? codes[status] : "";
 }
 
-static bool is_ascii(struct slice text)
-{
-	for (size_t i = 0; i < text.len; i++)
-		if ((uint8_t)text.ptr[i] >= 0x80)
-			return false;
-	return true;
-}
-
 bool mx_domain_to_ascii(struct slice domain, char *out)
 {
 	char normalized[DNS_NAME_MAX + 1];
-	gnutls_datum_t mapped = {NULL, 0};
+	struct buf ascii;
 	bool is_good;
 
 	out[0] = '\0';
-	/* A U-label is at most four octets of UTF-8 for each octet of its A-label. */
-	if (domain.len == 0 || domain.len > DNS_HOST_MAX * 4)
-		return false;
-	if (!is_ascii(domain)) {
-		if (gnutls_idna_map(domain.ptr, (unsigned)domain.len, &mapped, 0) != GNUTLS_E_SUCCESS)
-			return false;
-		domain = slice_of(mapped.data, mapped.size);
-	}
-	is_good = dns_name_normalize(domain, normalized) && dns_name_is_host(normalized);
-	gnutls_free(mapped.data);
+	buf_init(&ascii, DNS_HOST_MAX + 1);
+	is_good = domain.len > 0 && idna_append_ascii(&ascii, domain) &&
+		  dns_name_normalize(buf_slice(&ascii), normalized) && dns_name_is_host(normalized);
+	buf_fini(&ascii);
 	if (is_good)
 		memcpy(out, normalized, strlen(normalized) + 1);
 	return is_good;

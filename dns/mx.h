@@ -91,7 +91,7 @@ void mx_result_free(struct mx_result **result);
 const char *mx_status_name(enum mx_status status);
 /* "5.1.2" and so on; "" for MX_OK. */
 const char *mx_status_enhanced(enum mx_status status);
-/* The domain as DNS wants it (RFC 5891): A-labels, lower case, no trailing dot. `out` has 256 octets. False: not a
+/* The domain as DNS wants it (RFC 5891, base/idna.h): A-labels, lower case, no trailing dot. `out` has 256 octets. False: not a
  * domain. Also for the From domain and TLS names. */
 bool mx_domain_to_ascii(struct slice domain, char *out);
 
