@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 
 #define TOKEN_PREFIX "$b2$"
 #define ARGON2_PREFIX "$argon2id$"
+#define ARGON2_MEMORY_MIN_KIB 8
 #define ARGON2_MEMORY_MAX_KIB (256 * 1024)
 #define ARGON2_PASSES_MAX 20
 #define HASH_BYTES 32 /* BLAKE2b-256 */
@@ -23,7 +25,8 @@ struct entry {
 	const char *name;
 	enum user_secret_kind kind;
 	uint8_t token_hash[HASH_BYTES];
-	char *argon2; /* crypto_pwhash_STRBYTES of them */
+	char *argon2;	     /* crypto_pwhash_STRBYTES of them */
+	int64_t argon2_cost; /* KiB times passes: what takes time */
 	struct user_options options;
 	uint32_t line, options_column;
 	struct entry *same_name; /* the next of this name */
@@ -32,7 +35,8 @@ struct entry {
 struct name {
 	const char *text;
 	struct entry *first, *last;
-	unsigned count, argon2_count;
+	unsigned count;
+	int64_t argon2_cost; /* of all its hashes */
 	UT_hash_handle hh;
 };
 
@@ -41,9 +45,8 @@ struct users {
 	struct entry **entries;
 	size_t count;
 	struct name *names;
-	unsigned most_argon2;  /* the cost of each failure, in computations */
-	const char *costliest; /* what is computed for nothing; NULL: there is no Argon2id hash */
-	int64_t costliest_cost;
+	int64_t failure_cost; /* what each failure computes: as much as the costliest name; 0: there is no Argon2id */
+	int64_t memory_kib, passes; /* of the costliest hash, for what is computed for nothing */
 	users_argon2_verify *verify;
 	void *verify_ctx;
 };
@@ -132,9 +135,10 @@ static int parse_argon2(struct users *users, struct slice secret, struct entry *
 	if (memory_kib > ARGON2_MEMORY_MAX_KIB || passes > ARGON2_PASSES_MAX)
 		return err_set(why, ERR_LIMIT, "the Argon2id secret costs too much: at most %d MiB and %d passes",
 			       ARGON2_MEMORY_MAX_KIB / 1024, ARGON2_PASSES_MAX);
-	if (memory_kib * passes > users->costliest_cost) {
-		users->costliest_cost = memory_kib * passes;
-		users->costliest = entry->argon2;
+	entry->argon2_cost = memory_kib * passes;
+	if (entry->argon2_cost > users->memory_kib * users->passes) {
+		users->memory_kib = memory_kib;
+		users->passes = passes;
 	}
 	return 0;
 }
@@ -180,8 +184,8 @@ static int add_entry(struct users *users, struct entry *entry, struct err *why)
 		name->first = entry;
 	name->last = entry;
 	name->count++;
-	name->argon2_count += entry->kind == USER_SECRET_ARGON2ID;
-	users->most_argon2 = MAX(users->most_argon2, name->argon2_count);
+	name->argon2_cost += entry->argon2_cost;
+	users->failure_cost = MAX(users->failure_cost, name->argon2_cost);
 	users->entries = config_memory_grow(users->memory, users->entries, users->count, sizeof(struct entry *));
 	users->entries[users->count++] = entry;
 	return 0;
@@ -305,21 +309,30 @@ static const struct entry *match_token(const struct name *name, struct slice pas
 	return match;
 }
 
-/* A failure always costs users->most_argon2 computations, so that time does not tell which names exist, nor what kind
- * of secret they have. */
+/* Computes hashes that nobody has, until as much is spent. */
+static void spend(const struct users *users, int64_t cost, struct slice password)
+{
+	static const char zeros[] = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"; /* base64 */
+	char hash[crypto_pwhash_STRBYTES];
+
+	while (cost >= users->passes * ARGON2_MEMORY_MIN_KIB && cost > 0) {
+		int64_t memory_kib = MIN(cost / users->passes, users->memory_kib);
+		snprintf(hash, sizeof(hash), ARGON2_PREFIX "v=19$m=%lld,t=%lld,p=1$%.22s$%.43s", (long long)memory_kib,
+			 (long long)users->passes, zeros, zeros);
+		users->verify(users->verify_ctx, hash, password.ptr, password.len);
+		cost -= memory_kib * users->passes;
+	}
+}
+
+/* A failure always costs users->failure_cost, so that time does not tell which names exist, nor what kind of secret
+ * they have. */
 static const struct entry *match_argon2(const struct users *users, const struct name *name, struct slice password)
 {
-	unsigned computed = 0;
-
-	for (const struct entry *entry = name ? name->first : NULL; entry; entry = entry->same_name) {
-		if (entry->kind != USER_SECRET_ARGON2ID)
-			continue;
-		computed++;
-		if (users->verify(users->verify_ctx, entry->argon2, password.ptr, password.len) == 0)
+	for (const struct entry *entry = name ? name->first : NULL; entry; entry = entry->same_name)
+		if (entry->kind == USER_SECRET_ARGON2ID &&
+		    users->verify(users->verify_ctx, entry->argon2, password.ptr, password.len) == 0)
 			return entry;
-	}
-	for (; computed < users->most_argon2; computed++)
-		users->verify(users->verify_ctx, users->costliest, password.ptr, password.len);
+	spend(users, users->failure_cost - (name ? name->argon2_cost : 0), password);
 	return NULL;
 }
 

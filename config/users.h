@@ -8,8 +8,8 @@
  * relayhost=. Names compare octet by octet.
  *
  * users_verify() blocks (Argon2id: tens of milliseconds): it runs in a helper process, where alone the hashes are. Each
- * failure costs the same, for known and unknown names: as many Argon2id computations as the name with the most Argon2id
- * secrets has; none in a file of tokens alone.
+ * failure costs the same, for known and unknown names: as much Argon2id (memory times passes) as all hashes of the name
+ * that has the costliest; none in a file of tokens alone.
  */
 #ifndef CONFIG_USERS_H
 #define CONFIG_USERS_H

@@ -48,14 +48,18 @@ static int make_secrets(void **state)
 /* Counts computations and compares as the real one would: "geheim" and "anders" match their hash. */
 struct counter {
 	unsigned computed;
+	long work; /* KiB times passes */
 };
 
 static int count_and_compare(void *ctx, const char *hash, const char *password, size_t len)
 {
 	struct counter *counter = ctx;
 	struct slice given = slice_of(password, len);
+	long memory, passes;
 
 	counter->computed++;
+	assert_int_equal(sscanf(hash, "$argon2id$v=19$m=%ld,t=%ld,p=1$", &memory, &passes), 2);
+	counter->work += memory * passes;
 	if (strcmp(hash, argon2_geheim) == 0)
 		return slice_eq(given, SLICE("geheim")) ? 0 : -1;
 	return strcmp(hash, argon2_anders) == 0 && slice_eq(given, SLICE("anders")) ? 0 : -1;
@@ -181,6 +185,30 @@ static void every_failure_costs_the_same(void **state)
 		counter.computed = 0;
 		assert_false(users_verify(users, slice_of_str(names[i]), SLICE("wrong"), NULL));
 		assert_int_equal(counter.computed, 2);
+	}
+	users_free(&users);
+}
+
+/* Hashes of other parameters, as they come from other programs: who has the cheap one must not be told from nobody. */
+static void every_failure_costs_the_same_whatever_the_hashes_cost(void **state)
+{
+	static const char *const names[] = {"cheap", "dear", "mixed", "token", "unknown"};
+	const char *hash = strstr(argon2_geheim, ",p=1$");
+	struct counter counter;
+	struct users *users;
+	char text[1024];
+
+	(void)state;
+	snprintf(text, sizeof(text),
+		 "cheap:$argon2id$v=19$m=8192,t=1%s\ndear:$argon2id$v=19$m=65536,t=3%s\n"
+		 "mixed:$argon2id$v=19$m=65536,t=3%s\nmixed:$argon2id$v=19$m=19456,t=2%s\ntoken:%s\n",
+		 hash, hash, hash, hash, token_secret);
+	users = load(text);
+	users_set_argon2(users, count_and_compare, &counter);
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		counter = (struct counter){0};
+		assert_false(users_verify(users, slice_of_str(names[i]), SLICE("wrong"), NULL));
+		assert_in_range(counter.work, 65536 * 3 + 19456 * 2 - 8, 65536 * 3 + 19456 * 2);
 	}
 	users_free(&users);
 }
@@ -633,6 +661,7 @@ int main(void)
 	    cmocka_unit_test(old_and_new_secret_overlap),
 	    cmocka_unit_test(every_failure_costs_the_same),
 	    cmocka_unit_test(success_costs_what_it_needs),
+	    cmocka_unit_test(every_failure_costs_the_same_whatever_the_hashes_cost),
 	    cmocka_unit_test(tokens_alone_never_cost_argon2id),
 	    cmocka_unit_test(one_user_from_the_environment),
 	    cmocka_unit_test(each_mistake_has_its_line),
