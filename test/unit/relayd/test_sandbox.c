@@ -10,13 +10,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -233,6 +237,7 @@ static int enter_daemon(void)
 	char *const arguments[] = {"true", NULL};
 	struct sandbox_report report;
 	struct rlimit core;
+	int status;
 	pid_t pid;
 
 	sandbox_enter(&options, &report);
@@ -244,6 +249,11 @@ static int enter_daemon(void)
 		return sandbox_is_sanitized() || strstr(report.text, "no seccomp") ? 0 : __LINE__;
 	CHECK(execve("/bin/true", arguments, NULL) < 0 && errno == EPERM);
 	CHECK(chroot("/") < 0 && errno == EPERM);
+	/* A user namespace has all privileges within. The kernel itself would say EINVAL to both of these. */
+	CHECK(syscall(SYS_clone, CLONE_NEWUSER | CLONE_FS | SIGCHLD, NULL, NULL, NULL, 0) < 0 && errno == EPERM);
+	CHECK(syscall(SYS_clone3, NULL, 0) < 0 && errno == ENOSYS);
+	CHECK(ioctl(STDERR_FILENO, TIOCSTI, "x") < 0 && errno == EPERM);
+	CHECK(ioctl(STDERR_FILENO, FIONREAD, &status) == 0 || errno != EPERM);
 	CHECK(can_open("open/file", O_RDWR));
 	CHECK(socket(AF_INET, SOCK_STREAM, 0) >= 0);
 	pid = fork(); /* helpers are forked later, with a filter of their own */
@@ -252,7 +262,6 @@ static int enter_daemon(void)
 		sandbox_enter(&options, &report);
 		_exit(report.seccomp ? 7 : 8);
 	}
-	int status;
 	CHECK(waitpid(pid, &status, 0) == pid && WEXITSTATUS(status) == 7);
 	return 0;
 }
