@@ -44,15 +44,6 @@ const char *message_class_name(enum message_class class)
 	return name_of(message_class_names, ARRAY_LEN(message_class_names), class);
 }
 
-bool message_state_parse(struct slice word, enum message_state *state)
-{
-	unsigned value = 0;
-	bool known = value_of(state_names, ARRAY_LEN(state_names), word, &value);
-	if (known)
-		*state = value;
-	return known;
-}
-
 bool message_class_parse(struct slice word, enum message_class *class)
 {
 	unsigned value = 0;

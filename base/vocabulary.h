@@ -56,7 +56,6 @@ const char *failure_class_name(enum failure_class class);
 const char *message_state_name(enum message_state state);
 const char *message_class_name(enum message_class class);
 /* The reverse. False: no such word. */
-bool message_state_parse(struct slice word, enum message_state *state);
 bool message_class_parse(struct slice word, enum message_class *class);
 
 #endif

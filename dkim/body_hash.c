@@ -46,11 +46,3 @@ void dkim_body_hash_final(struct dkim_body_hash *hash, unsigned char out[DKIM_DI
 	dkim_body_canon_final(&hash->canon, on_canonical, hash);
 	gnutls_hash_output(hash->sha256, out);
 }
-
-void dkim_body_hash_reset(struct dkim_body_hash *hash)
-{
-	unsigned char dropped[DKIM_DIGEST_BYTES];
-
-	gnutls_hash_output(hash->sha256, dropped);
-	dkim_body_canon_init(&hash->canon, hash->canon.canon);
-}

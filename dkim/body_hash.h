@@ -19,7 +19,5 @@ void dkim_body_hash_free(struct dkim_body_hash **hash);
 void dkim_body_hash_update(struct dkim_body_hash *hash, struct slice piece);
 /* Ends this body and makes the object ready for another. */
 void dkim_body_hash_final(struct dkim_body_hash *hash, unsigned char out[DKIM_DIGEST_BYTES]);
-/* Forgets what has come so far (an abandoned message). */
-void dkim_body_hash_reset(struct dkim_body_hash *hash);
 
 #endif

@@ -269,11 +269,8 @@ void queue_list_init(struct queue_list *list, struct queue *queue);
 void queue_list_fini(struct queue_list *list);
 /* To the end, from another list if it is on one. ERR_NOT_FOUND: no such message. */
 int queue_list_append(struct queue_list *list, uint64_t id);
-int queue_list_prepend(struct queue_list *list, uint64_t id);
+/* The first, off the list; false: it is empty. */
 bool queue_list_pop(struct queue_list *list, uint64_t *id);
-bool queue_list_first(const struct queue_list *list, uint64_t *id);
-/* Takes it off whatever list it is on. */
-void queue_list_remove(struct queue *queue, uint64_t id);
 
 /* ---- Reading ---------------------------------------------------------------------------------------------------- */
 

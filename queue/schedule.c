@@ -177,59 +177,33 @@ void schedule_forget_list(struct queue *queue, struct slot *slot)
 	slot->list_number = slot->list_next = slot->list_prev = INDEX_NONE;
 }
 
-static int list_insert(struct queue_list *list, uint64_t id, bool at_end)
+int queue_list_append(struct queue_list *list, uint64_t id)
 {
-	struct index *index = list->queue->index;
 	struct slot *slot = queue_find(list->queue, id);
 
 	if (!slot)
 		return ERR_NOT_FOUND;
 	schedule_forget_list(list->queue, slot);
 	slot->list_number = list->number;
-	slot->list_prev = at_end ? list->tail : INDEX_NONE;
-	slot->list_next = at_end ? INDEX_NONE : list->head;
+	slot->list_prev = list->tail;
+	slot->list_next = INDEX_NONE;
 	if (slot->list_prev != INDEX_NONE)
-		index_slot(index, slot->list_prev)->list_next = slot->number;
+		index_slot(list->queue->index, slot->list_prev)->list_next = slot->number;
 	else
 		list->head = slot->number;
-	if (slot->list_next != INDEX_NONE)
-		index_slot(index, slot->list_next)->list_prev = slot->number;
-	else
-		list->tail = slot->number;
+	list->tail = slot->number;
 	list->count++;
 	return 0;
 }
 
-int queue_list_append(struct queue_list *list, uint64_t id)
-{
-	return list_insert(list, id, true);
-}
-
-int queue_list_prepend(struct queue_list *list, uint64_t id)
-{
-	return list_insert(list, id, false);
-}
-
-bool queue_list_first(const struct queue_list *list, uint64_t *id)
-{
-	if (list->head == INDEX_NONE)
-		return false;
-	*id = index_slot(list->queue->index, list->head)->id;
-	return true;
-}
-
 bool queue_list_pop(struct queue_list *list, uint64_t *id)
 {
-	if (!queue_list_first(list, id))
+	struct slot *slot;
+
+	if (list->head == INDEX_NONE)
 		return false;
-	schedule_forget_list(list->queue, index_slot(list->queue->index, list->head));
+	slot = index_slot(list->queue->index, list->head);
+	*id = slot->id;
+	schedule_forget_list(list->queue, slot);
 	return true;
-}
-
-void queue_list_remove(struct queue *queue, uint64_t id)
-{
-	struct slot *slot = queue_find(queue, id);
-
-	if (slot)
-		schedule_forget_list(queue, slot);
 }

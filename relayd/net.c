@@ -35,11 +35,6 @@ void net_free(struct net **net)
 	*net = NULL;
 }
 
-struct loop *net_loop(struct net *net)
-{
-	return net->loop;
-}
-
 void net_set_connector(struct net *net, const struct net_connector *connector)
 {
 	net->connector = connector ? *connector : (struct net_connector){0};
@@ -225,22 +220,6 @@ static int unix_address(int dir_fd, const char *name, struct sockaddr_un *out, s
 	if (len < 0 || (size_t)len >= sizeof(out->sun_path))
 		return err_set(err, ERR_LIMIT, "the name of the socket %s is too long", name);
 	return 0;
-}
-
-int net_connect_unix(int dir_fd, const char *name, struct err *err)
-{
-	struct sockaddr_un address;
-	int fd;
-
-	if (unix_address(dir_fd, name, &address, err) != 0)
-		return -1;
-	fd = new_socket(AF_UNIX, err);
-	if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0) {
-		err_set_errno(err, "cannot connect to %s", name);
-		close(fd);
-		return -1;
-	}
-	return fd;
 }
 
 /* ---- listening ---- */

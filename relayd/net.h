@@ -24,7 +24,6 @@ struct net;
 /* One for all streams and acceptors of a loop; freed after them. */
 struct net *net_new(struct loop *loop);
 void net_free(struct net **net);
-struct loop *net_loop(struct net *net);
 
 /* ---- connecting ---- */
 
@@ -39,8 +38,6 @@ void net_set_connector(struct net *net, const struct net_connector *connector);
 /* Used by stream_connect(). */
 int net_connect(struct net *net, const struct dns_address *to, uint16_t port, const struct dns_address *source,
 		struct err *err);
-/* To a unix socket `name` in the directory `dir_fd`; however long its path is. */
-int net_connect_unix(int dir_fd, const char *name, struct err *err);
 
 /* ---- listening ---- */
 
@@ -102,10 +99,6 @@ struct net_acceptor;
 struct net_acceptor *net_acceptor_new(struct net *net, int listen_fd, const struct net_acceptor_events *events);
 /* Closes the listening socket; those who wait in the backlog are reset. */
 void net_acceptor_free(struct net_acceptor **acceptor);
-/* While paused nobody is accepted, but the backlog fills. For the owner's own limits. */
-void net_acceptor_pause(struct net_acceptor *acceptor);
-void net_acceptor_resume(struct net_acceptor *acceptor);
-int net_acceptor_fd(const struct net_acceptor *acceptor);
 
 /* So many connections to others find descriptors even while accepting has paused: a fifth of the limit. */
 unsigned net_connections_max(void);

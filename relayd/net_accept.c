@@ -23,7 +23,6 @@ struct net_acceptor {
 	struct watch *watch;
 	timer_id timer; /* of a shortage */
 	int fd;
-	bool paused; /* by the owner */
 	bool short_of;
 	bool in_callback; /* freed at its end */
 	bool freed;
@@ -61,7 +60,7 @@ uint64_t net_raise_fd_limit(void)
 static void update_watch(struct net_acceptor *a)
 {
 	if (!a->freed)
-		loop_watch_events(a->net->loop, a->watch, a->paused || a->short_of ? 0 : EPOLLIN);
+		loop_watch_events(a->net->loop, a->watch, a->short_of ? 0 : EPOLLIN);
 }
 
 static void on_retry(void *ctx);
@@ -150,7 +149,7 @@ static void on_ready(void *ctx, uint32_t events)
 
 	(void)events;
 	a->in_callback = true;
-	for (int i = 0; i < ACCEPTS_PER_TURN && !a->freed && !a->paused && !a->short_of; i++)
+	for (int i = 0; i < ACCEPTS_PER_TURN && !a->freed && !a->short_of; i++)
 		if (!accept_one(a))
 			break;
 	leave_callback(a);
@@ -180,21 +179,4 @@ void net_acceptor_free(struct net_acceptor **acceptor)
 	close(a->fd);
 	if (!a->in_callback)
 		free(a);
-}
-
-void net_acceptor_pause(struct net_acceptor *a)
-{
-	a->paused = true;
-	update_watch(a);
-}
-
-void net_acceptor_resume(struct net_acceptor *a)
-{
-	a->paused = false;
-	update_watch(a);
-}
-
-int net_acceptor_fd(const struct net_acceptor *a)
-{
-	return a->fd;
 }

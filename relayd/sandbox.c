@@ -14,12 +14,6 @@
 
 enum { GROUPS_MAX = 256 };
 
-const char *sandbox_role_name(enum sandbox_role role)
-{
-	static const char *const names[] = {"daemon", "crypto", "sync"};
-	return names[role];
-}
-
 bool sandbox_is_sanitized(void)
 {
 #if defined(__SANITIZE_ADDRESS__)

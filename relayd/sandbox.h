@@ -48,7 +48,6 @@ enum sandbox_role {
 	SANDBOX_CRYPTO, /* after keys and users are loaded: no files, no sockets but those that are open */
 	SANDBOX_SYNC,	/* creates, syncs and unlinks files */
 };
-const char *sandbox_role_name(enum sandbox_role role);
 
 struct sandbox_options {
 	enum sandbox_role role;

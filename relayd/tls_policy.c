@@ -118,17 +118,6 @@ const char *tls_basis_name(enum tls_basis basis)
 	return "unknown";
 }
 
-const char *tls_verdict_name(enum tls_verdict verdict)
-{
-	switch (verdict) {
-	case TLS_VERDICT_AUTHENTICATED: return "authenticated";
-	case TLS_VERDICT_VERIFIED: return "verified";
-	case TLS_VERDICT_ENCRYPTED: return "encrypted";
-	case TLS_VERDICT_REFUSED: return "refused";
-	}
-	return "unknown";
-}
-
 /* ---- before the connection ---- */
 
 static enum config_tls_level level_of(enum config_tls_level level, const struct config_relayhost *relayhost)

@@ -104,7 +104,6 @@ enum tls_verdict {
 	TLS_VERDICT_ENCRYPTED,	   /* with somebody, and that is enough here */
 	TLS_VERDICT_REFUSED,	   /* nothing may be sent: `why` */
 };
-const char *tls_verdict_name(enum tls_verdict verdict);
 /* `why` also says what keeps an ENCRYPTED or VERIFIED one from being authenticated; "" otherwise. */
 enum tls_verdict tls_policy_judge(const struct tls_need *need, const struct tls_facts *facts,
 				  struct tls_session *session, struct err *why);

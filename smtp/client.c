@@ -449,19 +449,9 @@ bool smtp_client_is_tls(const struct smtp_client *c)
 	return c->is_tls;
 }
 
-bool smtp_client_starttls_refused(const struct smtp_client *c)
-{
-	return c->starttls_refused;
-}
-
 const char *smtp_client_peer_name(const struct smtp_client *c)
 {
 	return c->peer_name;
-}
-
-enum sasl_client_mechanism smtp_client_authenticated_by(const struct smtp_client *c)
-{
-	return c->authenticated_by;
 }
 
 bool smtp_client_is_ready(const struct smtp_client *c)

@@ -191,13 +191,9 @@ struct smtp_client_capabilities {
 
 const struct smtp_client_capabilities *smtp_client_capabilities(const struct smtp_client *client);
 bool smtp_client_is_tls(const struct smtp_client *client);
-/* STARTTLS was wanted and offered, but answered 4yz or 5yz; the session went on without (OPPORTUNISTIC). */
-bool smtp_client_starttls_refused(const struct smtp_client *client);
 /* How the server calls itself, by its greeting or, later, its EHLO reply: the first word, "" when it says none;
  * printable. To find out that we talk to ourselves. */
 const char *smtp_client_peer_name(const struct smtp_client *client);
-/* SASL_CLIENT_NONE: not authenticated. */
-enum sasl_client_mechanism smtp_client_authenticated_by(const struct smtp_client *client);
 /* No transaction, nothing outstanding, send() may be called. */
 bool smtp_client_is_ready(const struct smtp_client *client);
 /* MAIL commands sent so far. */

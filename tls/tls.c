@@ -1,16 +1,5 @@
 #include "tls/tls.h"
 
-const char *tls_status_name(enum tls_status status)
-{
-	switch (status) {
-	case TLS_OK: return "ok";
-	case TLS_AGAIN: return "again";
-	case TLS_CLOSED: return "closed";
-	case TLS_FAILED: return "failed";
-	}
-	return "unknown";
-}
-
 const char *tls_version_name(enum tls_version version)
 {
 	switch (version) {

@@ -24,7 +24,6 @@ enum tls_version {
 /* Longest certificate chain that is looked at (the leaf included). */
 #define TLS_CHAIN_MAX 16
 
-const char *tls_status_name(enum tls_status status);
 /* "1.2", "1.3", "1.0". */
 const char *tls_version_name(enum tls_version version);
 
