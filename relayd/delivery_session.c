@@ -262,26 +262,6 @@ static void on_result(struct delivery *d, uint32_t number, const struct smtp_cli
 	}
 }
 
-static void on_transaction_done(struct delivery *d, bool reusable)
-{
-	struct job *job = d->job;
-	bool quick = delivery_now_ms(d) - d->transaction_began_ms < QUICK_MS;
-	bool is_broken = d->break_off.kind != OUTCOME_NONE;
-
-	d->job = NULL;
-	delivery_close_content(d);
-	if (d->has_body)
-		delivery_observe(d, "data");
-	if (d->untried && job->reported == 0)
-		destination_return_job(d->destination, job);
-	else
-		destination_on_job_done(d->destination, job, quick && !is_broken && job->reported > 0);
-	if (!is_broken && !d->untried)
-		hosts_note_good(d->owner->hosts, &d->current->address, d->port);
-	if (reusable)
-		delivery_take_job(d);
-}
-
 /* A 421 that comes at once, and only because the session is old nobody else was asked: a new one would move on. */
 static bool would_move_on(const struct delivery *d)
 {
@@ -300,6 +280,31 @@ static void note_broken(struct delivery *d)
 			hosts_note_hid_others(d->owner->hosts, &d->current->address, d->port, delivery_now_ms(d));
 	}
 	destination_on_broken(d->destination, &d->break_off);
+}
+
+static void on_transaction_done(struct delivery *d, bool reusable)
+{
+	struct job *job = d->job;
+	bool quick = delivery_now_ms(d) - d->transaction_began_ms < QUICK_MS;
+	bool is_broken = d->break_off.kind != OUTCOME_NONE;
+
+	d->job = NULL;
+	delivery_close_content(d);
+	if (d->has_body)
+		delivery_observe(d, "data");
+	if (d->untried && job->reported == 0)
+		destination_return_job(d->destination, job);
+	else
+		destination_on_job_done(d->destination, job, quick && !is_broken && job->reported > 0);
+	if (!is_broken && !d->untried)
+		hosts_note_good(d->owner->hosts, &d->current->address, d->port);
+	if (reusable && is_broken) { /* in clear text it takes nothing: the next session tries TLS again */
+		note_broken(d);
+		d->break_off = (struct outcome){0};
+		smtp_client_quit(d->client);
+	} else if (reusable) {
+		delivery_take_job(d);
+	}
 }
 
 /* No greeting comes where the server waits for ours, of TLS; on the well-known ports it would have come first. */

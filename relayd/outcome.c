@@ -37,15 +37,15 @@ static const struct rule rules[] = {
     {ANYWHERE, 500, 599, "7.0", "authentication required", CLASS_AUTH},
     {ANYWHERE, 500, 599, "7.30", "basic authentication", CLASS_AUTH}, /* Exchange Online */
 
-    /* Greylisting: postgrey, rspamd, milter-greylist, spamd, cPanel. */
-    {AT_CONTENT, 450, 451, NULL, "greylist", CLASS_GREYLIST},
-    {AT_CONTENT, 450, 451, NULL, "graylist", CLASS_GREYLIST},
-    {AT_CONTENT, 450, 451, NULL, "grey list", CLASS_GREYLIST},
-    {AT_CONTENT, 450, 451, NULL, "gray list", CLASS_GREYLIST},
-    {AT_CONTENT, 450, 451, NULL, "grey-list", CLASS_GREYLIST},
-    {AT_CONTENT, 450, 451, NULL, "postgrey", CLASS_GREYLIST},
-    {AT_CONTENT, 450, 451, NULL, "come back", CLASS_GREYLIST},
-    {AT_CONTENT, 450, 451, NULL, "not yet authorized to deliver", CLASS_GREYLIST},
+    /* Greylisting: postgrey, rspamd, milter-greylist, spamd, cPanel; 422 and 452: Stalwart. */
+    {AT_CONTENT, 422, 499, NULL, "greylist", CLASS_GREYLIST},
+    {AT_CONTENT, 422, 499, NULL, "graylist", CLASS_GREYLIST},
+    {AT_CONTENT, 422, 499, NULL, "grey list", CLASS_GREYLIST},
+    {AT_CONTENT, 422, 499, NULL, "gray list", CLASS_GREYLIST},
+    {AT_CONTENT, 422, 499, NULL, "grey-list", CLASS_GREYLIST},
+    {AT_CONTENT, 422, 499, NULL, "postgrey", CLASS_GREYLIST},
+    {AT_CONTENT, 422, 499, NULL, "come back", CLASS_GREYLIST},
+    {AT_CONTENT, 422, 499, NULL, "not yet authorized to deliver", CLASS_GREYLIST},
 
     /* Too much, too fast: Gmail, Yahoo, Outlook, Exchange Online and most providers. */
     {ANYWHERE, 400, 499, "7.28", NULL, CLASS_THROTTLE},
@@ -196,6 +196,12 @@ static enum account_matter matter_of(const struct outcome *outcome)
 	return account_matter(outcome->stage, outcome->code, outcome->enhanced, outcome->text);
 }
 
+/* RFC 3207 section 4. A handshake may have failed before, and pass the next time; or it is our configuration. */
+static bool asks_for_tls(const struct outcome_place *place, int code, const char *text)
+{
+	return !place->at_relayhost && code >= 500 && (AT_MESSAGE & AT(place->stage)) && strcasestr(text, "starttls");
+}
+
 static enum failure_class classify(const struct outcome_place *place, int code, const char *enhanced, const char *text)
 {
 	/* Said to a stranger on the first attempt, it is greylisting without the word (rspamd, spamd). */
@@ -205,6 +211,8 @@ static enum failure_class classify(const struct outcome_place *place, int code, 
 
 	if (matter != ACCOUNT_FINE)
 		return matter == ACCOUNT_LIMIT ? CLASS_THROTTLE : CLASS_AUTH;
+	if (asks_for_tls(place, code, text))
+		return CLASS_TLS;
 	if (first_content && (code == 450 || code == 451) &&
 	    (enhanced_fits("7.1", enhanced) || enhanced_fits("2.0", enhanced) || !enhanced || !*enhanced) &&
 	    strcasestr(text, "try again later"))
@@ -219,6 +227,8 @@ static enum failure_class classify(const struct outcome_place *place, int code, 
 static bool is_survivable(const struct outcome_place *place, int code, enum failure_class class)
 {
 	if (place->at_relayhost && (class == CLASS_AUTH || class == CLASS_THROTTLE))
+		return true;
+	if (class == CLASS_TLS)
 		return true;
 	return place->stage < STAGE_MAIL && (code != TAKES_NO_MAIL || place->at_relayhost);
 }
@@ -302,7 +312,8 @@ bool outcome_is_host_trouble(const struct outcome *outcome)
 {
 	if (outcome->kind == OUTCOME_DELIVERED || outcome->kind == OUTCOME_FAILED)
 		return false;
-	return outcome->code == 0 || outcome->code == 421 || outcome->stage < STAGE_MAIL;
+	return outcome->code == 0 || outcome->code == 421 || outcome->class == CLASS_TLS ||
+	       outcome->stage < STAGE_MAIL;
 }
 
 void outcome_expire(struct outcome *outcome)
@@ -345,11 +356,26 @@ static long unit_seconds(const char *at)
 	return 0;
 }
 
+/* "in 00:05:00", "for 05:00"; others are times of the day. */
+static bool is_span(const char *text, const char *at)
+{
+	static const char *const words[] = {"in ", "for "};
+
+	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+		size_t len = strlen(words[i]);
+		if ((size_t)(at - text) >= len && strncasecmp(at - len, words[i], len) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* "00:05:00" or "05:00" at `at`; 0: neither. */
-static long clock_seconds(const char *at)
+static long clock_seconds(const char *text, const char *at)
 {
 	int h, m, s, used = 0;
 
+	if (!is_span(text, at))
+		return 0;
 	if (sscanf(at, "%2d:%2d:%2d%n", &h, &m, &s, &used) == 3 && !isdigit((unsigned char)at[used]))
 		return h * 3600L + m * 60L + s;
 	used = 0;
@@ -364,10 +390,10 @@ static bool stands_alone(const char *text, const char *at)
 	return at == text || at[-1] == ' ' || at[-1] == '(' || at[-1] == '=';
 }
 
-static long hint_at(const char *at)
+static long hint_at(const char *text, const char *at)
 {
 	char *end;
-	long value = clock_seconds(at);
+	long value = clock_seconds(text, at);
 
 	if (value > 0)
 		return value;
@@ -389,7 +415,7 @@ int outcome_retry_hint_sec(const struct outcome *outcome)
 		long seconds;
 		if (!isdigit((unsigned char)*at) || !stands_alone(text, at))
 			continue;
-		seconds = hint_at(at);
+		seconds = hint_at(text, at);
 		if (seconds > 0)
 			return (int)MIN(MAX(seconds, (long)HINT_MIN_SEC), (long)HINT_MAX_SEC);
 	}

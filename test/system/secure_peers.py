@@ -236,10 +236,10 @@ class ScriptedMx:
     inject                  replies in clear text behind the 220, in the same segment
     None                    does what it should
 
-    `offers`: the keywords of EHLO, before and after TLS. `commands`: (connection, is TLS, line) of all that came."""
+    `offers`: the keywords of EHLO, before and after TLS. `demands_tls`: no mail without it. `commands`: (connection, is TLS, line) of all that came."""
 
-    def __init__(self, context, trick=None, host="127.0.0.2", offers=(("STARTTLS",), ())):
-        self.context, self.trick, self.offers = context, trick, offers
+    def __init__(self, context, trick=None, host="127.0.0.2", offers=(("STARTTLS",), ()), demands_tls=False):
+        self.context, self.trick, self.offers, self.demands_tls = context, trick, offers, demands_tls
         self.commands = []
         self.messages = queue.Queue()
         self.over = threading.Event()
@@ -288,6 +288,8 @@ class ScriptedMx:
                 if self.trick in ("garbage", "close", "stall"):
                     return
                 stream, is_tls = self.context.wrap_socket(sock, server_side=True).makefile("rwb"), True
+            elif verb in ("MAIL", "RCPT", "DATA") and self.demands_tls and not is_tls:
+                self.say(stream, "530 5.7.0 Must issue a STARTTLS command first")
             elif verb == "DATA":
                 self.say(stream, "354 go ahead")
                 lines = []

@@ -651,6 +651,17 @@ def test_handshake_that_fails_opportunistic(relayd, scripted, authority, secure_
     assert daemon.metric('relayd_tls_handshakes_total{direction="out",version="",result="plain"}') == 1
 
 
+def test_a_host_that_demands_tls_while_its_handshake_fails(relayd, scripted, secure_dns):
+    """Opportunistic: in clear text it says 530 (RFC 3207 section 4); that is the handshake's fault, and passes with it."""
+    server = scripted("garbage", demands_tls=True)
+    daemon = relayd(by_plain_mx(secure_dns, server.port))
+    send(daemon, to="user@plain.example")
+    daemon.wait_log(r"event=deferred .*class=tls .*STARTTLS")
+    server.trick = None
+    assert server.get()[0]
+    daemon.wait_log(r"event=delivered ")
+
+
 @pytest.mark.parametrize("trick", TRICKS)
 def test_handshake_that_fails_required(relayd, scripted, authority, secure_dns, trick):
     """G16, G17: required: it waits, and no MAIL is ever said in clear text."""

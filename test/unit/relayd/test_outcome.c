@@ -28,6 +28,8 @@ static const struct row rows[] = {
     {STAGE_DOT, false, 3, 451, "4.7.1", "Try again later", OUTCOME_DEFERRED, CLASS_POLICY},
     {STAGE_RCPT, false, 0, 451, "4.7.1", "Greylisting in action, please come back in 00:05:00", OUTCOME_DEFERRED,
      CLASS_GREYLIST},
+    {STAGE_RCPT, false, 0, 452, "4.2.2", "Greylisted, please try again in a few moments.", OUTCOME_DEFERRED,
+     CLASS_GREYLIST},
     {STAGE_DATA, false, 0, 451, "", "Temporary failure, please try again later.", OUTCOME_DEFERRED, CLASS_GREYLIST},
     {STAGE_MAIL, false, 0, 451, "4.7.500", "Server busy. Please try again later from [192.0.2.1]. (S77714)",
      OUTCOME_DEFERRED, CLASS_THROTTLE},
@@ -47,6 +49,10 @@ static const struct row rows[] = {
     {STAGE_GREETING, false, 0, 554, "", "no SMTP service here", OUTCOME_DEFERRED, CLASS_POLICY},
     {STAGE_AUTH, true, 0, 535, "5.7.8", "Authentication failed", OUTCOME_DEFERRED, CLASS_AUTH},
     {STAGE_MAIL, true, 0, 530, "5.7.0", "Authentication required", OUTCOME_DEFERRED, CLASS_AUTH},
+    {STAGE_MAIL, true, 0, 530, "5.7.0", "Must issue a STARTTLS command first", OUTCOME_DEFERRED, CLASS_AUTH},
+    {STAGE_MAIL, false, 0, 530, "5.7.0", "Must issue a STARTTLS command first", OUTCOME_DEFERRED, CLASS_TLS},
+    {STAGE_RCPT, false, 0, 554, "5.7.1", "STARTTLS is required to send mail", OUTCOME_DEFERRED, CLASS_TLS},
+    {STAGE_MAIL, false, 0, 530, "5.7.0", "Authentication required", OUTCOME_FAILED, CLASS_AUTH},
     {STAGE_MAIL, true, 0, 550, "5.4.5", "Daily user sending limit exceeded", OUTCOME_DEFERRED, CLASS_THROTTLE},
     {STAGE_MAIL, false, 0, 550, "5.4.5", "Daily user sending limit exceeded", OUTCOME_FAILED, CLASS_THROTTLE},
     {STAGE_MAIL, false, 0, 421, "4.3.2", "System shutting down", OUTCOME_DEFERRED, CLASS_CONNECT},
@@ -262,6 +268,9 @@ static void hints_are_read_only_where_they_are_hints(void **state)
 	(void)state;
 	assert_int_equal(hint(CLASS_GREYLIST, "Greylisted, retry in 300 seconds"), 300);
 	assert_int_equal(hint(CLASS_GREYLIST, "please come back in 00:05:00"), 300);
+	assert_int_equal(hint(CLASS_GREYLIST, "Greylisted for 05:00 minutes"), 300);
+	assert_int_equal(hint(CLASS_GREYLIST, "Greylisted at 14:30:00, try again in 5 minutes"), 300);
+	assert_int_equal(hint(CLASS_GREYLIST, "Try again later, greylisted until Mon, 30 Nov 2026 14:30:00 GMT"), 0);
 	assert_int_equal(hint(CLASS_GREYLIST, "try again in 5 minutes"), 300);
 	assert_int_equal(hint(CLASS_THROTTLE, "rate limited, wait 2h"), 7200);
 	assert_int_equal(hint(CLASS_GREYLIST, "retry after 5 s"), 30);
