@@ -71,8 +71,10 @@ static int real_open(struct disk *disk, enum disk_area area, const char *name, i
 		return errno == ELOOP || errno == EISDIR || errno == ENXIO ? -EINVAL : -errno;
 	if (fstat(opened, &st) < 0)
 		rc = -errno;
-	else if (!S_ISREG(st.st_mode) || st.st_nlink != 1)
+	else if (!S_ISREG(st.st_mode))
 		rc = -EINVAL;
+	else if (st.st_nlink > 1 && !real_of(disk)->read_only)
+		rc = -EMLINK;
 	if (rc < 0) {
 		close(opened);
 		return rc;

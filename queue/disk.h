@@ -41,7 +41,8 @@ typedef int disk_list_cb(void *ctx, const char *name);
 struct disk {
 	/* Names of all entries except "." and "..", whatever they are, in any order. */
 	int (*list)(struct disk *disk, enum disk_area area, disk_list_cb *cb, void *ctx);
-	/* For reading and writing. Regular files with one link only: -EINVAL otherwise; links are not followed. */
+	/* For reading and writing. -EINVAL: not a regular file; links are not followed. -EMLINK: it has a second name,
+	 * under which it would change too (not of the one for looking only). */
 	int (*open)(struct disk *disk, enum disk_area area, const char *name, int *fd, uint64_t *size);
 	/* A new file of `size` allocated bytes that read as zero; -EEXIST when there is one. Not synced. Recovery and
 	 * quarantine only. */

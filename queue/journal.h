@@ -97,6 +97,8 @@
  * were never synced), else a loss
  *          - DATA without MESSAGE: the client got no 250; forgotten
  *          - RESULT, HOLD, ... without MESSAGE: of a message that is done; ignored
+ *          - a segment that cannot be opened (rights, descriptors; all but a dead disk): refused, nothing touched; a new
+ *            journal beside it would begin with the same numbers
  *          - a newer version, or something unknown that must be known: refused, nothing touched
  *          The newest segment's watermark is the highest that its own records name. The records behind it are copied
  *          into a new segment and synced, then that segment's header is written and synced, naming the watermark as cut

@@ -152,6 +152,26 @@ static ssize_t read_head(struct recovery *recovery, int fd, char *blocks, size_t
 	return n;
 }
 
+/* What is no file of ours, is gone, or lies where the disk has died stays so; the others wait for a person who mends it,
+ * and so does the whole journal: without one of its segments mail would be missing, or be delivered again. */
+static bool may_go_on_without(int error)
+{
+	return error == -EINVAL || error == -ENOENT || error == -EIO;
+}
+
+static int refuse_file(int error, const char *name, struct err *err)
+{
+	const char *hint = "";
+
+	if (error == -EACCES || error == -EPERM)
+		hint = "; it must belong to the user that relayd runs as, readable and writable";
+	if (error == -EMLINK)
+		hint = "; it has a second name (a copy by hard links?), which must go first";
+
+	return err_set(err, err_code_of_errno(-error), "cannot open journal/%.100s: %s%s", name, strerror(-error),
+		       hint);
+}
+
 static int look_at_file(struct recovery *recovery, const char *name, struct err *err)
 {
 	struct segment_header header;
@@ -167,8 +187,8 @@ static int look_at_file(struct recovery *recovery, const char *name, struct err 
 	}
 	recovery->next_name = MAX(recovery->next_name, number + 1);
 	rc = recovery->disk->open(recovery->disk, DISK_JOURNAL, name, &fd, &size);
-	if (rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM)
-		return err_set(err, ERR_SYSTEM, "cannot open journal/%s: %s", name, strerror(-rc));
+	if (rc < 0 && !may_go_on_without(rc))
+		return refuse_file(rc, name, err);
 	if (rc == 0) {
 		n = read_head(recovery, fd, blocks, sizeof(blocks));
 		if (n >= 0) {
@@ -187,7 +207,7 @@ static int look_at_file(struct recovery *recovery, const char *name, struct err 
 	if (rc == -ENOENT)
 		return 0; /* only a tool that looks at a living journal sees this: it was freed meanwhile */
 	snprintf(text, sizeof(text), "journal/%s cannot be read (%s): left alone", name,
-		 rc == -EINVAL ? "not a regular file of its own" : strerror(-rc));
+		 rc == -EINVAL ? "not a regular file" : strerror(-rc));
 	recovery_tell_corruption(recovery, 0, text);
 	return 0;
 }

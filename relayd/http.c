@@ -40,7 +40,7 @@ struct http_server {
 struct peer {
 	struct list node; /* in server->peers */
 	int fd;
-	bool is_refused; /* by the gate */
+	bool is_refused;  /* by the gate */
 	int64_t since_ms; /* when the request, or its answer, began */
 };
 

@@ -355,8 +355,8 @@ static bool may_control(void *ctx, int fd)
 	char client[128] = "";
 
 	if (net_peer_of(fd, &peer)) {
-		if (peer.is_unix && (peer.uid == 0 || peer.uid == l->options.user->uid ||
-				     net_peer_is_in_group(fd, l->control_group)))
+		if (peer.is_unix &&
+		    (peer.uid == 0 || peer.uid == l->options.user->uid || net_peer_is_in_group(fd, l->control_group)))
 			return true;
 		net_peer_format(&peer, client, sizeof(client));
 	}

@@ -121,6 +121,33 @@ def test_spool_not_writable_is_77(folder):
     assert code == 77 and str(spool) in text
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_a_segment_of_somebody_else_is_77_and_costs_nothing(relayd, upstream):
+    """As after a backup that root has brought back."""
+    upstream.stop()
+    daemon = relayd(relayhost(upstream.port))
+    with daemon.smtp() as client:
+        for i in range(3):
+            client.send_message(message(f"before {i}"))
+    daemon.stop()
+    segments = sorted((daemon.spool / "journal").glob("seg-*"))
+    content = [path.read_bytes() for path in segments]
+    owner = segments[0].stat()
+    for path in segments:
+        os.chown(path, 0, 0)
+    code, text = failing_start(daemon)
+    assert code == 77 and f"journal/{segments[0].name}: Permission denied" in text
+    assert sorted((daemon.spool / "journal").glob("seg-*")) == segments
+    assert [path.read_bytes() for path in segments] == content
+    assert not list((daemon.spool / "quarantine").iterdir())
+    for path in segments:
+        os.chown(path, owner.st_uid, owner.st_gid)
+    upstream.start()
+    daemon.start()
+    daemon.ctl("flush")
+    assert len(upstream.get_many(3)) == 3
+
+
 def test_vanishing_spool_is_73(folder):
     (folder / "users").write_text(users_line())
     daemon = Relayd(folder, f"hostname: relay.example.org\nspool: /dev/shm/relayd-test-{os.getpid()}\nusers: {folder}/users\n"

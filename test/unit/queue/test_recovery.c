@@ -419,6 +419,60 @@ static void a_read_error_that_passes_costs_nothing(void **state)
 /* ---- Versions, clocks, copies ---- */
 
 /* I13 */
+static struct {
+	const char *name;
+	int error;
+	int (*open)(struct disk *disk, enum disk_area area, const char *name, int *fd, uint64_t *size);
+} locked;
+
+static int open_unless_locked(struct disk *disk, enum disk_area area, const char *name, int *fd, uint64_t *size)
+{
+	return strcmp(name, locked.name) == 0 ? locked.error : locked.open(disk, area, name, fd, size);
+}
+
+static void a_segment_that_cannot_be_opened_refuses_the_start(void **state)
+{
+	static const struct {
+		int error;
+		enum err_code code;
+	} rows[] = {{-EACCES, ERR_PERMISSION}, {-EPERM, ERR_PERMISSION}, {-EROFS, ERR_PERMISSION},
+		    {-EMFILE, ERR_SYSTEM},     {-ESTALE, ERR_SYSTEM},	 {-EMLINK, ERR_SYSTEM}};
+	static struct box box;
+	uint64_t ids[30], ops;
+	uint32_t count;
+	char name[64];
+
+	(void)state;
+	open_box(&box);
+	for (int i = 0; i < 30; i++)
+		ids[i] = box_submit(&box, 1, slice_of(noise + i, 5000));
+	box_settle(&box);
+	count = box.queue->segments.count;
+	for (uint32_t which = 0; which < count; which++) {
+		snprintf(name, sizeof(name), "%s", box.queue->segments.items[which]->name);
+		box_kill(&box);
+		locked.name = name;
+		locked.open = box.disk.disk.open;
+		box.disk.disk.open = open_unless_locked;
+		for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+			locked.error = rows[i].error;
+			ops = box.disk.ops;
+			assert_false(box_open(&box));
+			assert_int_equal(box.err.code, rows[i].code);
+			assert_non_null(strstr(box.err.text, name));
+			assert_int_equal(box.disk.ops, ops + 1); /* the directory was synced, and that was all */
+		}
+		box.disk.disk.open = locked.open;
+		assert_true(box_open(&box));
+		assert_int_equal(box.told, 0);
+		for (int i = 0; i < 30; i++)
+			assert_int_equal(box_check(&box, ids[i], slice_of(noise + i, 5000)), 1);
+		/* A restart makes a new newest segment; the older ones stay. */
+		assert_true(box.queue->segments.count >= count);
+	}
+	box_fini(&box);
+}
+
 static void a_newer_journal_is_refused_untouched(void **state)
 {
 	static struct box box;
@@ -532,6 +586,35 @@ static void strange_files_are_told_and_left_alone(void **state)
 	spool_fini(&spool);
 }
 
+/* As after `cp -al`: whoever writes one changes both. */
+static void a_segment_with_a_second_name_refuses_the_start(void **state)
+{
+	struct queue_options options = {0};
+	struct queue_report report;
+	struct spool spool;
+	struct err err;
+	uint64_t id;
+	char name[64];
+	int dir;
+
+	(void)state;
+	spool_init(&spool);
+	spool_open(&spool);
+	id = spool_submit(&spool, 1, SLICE("x\r\n"));
+	snprintf(name, sizeof(name), "%s", spool.queue->segments.items[0]->name);
+	options = spool.queue->options;
+	spool_close(&spool);
+	dir = disk_real_journal_fd(spool.disk);
+	assert_int_equal(linkat(dir, name, dir, "copy", 0), 0);
+	assert_null(queue_open(&options, &report, &err));
+	assert_int_equal(err.code, ERR_SYSTEM);
+	assert_non_null(strstr(err.text, name));
+	assert_int_equal(unlinkat(dir, "copy", 0), 0);
+	spool_open(&spool);
+	spool_assert_content(&spool, id, SLICE("x\r\n"));
+	spool_fini(&spool);
+}
+
 /* J21 */
 static void the_lock_admits_one(void **state)
 {
@@ -566,10 +649,12 @@ int main(void)
 	    cmocka_unit_test(a_block_in_the_wrong_place_is_noticed),
 	    cmocka_unit_test(a_missing_segment_is_a_loss_that_is_told),
 	    cmocka_unit_test(a_read_error_that_passes_costs_nothing),
+	    cmocka_unit_test(a_segment_that_cannot_be_opened_refuses_the_start),
 	    cmocka_unit_test(a_newer_journal_is_refused_untouched),
 	    cmocka_unit_test(times_from_the_future_are_clamped),
 	    cmocka_unit_test(a_copy_made_while_running_is_a_sound_journal),
 	    cmocka_unit_test(strange_files_are_told_and_left_alone),
+	    cmocka_unit_test(a_segment_with_a_second_name_refuses_the_start),
 	    cmocka_unit_test(the_lock_admits_one),
 	};
 	return cmocka_run_group_tests_name("recovery", tests, NULL, NULL);
