@@ -9,10 +9,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -280,6 +282,13 @@ int disk_open_journal_dir(int spool_fd, struct err *err)
 	return open_area(spool_fd, area_names[DISK_JOURNAL], err);
 }
 
+static bool overwrites_in_place(int fd)
+{
+	struct statfs st;
+
+	return fstatfs(fd, &st) == 0 && (st.f_type == EXT4_SUPER_MAGIC || st.f_type == XFS_SUPER_MAGIC);
+}
+
 static const struct disk real_operations = {
     .list = real_list,
     .open = real_open,
@@ -342,6 +351,7 @@ struct disk *disk_real_new(int spool_fd, const struct disk_async *async, struct 
 			return NULL;
 		}
 	}
+	disk->overwrites_in_place = overwrites_in_place(real->dir_fd[DISK_JOURNAL]);
 	return disk;
 }
 

@@ -39,6 +39,10 @@ struct disk_done {
 typedef int disk_list_cb(void *ctx, const char *name);
 
 struct disk {
+	/* A block that is written a second time stays where it is, so that a sync of it changes no metadata: ext4, XFS.
+	 * False where a copy is written elsewhere (btrfs, ZFS), and where it is not known. */
+	bool overwrites_in_place;
+
 	/* Names of all entries except "." and "..", whatever they are, in any order. */
 	int (*list)(struct disk *disk, enum disk_area area, disk_list_cb *cb, void *ctx);
 	/* For reading and writing. -EINVAL: not a regular file; links are not followed. -EMLINK: it has a second name,

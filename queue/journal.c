@@ -17,6 +17,8 @@
 #define SPACE_LOOK_MS 1000	/* how old the figure of free space may be */
 #define BULK_BYTES (512 * 1024) /* this much is written without waiting for company */
 #define PAYLOAD_MAX (4u << 20)
+#define ZERO_BATCH_BYTES (48 * 1024) /* behind a larger batch zeros cost more than they save */
+#define ZERO_AHEAD_BYTES (256 * 1024)
 #define WAITING_MAX (256u << 20) /* a last resort; queue_may_accept() stops intake at 8 MiB */
 
 static const struct journal_rules all_kept;
@@ -265,14 +267,21 @@ static void seal_flight(struct journal *journal)
 	buf_commit(&flight->bytes, pad);
 }
 
+static int write_bytes(struct journal *journal, struct slice bytes, uint64_t offset)
+{
+	struct disk *disk = journal->options.disk;
+
+	journal->counts.written_bytes += bytes.len;
+	return disk->write(disk, journal->current->fd, bytes.ptr, bytes.len, offset);
+}
+
 static int write_header(struct journal *journal)
 {
 	char blocks[SEGMENT_DATA_START];
 	size_t len = journal->rules->no_second_header ? RECORD_BLOCK : sizeof(blocks);
 
 	segment_header_put(blocks, &journal->current->header);
-	journal->counts.written_bytes += len;
-	return journal->options.disk->write(journal->options.disk, journal->current->fd, blocks, len, 0);
+	return write_bytes(journal, slice_of(blocks, len), 0);
 }
 
 static void on_synced(struct journal *journal, const struct disk_done *done);
@@ -283,10 +292,25 @@ static void begin_sync(struct journal *journal)
 	journal->options.disk->sync(journal->options.disk, journal->current->fd, journal->sync_token);
 }
 
+/*
+ * The first write to an allocated block changes the file's metadata, which costs a sync more than a small batch itself
+ * does, on a file system with a journal of its own many times more. So one batch brings zeros for those that follow:
+ * they overwrite blocks that are written already.
+ */
+static int write_zeros_ahead(struct journal *journal, size_t batch)
+{
+	static const char zeros[ZERO_AHEAD_BYTES];
+	const struct segment *current = journal->current;
+	uint64_t end = current->end + batch, len = MIN(sizeof(zeros), current->bytes - end);
+
+	if (!journal->options.disk->overwrites_in_place || batch > ZERO_BATCH_BYTES || end <= journal->zeroed)
+		return 0;
+	journal->zeroed = end + len;
+	return len > 0 ? write_bytes(journal, slice_of(zeros, len), end) : 0;
+}
+
 static void write_flight(struct journal *journal)
 {
-	struct disk *disk = journal->options.disk;
-	struct segment *current = journal->current;
 	struct slice bytes;
 	int rc = 0;
 
@@ -296,10 +320,10 @@ static void write_flight(struct journal *journal)
 	bytes = buf_slice(&journal->flight.bytes);
 	if (journal->header_pending)
 		rc = write_header(journal);
-	if (rc == 0) {
-		journal->counts.written_bytes += bytes.len;
-		rc = disk->write(disk, current->fd, bytes.ptr, bytes.len, current->end);
-	}
+	if (rc == 0)
+		rc = write_bytes(journal, bytes, journal->current->end);
+	if (rc == 0)
+		rc = write_zeros_ahead(journal, bytes.len);
 	if (rc < 0 && !journal->rules->write_error_is_fine) {
 		fail(journal, "write", rc);
 		return;

@@ -69,11 +69,12 @@
  *          those of queue/queue.h.
  *
  * WRITING  All that was appended in a turn is a batch: it begins at a multiple of 4096, ends with a MARK, and is padded
- *          with zeros to a multiple of 4096, so no later write touches a synced block. One batch is on its way at a
- *          time: written, then synced; meanwhile the next gathers in memory. Bytes stay in memory until their sync has
- *          returned 0. A segment's header is written with its first batch. A segment begins only when its predecessor
- *          is synced up to the cut that the header names. When the journal goes idle, a lone MARK within a second
- *          carries the watermark over the last batch.
+ *          with zeros to a multiple of 4096, so no later write touches a synced block that holds a record. One batch is
+ *          on its way at a time: written, then synced; meanwhile the next gathers in memory. Bytes stay in memory until
+ *          their sync has returned 0. A segment's header is written with its first batch. A segment begins only when
+ *          its predecessor is synced up to the cut that the header names. When the journal goes idle, a lone MARK
+ *          within a second carries the watermark over the last batch. Zeros may be written behind a batch: the
+ *          allocated file reads as zeros anyway, but a sync of what overwrites them is cheaper.
  *          A write or sync that fails (or whose helper dies) ends the segment at its last synced byte: it is never
  *          written or synced again, and everything behind goes to a new segment. A segment in which nothing was synced
  *          is left out of the chain: its successor names its predecessor.

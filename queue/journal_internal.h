@@ -13,6 +13,7 @@ struct journal {
 	const struct journal_rules *rules;
 	struct segment *current; /* NULL: the next batch opens one */
 	bool header_pending;	 /* the current segment's header goes out with the next batch */
+	uint64_t zeroed;	 /* zeros were written ahead up to this offset of it */
 	struct gather gather;
 	struct batch flight;
 	struct batch *open; /* that of gather in which a record is under way ... */

@@ -113,7 +113,8 @@ void journal_review_state(struct journal *journal)
 	}
 	if (!journal->rules->no_reserve && journal_room(journal) < RESERVE_INTAKE) {
 		snprintf(reason, sizeof(reason),
-			 "the disk has room for %" PRIu64 " MiB of journal, %" PRIu64 " are needed before mail is taken",
+			 "the disk has room for %" PRIu64 " MiB of journal, %" PRIu64
+			 " are needed before mail is taken",
 			 journal_room(journal) * journal->options.segment_bytes >> 20,
 			 RESERVE_INTAKE * journal->options.segment_bytes >> 20);
 		journal_set_state(journal, QUEUE_NO_SPACE, reason);
@@ -281,6 +282,7 @@ bool journal_open_segment(struct journal *journal)
 	segments_add(journal->options.segments, segment);
 	journal->current = segment;
 	journal->header_pending = true;
+	journal->zeroed = 0;
 	segment->header.first = journal_oldest_needed(journal);
 	journal_prepare_spare(journal);
 	return true;

@@ -42,7 +42,7 @@ struct bench {
 	struct disk *disk;
 	struct queue *queue;
 	uint64_t submitted, committed, syncs, sync_us; /* sync_us: as the syncer measured */
-	bool is_unwatched;			       /* the eight system calls of a watched turn would slow the journal */
+	bool is_unwatched; /* the eight system calls of a watched turn would slow the journal */
 	struct stall turn, done;
 	struct disk plain;   /* the disk's own functions */
 	struct work current; /* of the call under way, as far as the disk goes */

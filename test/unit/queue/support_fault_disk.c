@@ -665,6 +665,7 @@ bool fault_disk_finish(struct fault_disk *disk)
 /* ---- The outside ---- */
 
 static const struct disk operations = {
+    .overwrites_in_place = true,
     .list = do_list,
     .open = do_open,
     .create = do_create,

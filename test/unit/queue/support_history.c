@@ -416,6 +416,7 @@ void history_run(const struct history *history, const struct journal_rules *rule
 		run->rules = *rules;
 	fault_disk_init(&run->disk, history->capacity_segments * SEGMENT_BYTES, history->seed);
 	run->disk.recycles = run->rules.recycle;
+	run->disk.disk.overwrites_in_place = history->seed % 4 != 0; /* else no zeros are written ahead */
 	fault_disk_plan(&run->disk, history->plan_at, history->plan_count, history->plan_kind);
 	clock_virtual_init(&run->clock, WALL_MS);
 	rng_seeded_init(&run->rng, history->seed);
