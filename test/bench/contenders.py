@@ -13,6 +13,7 @@ import socket
 import subprocess
 import time
 
+import postfix
 from meters import family
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -113,72 +114,41 @@ class Contender:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-MAIN_CF = """\
-compatibility_level = 3.6
-queue_directory = {folder}/queue
-data_directory = {folder}/data
-command_directory = /usr/sbin
-daemon_directory = /usr/lib/postfix/sbin
-sendmail_path = /usr/sbin/sendmail
-mailq_path = /usr/bin/mailq
-newaliases_path = /usr/bin/newaliases
-setgid_group = postdrop
-mail_owner = postfix
-maillog_file = {folder}/maillog
-maillog_file_prefixes = {folder}
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-myhostname = relay.example.org
-mydestination =
-alias_maps =
-alias_database =
-mynetworks = 127.0.0.0/8
-smtpd_relay_restrictions = permit_mynetworks, reject
-relayhost = {default}
-transport_maps = {transports}
-smtp_dns_support_level = disabled
-smtp_host_lookup = native
-smtpd_peername_lookup = no
-smtp_tls_security_level = none
-smtpd_tls_security_level = none
-in_flow_delay = 0
-default_process_limit = 200
-initial_destination_concurrency = {initial}
-default_destination_concurrency_limit = {per_destination}
-default_destination_concurrency_failed_cohort_limit = 100
-smtpd_client_connection_count_limit = 0
-smtpd_client_connection_rate_limit = 0
-smtpd_client_message_rate_limit = 0
-smtpd_client_recipient_rate_limit = 0
-qmgr_message_active_limit = 40000
-qmgr_message_recipient_limit = 40000
-default_recipient_limit = 40000
-{milter}
-"""
+SETTINGS = {
+    "command_directory": "/usr/sbin",
+    "sendmail_path": "/usr/sbin/sendmail",
+    "mailq_path": "/usr/bin/mailq",
+    "newaliases_path": "/usr/bin/newaliases",
+    "myhostname": "relay.example.org",
+    "mynetworks": "127.0.0.0/8",
+    "smtpd_relay_restrictions": "permit_mynetworks, reject",
+    "smtp_dns_support_level": "disabled",
+    "smtp_host_lookup": "native",
+    "smtp_tls_security_level": "none",
+    "smtpd_tls_security_level": "none",
+    "in_flow_delay": 0,
+    "default_process_limit": 200,
+    "default_destination_concurrency_failed_cohort_limit": 100,
+    "smtpd_client_connection_count_limit": 0,
+    "smtpd_client_connection_rate_limit": 0,
+    "smtpd_client_message_rate_limit": 0,
+    "smtpd_client_recipient_rate_limit": 0,
+    "qmgr_message_active_limit": 40000,
+    "qmgr_message_recipient_limit": 40000,
+    "default_recipient_limit": 40000,
+}
 
-MASTER_CF = """\
+SERVICES = """\
 {listen} inet n - n - 200 smtpd
 pickup unix n - n 60 1 pickup
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
 verify unix - - n - 1 verify
 flush unix n - n 1000? 0 flush
-proxymap unix - - n - - proxymap
 proxywrite unix - - n - 1 proxymap
 smtp unix - - n - 200 smtp
 relay unix - - n - 200 smtp
 showq unix n - n - - showq
-error unix - - n - - error
-retry unix - - n - - error
 discard unix - - n - - discard
-tlsmgr unix - - n 1000? 1 tlsmgr
-anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
-postlog unix-dgram n - n - 1 postlogd
 """
 
 OPENDKIM_CONF = """\
@@ -215,11 +185,15 @@ class Postfix(Contender):
         if os.geteuid() != 0:
             raise SystemExit("Postfix needs root to be started")
         folder = self.folder
-        for name in ("etc", "queue", "data"):
-            os.mkdir(f"{folder}/{name}", 0o755)
         account = pwd.getpwnam("postfix")
-        os.chown(f"{folder}/data", account.pw_uid, -1)
-        milter = ""
+        transports = ", ".join(f"{{ {domain} = smtp:{self._hop(hop)} }}" for domain, hop in self.next_hops.items()
+                               if domain)
+        own = {"maillog_file": f"{folder}/maillog",
+               "maillog_file_prefixes": folder,
+               "relayhost": self._hop(self.next_hops[""]),
+               "transport_maps": f"inline:{{ {transports} }}" if transports else "",
+               "initial_destination_concurrency": self.initial,
+               "default_destination_concurrency_limit": self.per_destination}
         if self.signing == "rsa":
             make_key(f"{folder}/rsa.pem", "rsa")
             os.mkdir(f"{folder}/milter", 0o700)
@@ -227,15 +201,8 @@ class Postfix(Contender):
             os.chown(f"{folder}/milter", account.pw_uid, -1)
             with open(f"{folder}/opendkim.conf", "w") as f:
                 f.write(OPENDKIM_CONF.format(folder=folder, domain=DOMAIN))
-            milter = f"smtpd_milters = unix:{folder}/milter/sock\nmilter_default_action = tempfail"
-        transports = ", ".join(f"{{ {domain} = smtp:{self._hop(hop)} }}" for domain, hop in self.next_hops.items()
-                               if domain)
-        with open(f"{folder}/etc/main.cf", "w") as f:
-            f.write(MAIN_CF.format(folder=folder, default=self._hop(self.next_hops[""]), milter=milter,
-                                   per_destination=self.per_destination, initial=self.initial,
-                                   transports=f"inline:{{ {transports} }}" if transports else ""))
-        with open(f"{folder}/etc/master.cf", "w") as f:
-            f.write(MASTER_CF.format(listen=self.submit))
+            own |= {"smtpd_milters": f"unix:{folder}/milter/sock", "milter_default_action": "tempfail"}
+        postfix.lay_out(folder, {**SETTINGS, **own}, SERVICES.format(listen=self.submit))
 
     @staticmethod
     def _hop(address):

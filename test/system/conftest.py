@@ -13,6 +13,7 @@ import smtplib
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / os.environ.get("B", "build/release")
 RELAYD = BUILD / "relayd" / "relayd"
 RELAYCTL = BUILD / "relayctl" / "relayctl"
+sys.path.append(str(ROOT / "test" / "support"))
 PATIENCE = 30  # seconds until an awaited event counts as missing
 
 

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 
+import postfix
 from peers import PATIENCE, free_port
 
 POSTFIX = shutil.which("postfix") or "/usr/sbin/postfix"
@@ -86,46 +87,20 @@ class Postgrey(Program):
         self.wait()
 
 
-MAIN_CF = """\
-compatibility_level = 3.6
-queue_directory = {folder}/queue
-data_directory = {folder}/data
-daemon_directory = /usr/lib/postfix/sbin
-setgid_group = postdrop
-mail_owner = postfix
-maillog_file = /dev/stdout
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-myhostname = mx1.example.net
-mydestination =
-alias_maps =
-alias_database =
-mynetworks =
-smtpd_peername_lookup = no
-smtputf8_enable = yes
-virtual_mailbox_domains = example.net, example.org
-virtual_mailbox_base = {folder}/mail
-virtual_mailbox_maps = texthash:{folder}/etc/mailboxes
-virtual_uid_maps = static:{uid}
-virtual_gid_maps = static:{gid}
-smtpd_relay_restrictions = reject_unauth_destination
-"""
+SETTINGS = {
+    "maillog_file": "/dev/stdout",
+    "myhostname": "mx1.example.net",
+    "mynetworks": "",
+    "smtputf8_enable": "yes",
+    "virtual_mailbox_domains": "example.net, example.org",
+    "virtual_uid_maps": f"static:{NOBODY.pw_uid}",
+    "virtual_gid_maps": f"static:{NOBODY.pw_gid}",
+    "smtpd_relay_restrictions": "reject_unauth_destination",
+}
 
-MASTER_CF = """\
+SERVICES = """\
 {listen} inet n - n - - smtpd
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-proxymap unix - - n - - proxymap
-error unix - - n - - error
-retry unix - - n - - error
 virtual unix - n n - - virtual
-tlsmgr unix - - n 1000? 1 tlsmgr
-anvil unix - - n - 1 anvil
-postlog unix-dgram n - n - 1 postlogd
 """
 
 
@@ -136,19 +111,17 @@ class Postfix(Program):
         super().__init__()
         self.folder, self.mailboxes, self.host, self.port = folder, mailboxes, host, free_port(host)
         self.settings = settings
-        for name in ("", "etc", "queue", "data", "mail"):
-            (folder / name).mkdir(mode=0o755)
-        shutil.chown(folder / "data", "postfix")
+        folder.mkdir(mode=0o755)
+        (folder / "mail").mkdir(mode=0o755)
         shutil.chown(folder / "mail", "nobody")
 
     def start(self):
-        main = MAIN_CF.format(folder=self.folder, uid=NOBODY.pw_uid, gid=NOBODY.pw_gid)
-        main += "".join(f"{name} = {value}\n" for name, value in self.settings.items())
-        etc = self.folder / "etc"
-        (etc / "main.cf").write_text(main)
-        (etc / "master.cf").write_text(MASTER_CF.format(listen=f"{self.host}:{self.port}"))
-        (etc / "mailboxes").write_text("".join(f"{box} {self.place(box)}/\n" for box in self.mailboxes))
-        self.spawn([POSTFIX, "-c", str(etc), "start-fg"])
+        boxes = {"virtual_mailbox_base": self.folder / "mail",
+                 "virtual_mailbox_maps": f"texthash:{self.folder}/etc/mailboxes"}
+        postfix.lay_out(self.folder, {**SETTINGS, **boxes, **self.settings},
+                        SERVICES.format(listen=f"{self.host}:{self.port}"))
+        (self.folder / "etc/mailboxes").write_text("".join(f"{box} {self.place(box)}/\n" for box in self.mailboxes))
+        self.spawn([POSTFIX, "-c", str(self.folder / "etc"), "start-fg"])
         self.wait_log(r"postfix/master\[\d+\]: daemon started")
         return self
 
