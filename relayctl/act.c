@@ -10,7 +10,7 @@ enum { BAR_WIDTH = 30 };
 
 struct work {
 	struct ctl *ctl;
-	const char *action, *done; /* "hold", "held" */
+	const char *action, *done, *passive; /* "flush", "attempting", "attempted" */
 	bool means_all;		   /* nothing was named: nothing there is no failure */
 	bool is_dry_run;
 	bool shows_bar, has_bar;
@@ -61,7 +61,7 @@ static int report(struct work *work)
 		fprintf(stderr, "relayctl: %lld message%s left alone, attempts are under way: try again\n",
 			(long long)busy, busy == 1 ? " was" : "s were");
 	if (failed > 0)
-		return ctl_failed("%lld message%s could not be %s: %s", (long long)failed, plural(failed), work->done,
+		return ctl_failed("%lld message%s could not be %s: %s", (long long)failed, plural(failed), work->passive,
 				  json_string_value(json_object_get(work->result, "error")));
 	if (busy > 0)
 		return CTL_PENDING;
@@ -149,7 +149,7 @@ static int tell_count(struct work *work, json_t *body)
 	if (work->ctl->json)
 		printf("{\"count\": %lld}\n", (long long)count);
 	else
-		printf("%lld message%s would be %s\n", (long long)count, plural(count), work->done);
+		printf("%lld message%s would be %s\n", (long long)count, plural(count), work->passive);
 	return count == 0 && !work->means_all ? CTL_NO_MATCH : CTL_OK;
 }
 
@@ -177,7 +177,7 @@ static int act_on_many(struct work *work, const struct ctl_filter *filter, bool 
 
 static int run(struct ctl *ctl, int argc, char **argv, const char *done, bool may_mean_all)
 {
-	struct work work = {.ctl = ctl, .action = argv[0], .done = done};
+	struct work work = {.ctl = ctl, .action = argv[0], .done = done, .passive = may_mean_all ? "attempted" : done};
 	struct ctl_option options[CTL_FILTER_MAX + 3];
 	struct ctl_filter filter;
 	bool yes = false, all = false;

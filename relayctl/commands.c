@@ -33,7 +33,9 @@ static const struct command commands[] = {
     {"config", cmd_config, "", "what is in force and where it comes from, secrets masked"},
     {"doctor", cmd_doctor, "[DOMAIN] [--strict]",
      "is all that mail from here needs as it should be? What is not, and what to change"},
-    {"user", cmd_user, "add|remove|list|check [NAME] [--password-file FILE] [--options TEXT]", "who may submit"},
+    {"user", cmd_user,
+     "add NAME [--password-file FILE] [--options TEXT] | remove NAME | list | check NAME [--password-file FILE]",
+     "who may submit"},
     {"dkim", cmd_dkim, "keygen DOMAIN SELECTOR [--type rsa|ed25519] [--out FILE] | show [DOMAIN] | check [DOMAIN]",
      "signing keys, their DNS records, and whether those are published"},
     {"reload", cmd_reload, "", "read configuration, users, keys and certificates again"},
@@ -58,6 +60,7 @@ const char *command_nearest(const char *name)
 	nearest_init(&nearest, slice_of_str(name));
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
 		nearest_offer(&nearest, commands[i].name);
+	nearest_offer(&nearest, "help");
 	return nearest.best;
 }
 
@@ -65,10 +68,14 @@ const char *command_nearest(const char *name)
 
 static void print_filter(FILE *out)
 {
-	fputs("\nFILTER, all of which must hold:\n ", out);
+	/* Beside ctl_filter_names. */
+	static const char *const values[] = {
+	    "ready|inflight|deferred|held", "NAME", "ADDRESS", "ADDRESS", "NAME", "default|transactional|bulk",
+	    "greylist|throttle|auth|mailbox|policy|connect|dns|tls|other", "30s|10m|4h|5d", "NAME|mx", NULL};
+
+	fputs("\nFILTER: one or more of these; all that are given must hold\n", out);
 	for (size_t i = 0; ctl_filter_names[i]; i++)
-		fprintf(out, " [--%s X]%s", ctl_filter_names[i], i == 4 ? "\n " : "");
-	fputs("\n", out);
+		fprintf(out, "  --%s %s\n", ctl_filter_names[i], values[i]);
 }
 
 void commands_print(FILE *out)
@@ -129,7 +136,7 @@ int ctl_wrong_usage(const char *name)
 	const struct command *command = command_find(name);
 
 	BUG_ON(!command);
-	return ctl_usage("usage: relayctl %s %s", name, command->arguments);
+	return ctl_usage("usage: relayctl %s%s%s", name, command->arguments[0] ? " " : "", command->arguments);
 }
 
 /* ---- options ---- */

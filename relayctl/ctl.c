@@ -225,7 +225,7 @@ static int judge(struct ctl *ctl, CURLcode rc, struct transfer *transfer, json_t
 	json_decref(document);
 	if (status == 403) /* as if the socket's mode had said it */
 		return CTL_UNREACHABLE;
-	return status == 404 ? CTL_NO_MATCH : CTL_FAILED;
+	return status == 404 ? CTL_NO_MATCH : status == 400 ? CTL_USAGE : CTL_FAILED;
 }
 
 static int perform(struct ctl *ctl, const char *path, json_t *body, struct transfer *transfer, json_t **answer)

@@ -48,7 +48,7 @@ const char *ctl_socket(struct ctl *ctl);
 
 /*
  * One request to the daemon's control API. CTL_OK: *answer is the document (the caller's reference). CTL_UNREACHABLE
- * was told on standard error; CTL_NO_MATCH is 404; CTL_FAILED: the daemon's words were printed. `body` may be NULL
+ * was told on standard error; CTL_NO_MATCH is 404 and CTL_USAGE 400; CTL_FAILED: the daemon's words were printed. `body` may be NULL
  * (GET).
  */
 int ctl_request(struct ctl *ctl, const char *path, json_t *body, json_t **answer);

@@ -22,6 +22,8 @@ int cmd_reload(struct ctl *ctl, int argc, char **argv)
 	body = json_object();
 	rc = ctl_request(ctl, "reload", body, &answer);
 	json_decref(body);
+	if (rc == CTL_USAGE) /* the configuration is at fault, not the command */
+		return CTL_FAILED;
 	if (rc != CTL_OK)
 		return rc;
 	if (ctl->json)

@@ -1,7 +1,9 @@
 /* relayctl config, version, verify, journal - what needs no daemon. */
 #include "config/print.h"
+#include "base/base.h"
 #include "queue/verify.h"
-#include "relayctl/ctl.h"
+#include "relayctl/commands.h"
+#include "relayctl/screen.h"
 
 #include <curl/curl.h>
 #include <gnutls/gnutls.h>
@@ -13,9 +15,8 @@ int cmd_config(struct ctl *ctl, int argc, char **argv)
 	const struct config *config;
 	struct buf text;
 
-	(void)argv;
 	if (argc > 1)
-		return ctl_usage("config takes no arguments");
+		return ctl_wrong_usage(argv[0]);
 	config = ctl_config(ctl);
 	if (!config)
 		return CTL_FAILED;
@@ -70,7 +71,7 @@ int cmd_verify(struct ctl *ctl, int argc, char **argv)
 	int rc;
 
 	if (argc > 2)
-		return ctl_usage("verify [SPOOL]");
+		return ctl_wrong_usage(argv[0]);
 	rc = verify_spool(argc == 2 ? argv[1] : ctl_spool(ctl), on_line, &printing, &s, &err);
 	if (rc != 0 && rc != ERR_CORRUPT) {
 		json_decref(printing.lines);
@@ -86,9 +87,10 @@ int cmd_verify(struct ctl *ctl, int argc, char **argv)
 		ctl_print_json(document);
 		json_decref(document);
 	} else {
-		printf("%s: %llu messages for %llu recipients, %llu records in %llu segments\n",
-		       rc == 0 ? "sound" : "DAMAGED", (unsigned long long)s.messages, (unsigned long long)s.recipients,
-		       (unsigned long long)s.records, (unsigned long long)s.segments);
+		printf("%s: %llu message%s for %llu recipient%s, %llu record%s in %llu segment%s\n",
+		       rc == 0 ? "sound" : "DAMAGED", (unsigned long long)s.messages, plural((int64_t)s.messages),
+		       (unsigned long long)s.recipients, plural((int64_t)s.recipients), (unsigned long long)s.records,
+		       plural((int64_t)s.records), (unsigned long long)s.segments, plural((int64_t)s.segments));
 	}
 	return rc == 0 ? CTL_OK : CTL_FAILED;
 }
@@ -100,7 +102,7 @@ int cmd_journal(struct ctl *ctl, int argc, char **argv)
 	int rc;
 
 	if (argc < 2 || argc > 3 || strcmp(argv[1], "dump") != 0)
-		return ctl_usage("journal dump [SPOOL]");
+		return ctl_wrong_usage(argv[0]);
 	rc = verify_dump(argc == 3 ? argv[2] : ctl_spool(ctl), on_line, &printing, &err);
 	if (printing.lines) {
 		ctl_print_json(printing.lines);

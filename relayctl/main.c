@@ -74,7 +74,7 @@ static int run(struct ctl *ctl, int argc, char **argv)
 
 	if (!command)
 		return unknown(argv[0]);
-	if (argc == 2 && strcmp(argv[1], "--help") == 0) {
+	if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
 		command_print(stdout, command);
 		return CTL_OK;
 	}

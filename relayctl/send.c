@@ -1,9 +1,10 @@
 /* relayctl send - submits a message and follows it to the next hop's reply. */
 #include "base/base.h"
-#include "relayctl/ctl.h"
+#include "relayctl/commands.h"
 #include "relayctl/screen.h"
 #include "relayctl/submit.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -16,7 +17,7 @@ static int read_message(const char *path, struct buf *out)
 	size_t n;
 
 	if (!file)
-		return ctl_failed("cannot open %s", path);
+		return ctl_failed("cannot open %s: %s", path, strerror(errno));
 	do {
 		char *at = buf_reserve(out, 65536);
 		n = at ? fread(at, 1, 65536, file) : 0;
@@ -162,11 +163,13 @@ int cmd_send(struct ctl *ctl, int argc, char **argv)
 			recipients[submission.recipient_count++] = argv[++i];
 		else if (argv[i][0] != '-' && !file)
 			file = argv[i];
-		else
-			return ctl_usage("send: unknown argument '%s'", argv[i]);
+		else {
+			ctl_usage("send: unexpected argument '%s'", argv[i]);
+			return ctl_wrong_usage(argv[0]);
+		}
 	}
 	if (!from || submission.recipient_count == 0)
-		return ctl_usage("send --from ADDRESS --to ADDRESS [FILE]");
+		return ctl_wrong_usage(argv[0]);
 	buf_init(&message, 1u << 30);
 	rc = read_message(file, &message);
 	if (rc == CTL_OK) {

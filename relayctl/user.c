@@ -1,7 +1,7 @@
 /* relayctl user - the users file; works without a daemon, which notices the change by itself. */
 #include "base/base.h"
 #include "config/users.h"
-#include "relayctl/ctl.h"
+#include "relayctl/commands.h"
 
 #include <fcntl.h>
 #include <pwd.h>
@@ -196,12 +196,13 @@ int cmd_user(struct ctl *ctl, int argc, char **argv)
 			options = argv[++i];
 		else if (argv[i][0] != '-' && !name)
 			name = argv[i];
-		else
-			return ctl_usage("user: unknown argument '%s'", argv[i]);
+		else {
+			ctl_usage("user: unexpected argument '%s'", argv[i]);
+			return ctl_wrong_usage(argv[0]);
+		}
 	}
 	if (argc < 2 || (!name && strcmp(argv[1], "list") != 0))
-		return ctl_usage(
-		    "user add NAME [--password-file FILE] [--options TEXT] | remove NAME | list | check NAME");
+		return ctl_wrong_usage(argv[0]);
 	config = ctl_config(ctl);
 	if (!config)
 		return CTL_FAILED;
@@ -215,5 +216,6 @@ int cmd_user(struct ctl *ctl, int argc, char **argv)
 		return list(ctl, config);
 	if (strcmp(argv[1], "check") == 0)
 		return check(config, name, password_file);
-	return ctl_usage("user: unknown action '%s'", argv[1]);
+	ctl_usage("user: unknown action '%s'", argv[1]);
+	return ctl_wrong_usage(argv[0]);
 }

@@ -67,7 +67,7 @@ void control_post_drain(struct control *control, const struct http_request *requ
 		return;
 	}
 	if (text && config_duration_parse(slice_of_str(text), &timeout_ms, &why) != 0) {
-		control_refuse(response, 400, "timeout: %s", why.text);
+		control_refuse(response, 400, "timeout: '%.64s' %s", text, why.text);
 		return;
 	}
 	drain_begin(control->options.drain, timeout_ms);

@@ -76,7 +76,7 @@ static int parse_age(struct control_filter *filter, const char *text, struct htt
 	struct err why;
 
 	if (text && config_duration_parse(slice_of_str(text), &filter->age_ms, &why) != 0) {
-		control_refuse(response, 400, "age: %s", why.text);
+		control_refuse(response, 400, "age: '%.64s' %s", text, why.text);
 		return ERR_SYNTAX;
 	}
 	return 0;

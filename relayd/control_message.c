@@ -44,8 +44,7 @@ static void why_rate(const struct rate *rate, char *out, size_t size)
 	buf_fini(&limit);
 }
 
-/* Why this destination takes nothing now, as the end of a sentence; false: it does. */
-static bool why_not_now(struct control *control, const struct destination_id *id, char *out, size_t size)
+bool control_why_not_now(struct control *control, const struct destination_id *id, char *out, size_t size)
 {
 	const struct destination *d = destinations_find(control->options.destinations, id);
 	int64_t wait_ms = d ? d->backoff_until_ms - loop_now_ms(control->options.loop) : 0;
@@ -96,7 +95,7 @@ static json_t *why_of(struct control *control, const struct queue_message *messa
 		len += why_greylist(control, &message->status[r], text + len, sizeof(text) - (size_t)len);
 	control_route(control, &message->envelope, r, &targets);
 	for (size_t i = 0; i < targets.count; i++)
-		if (why_not_now(control, &targets.targets[i], text + len, sizeof(text) - (size_t)len))
+		if (control_why_not_now(control, &targets.targets[i], text + len, sizeof(text) - (size_t)len))
 			break;
 	return control_str(text);
 }

@@ -4,6 +4,18 @@
 #include <stdio.h>
 #include <string.h>
 
+static void refuse_unknown(const struct control *control, const char *name, struct http_response *response)
+{
+	const struct config *config = control_config(control);
+	struct buf known;
+
+	buf_init(&known, 4096);
+	for (size_t i = 0; i < config->relayhost_count; i++)
+		buf_printf(&known, "%s%s", i > 0 ? ", " : "; there are ", config->relayhosts[i].name);
+	control_refuse(response, 404, "no relayhost %.64s%.*s", name, SLICE_ARG(buf_slice(&known)));
+	buf_fini(&known);
+}
+
 void control_post_relayhost(struct control *control, const struct http_request *request, json_t *body,
 			    struct http_response *response)
 {
@@ -17,7 +29,7 @@ void control_post_relayhost(struct control *control, const struct http_request *
 	/* One that was taken out of the configuration can still be resumed. */
 	if (!config_find_relayhost(control_config(control), slice_of_str(text)) &&
 	    (pause || !pauses_has(control->options.pauses, text))) {
-		control_refuse(response, 404, "no relayhost %.64s", text);
+		refuse_unknown(control, text, response);
 		return;
 	}
 	changed = pauses_set(control->options.pauses, text, pause);

@@ -8,22 +8,51 @@
 /* A row stays far below the stream's buffer, however many recipients there are. */
 enum { ROW_RECIPIENTS_MAX = 100, ROW_ADDRESS_BYTES_MAX = 16 * 1024 };
 
+/* Where the first recipient that waits may go; false: none waits. */
+static bool find_targets(struct control *control, const struct queue_message *message,
+			 struct scheduler_targets *targets)
+{
+	uint32_t r = 0;
+
+	while (message && r < message->envelope.recipient_count && message->status[r].state == QUEUE_FINAL)
+		r++;
+	if (!message || r == message->envelope.recipient_count)
+		return false;
+	control_route(control, &message->envelope, r, targets);
+	return true;
+}
+
+/* What waits for an operator alone must not look as if it waited for somebody's server. */
+static bool waits_for_pause(struct control *control, const struct queue_message *message, char *out, size_t size)
+{
+	struct scheduler_targets targets;
+
+	if (pauses_count(control->options.pauses) == 0 || !find_targets(control, message, &targets))
+		return false;
+	for (size_t i = 0; i < targets.count; i++)
+		if (targets.targets[i].kind != DESTINATION_RELAYHOST ||
+		    !pauses_has(control->options.pauses, targets.targets[i].name))
+			return false;
+	if (targets.count > 0)
+		snprintf(out, size, "relayhost %s is paused by an operator", targets.targets[0].name);
+	return targets.count > 0;
+}
+
 /* One that was never tried waits for its next hop, if that is in trouble. */
 static json_t *hop_reason_of(struct control *control, const struct queue_message *message)
 {
 	struct scheduler_targets targets;
 	const struct destination *d;
 	char text[sizeof(d->key) + sizeof(d->trouble.text) + 64];
-	uint32_t r = 0;
 
-	while (message && r < message->envelope.recipient_count && message->status[r].state == QUEUE_FINAL)
-		r++;
-	if (!message || r == message->envelope.recipient_count)
+	if (!find_targets(control, message, &targets))
 		return json_string("");
-	control_route(control, &message->envelope, r, &targets);
 	d = targets.count > 0 ? destinations_find(control->options.destinations, &targets.targets[0]) : NULL;
-	if (!d || d->trouble.kind == OUTCOME_NONE)
+	if (!d)
 		return json_string("");
+	if (d->trouble.kind == OUTCOME_NONE)
+		return control_why_not_now(control, &d->id, text, sizeof(text)) ? control_str(text + strlen("; "))
+										: json_string("");
 	snprintf(text, sizeof(text), "waits for %s: %s: %s", d->key, failure_class_name(d->trouble.class),
 		 d->trouble.text);
 	return control_str(text);
@@ -36,6 +65,8 @@ static json_t *reason_of(struct control *control, const struct queue_brief *brie
 
 	if (brief->corrupt)
 		return json_string("its stored bytes are damaged");
+	if (waits_for_pause(control, message, text, sizeof(text)))
+		return control_str(text);
 	if (brief->reason == CLASS_NONE)
 		return hop_reason_of(control, message);
 	snprintf(text, sizeof(text), "%s", failure_class_name(brief->reason));

@@ -101,6 +101,11 @@ bool pauses_has(const struct pauses *pauses, const char *relayhost)
 	return find(pauses, relayhost) != NULL;
 }
 
+size_t pauses_count(const struct pauses *pauses)
+{
+	return pauses ? pauses->count : 0;
+}
+
 int64_t pauses_since_wall(const struct pauses *pauses, const char *relayhost)
 {
 	const struct pause *pause = find(pauses, relayhost);

@@ -10,6 +10,8 @@
 #include "base/clock.h"
 #include "relayd/memo.h"
 
+#include <stddef.h>
+
 struct pauses;
 
 /* Reads what was paused before. `memos` NULL: kept nowhere. Borrowed, outlives the pauses' last change. */
@@ -23,6 +25,7 @@ enum { PAUSES_MAX = 1024 };
 bool pauses_set(struct pauses *pauses, const char *relayhost, bool paused);
 /* Accepts NULL: nothing is paused. */
 bool pauses_has(const struct pauses *pauses, const char *relayhost);
+size_t pauses_count(const struct pauses *pauses);
 /* Since when, in wall milliseconds; 0: it is not. */
 int64_t pauses_since_wall(const struct pauses *pauses, const char *relayhost);
 

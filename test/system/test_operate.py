@@ -108,6 +108,7 @@ def test_pause_and_resume_over_a_restart(relayd, upstream):
     with daemon.smtp() as client:
         client.send_message(message("waits"))
     (row,) = daemon.json("queue")
+    assert row["reason"] == "relayhost main is paused by an operator"
     assert "relayhost main is paused by an operator" in daemon.ctl("show", row["id"]).stdout
     (main,) = control(daemon, "GET", "/v1/status")[1]["relayhosts"]
     assert main["paused"] and main["waiting"] == 1
@@ -128,7 +129,9 @@ def test_the_rate_of_a_relayhost_holds_over_a_restart(relayd, upstream):
         rows = daemon.json("queue")
         assert len(rows) == 2
         shown = daemon.ctl("show", rows[0]["id"]).stdout
-        assert re.search(r"the rate of relayhost main \(2/h\) is used up, the next message goes in 3\d\d\d s", shown), shown
+        used_up = r"the rate of relayhost main \(2/h\) is used up, the next message goes in 3\d\d\d s"
+        assert re.search(used_up, shown), shown
+        assert re.fullmatch(used_up, rows[0]["reason"]), rows[0]
         daemon.stop()
         daemon.start()
     assert upstream.messages.empty()
@@ -241,13 +244,19 @@ def test_help_knows_one_command(folder):
     def ctl(*arguments):
         return subprocess.run([RELAYCTL, *arguments], capture_output=True, text=True, timeout=30)
 
-    for arguments in ("help", "queue"), ("queue", "--help"):
+    for arguments in ("help", "queue"), ("queue", "--help"), ("queue", "-h"):
         done = ctl(*arguments)
         assert done.returncode == 0 and done.stdout.startswith("usage: relayctl queue [FILTER]"), done
-        assert "[--relayhost X]" in done.stdout and "pause" not in done.stdout
+        assert "--relayhost NAME|mx" in done.stdout and "pause" not in done.stdout
     done = ctl("help", "quue")
     assert done.returncode == 2 and done.stderr == "relayctl: unknown command 'quue', did you mean 'queue'?\n"
     assert ctl("quue").stderr == done.stderr and ctl("xyzzy").stderr.endswith("relayctl help lists them\n")
+    for arguments in ("send", "--from", "a@example.org"), ("user", "add"), ("user", "change", "x"), ("journal",), ("reload", "now"):
+        done = ctl(*arguments)
+        usage = f"relayctl: usage: relayctl {arguments[0]}"
+        assert done.returncode == 2 and any(line.startswith(usage) for line in done.stderr.splitlines()), done
+    assert ctl("hlep").stderr == "relayctl: unknown command 'hlep', did you mean 'help'?\n"
+
 
 
 def test_a_bad_configuration_is_told_once(folder):

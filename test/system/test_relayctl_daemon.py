@@ -39,7 +39,7 @@ def test_route_by_relayhost(relayd, upstream, folder):
     assert "paused" in daemon.ctl("route", "someone@example.com").stdout
     done = daemon.ctl("route", "gone@example.net", check=False)
     assert done.returncode == 1 and "suppress" in done.stdout
-    assert daemon.ctl("route", "no address at all", check=False).returncode == 1
+    assert daemon.ctl("route", "no address at all", check=False).returncode == 2
     assert daemon.ctl("route", check=False).returncode == 2
 
 
@@ -84,7 +84,7 @@ def test_drain_gives_up_in_time_and_keeps_the_rest(relayd, upstream):
     assert daemon.wait_exit() == 0
     daemon.start()
     assert len(daemon.json("queue")) == 2
-    assert daemon.ctl("drain", "--timeout", "soon", check=False).returncode == 1
+    assert daemon.ctl("drain", "--timeout", "soon", check=False).returncode == 2
 
 
 def test_a_draining_daemon_takes_no_mail_and_says_so(relayd, upstream):
