@@ -201,18 +201,6 @@ const struct smtp_server_reply *intake_begin(struct intake *intake, const struct
 	return NULL;
 }
 
-/* An added From is the sender, which was asked about at MAIL. */
-static const struct smtp_server_reply *check_from(const struct intake *intake)
-{
-	static const struct smtp_server_reply refused = {
-	    550, "5.7.1", "This user may not write in the name of this From; ask for a 'from=' option of the user"};
-
-	for (size_t i = 0; i < intake->header.from_count && !intake->header.added_from; i++)
-		if (!policy_user_may_use(intake->client.options, intake->header.from[i]))
-			return &refused;
-	return NULL;
-}
-
 /* Of the envelope, as it will be sent: then only a next hop that offers SMTPUTF8 can take it. */
 bool intake_has_utf8_address(const struct intake *intake)
 {
@@ -301,7 +289,7 @@ const struct smtp_server_reply *intake_finish_header(struct intake *intake)
 	intake->header_done = true;
 	if (make_header(intake, &options) != 0)
 		return &intake->header.refusal;
-	refusal = check_from(intake);
+	refusal = policy_names(intake->config, client->options, &intake->header);
 	if (!refusal)
 		edit_header(intake);
 	refusal = refusal ? refusal : append(intake, intake->header.kept);

@@ -2,11 +2,16 @@
 
 #include "base/base.h"
 #include "relayd/policy_aliases.h"
+#include "smtp/address_list.h"
+#include "smtp/header.h"
 
 #include <stdio.h>
 
 static const struct smtp_server_reply may_not_use = {
     553, "5.7.1", "This user may not send from this address; ask for a 'from=' option of the user"};
+static const struct smtp_server_reply may_not_write = {
+    550, "5.7.1",
+    "This user may not write in the name of this From, Sender or Resent-From; ask for a 'from=' option of the user"};
 static const struct smtp_server_reply sender_too_long = {553, "5.1.7", "The sender's address is too long here"};
 static const struct smtp_server_reply recipient_too_long = {
     553, "5.1.3", "What becomes of this address here is too long for one (origin, aliases, rewrite.recipient_file)"};
@@ -68,6 +73,47 @@ bool policy_rewrite_author(const struct config *config, struct slice address, st
 {
 	return config->rewrite.from && rewrite(config->rewrite.from, address, out) == 0 &&
 	       !slice_eq(policy_address_slice(out), address);
+}
+
+/* Who else says that it was they who sent this; From is known already. */
+static bool names_a_sender(struct slice name)
+{
+	return slice_case_eq(name, SLICE("Sender")) || slice_case_eq(name, SLICE("Resent-From")) ||
+	       slice_case_eq(name, SLICE("Resent-Sender"));
+}
+
+/* False also for what cannot be read: somebody may read it all the same. */
+static bool may_use_all(const struct config *config, const struct user_options *options, struct slice list_of)
+{
+	struct policy_address complete;
+	struct address_list list;
+	struct address address;
+	int rc;
+
+	address_list_init(&list, list_of);
+	while ((rc = address_list_next(&list, &address)) == 1)
+		if (policy_complete(config, slice_of(address.text, address.len), &complete) < 0 ||
+		    !policy_user_may_use(options, policy_address_slice(&complete)))
+			return false;
+	return rc == 0;
+}
+
+const struct smtp_server_reply *policy_names(const struct config *config, const struct user_options *options,
+					     const struct submit_header *header)
+{
+	struct slice rest = header->kept;
+	struct header_field field;
+
+	if (!options || options->from.count == 0)
+		return NULL;
+	/* An added one is the sender, who was asked about at MAIL. */
+	for (size_t i = 0; i < header->from_count && !header->added_from; i++)
+		if (!policy_user_may_use(options, header->from[i]))
+			return &may_not_write;
+	while (header_next_field(&rest, &field))
+		if (names_a_sender(field.name) && !may_use_all(config, options, field.body))
+			return &may_not_write;
+	return NULL;
 }
 
 /* ---- Recipients. */

@@ -7,7 +7,8 @@
  * THE ORDER, for a sender     complete a bare name with origin, ask the user's from=, rewrite.from_file
  *           for a recipient   complete, aliases (names of origin only), rewrite.recipient_file, suppress,
  *                             allowed_recipients; then for the message as a whole bcc, or redirect instead of all
- *           for the header    remove, complete, rewrite From and Sender, set, Subject; see relayd/policy_header.h
+ *           for the header    remove, ask the user's from=, complete, rewrite From and Sender, set, Subject; see
+ *                             relayd/policy_header.h
  *
  * The empty sender is never changed: a bounce that had a sender could bounce. Replies are static.
  */
@@ -17,6 +18,7 @@
 #include "config/config.h"
 #include "config/users.h"
 #include "smtp/server_reply.h"
+#include "smtp/submit_header.h"
 #include "smtp/syntax.h"
 
 enum {
@@ -43,6 +45,9 @@ const struct smtp_server_reply *policy_sender(const struct config *config, const
 					      struct slice submitted, struct policy_address *out);
 /* May this user write in the name of `address` (with a domain)? */
 bool policy_user_may_use(const struct user_options *options, struct slice address);
+/* May they write in the names of From, and of Sender, Resent-From and Resent-Sender? NULL, or the reply that refuses it. */
+const struct smtp_server_reply *policy_names(const struct config *config, const struct user_options *options,
+					     const struct submit_header *header);
 /* An author's address of the header, by rewrite.from_file. False: it stays. */
 bool policy_rewrite_author(const struct config *config, struct slice address, struct policy_address *out);
 

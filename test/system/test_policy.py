@@ -126,6 +126,23 @@ def test_no_from_that_readers_read_in_two_ways_passes_a_from_option(relayd, upst
             assert code == 550, (field, text)
 
 
+def test_a_from_option_holds_for_all_who_say_that_they_sent_it(relayd, upstream):
+    """Readers show "sent by" or "on behalf of" with these."""
+    daemon = relayd(relayhost(upstream.port) + "origin: corp.example\n", users=users_line(options=":from=@corp.example"))
+    with daemon.smtp() as client:
+        for fields in ("Sender: boss@victim.example", "Sender: a@corp.example\r\nSender: Boss <boss@victim.example>",
+                       "sender : a@corp.example, boss@victim.example", "Resent-From: boss@victim.example",
+                       "Resent-Sender: boss@victim.example", "Sender: <a@corp.example"):
+            client.mail("a@corp.example")
+            client.rcpt("x@example.net")
+            code, text = client.data(f"From: a@corp.example\r\n{fields}\r\n\r\nhello\r\n")
+            assert code == 550 and b"from=" in text, (fields, text)
+        client.sendmail("a@corp.example", ["x@example.net"],
+                        "From: a@corp.example\r\nSender: App <b@CORP.example>\r\nResent-From: c\r\nReply-To: d@victim.example\r\n"
+                        "Resent-Sender:\r\n\r\nhello\r\n")
+    assert "Sender: App <b@CORP.example>" in upstream.get().head
+
+
 # ---- header fields
 
 def test_fields_are_removed_set_and_prefixed(relayd, upstream):
