@@ -10,9 +10,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define RETRY_MS 10000 /* no copy is tried so soon after one that failed */
+
 struct aside {
 	uint64_t id, token;
 	int fd;
+	char name[64];
 	bool in_directory; /* the file is synced, the directory is being */
 	struct aside *next;
 };
@@ -53,29 +56,39 @@ static bool is_under_way(const struct queue *queue, uint64_t id)
 	return false;
 }
 
+/* Half a copy is no evidence; with a new one at each try they would fill the disk. */
+static void copy_failed(struct queue *queue, const char *name)
+{
+	queue->disk->unlink(queue->disk, DISK_QUARANTINE, name);
+	queue->aside_not_before_ms = clock_mono_ms(queue->options.clock) + RETRY_MS;
+	queue_tell_note(queue, "a damaged message could not be copied to the quarantine; it stays held");
+}
+
 static void begin_copy(struct queue *queue, struct slot *slot)
 {
-	char name[64], id[MSGID_CHARS + 1];
-	struct aside *aside;
-	int fd, rc;
+	struct aside *aside = xcalloc(1, sizeof(*aside));
+	char id[MSGID_CHARS + 1];
+	int rc;
 
+	aside->id = slot->id;
 	msgid_format(slot->id, id);
-	snprintf(name, sizeof(name), "message-%s-%08" PRIx32 ".bin", id, (uint32_t)rng_u64(queue->options.rng));
-	rc = queue->disk->create(queue->disk, DISK_QUARANTINE, name, 0, &fd);
+	snprintf(aside->name, sizeof(aside->name), "message-%s-%08" PRIx32 ".bin", id,
+		 (uint32_t)rng_u64(queue->options.rng));
+	rc = queue->disk->create(queue->disk, DISK_QUARANTINE, aside->name, 0, &aside->fd);
 	if (rc == 0) {
-		rc = copy_message(queue, slot, fd);
+		rc = copy_message(queue, slot, aside->fd);
 		if (rc < 0)
-			queue->disk->close(queue->disk, fd);
+			queue->disk->close(queue->disk, aside->fd);
 	}
 	if (rc < 0) {
-		queue_tell_note(queue, "a damaged message could not be copied to the quarantine; it stays held");
+		copy_failed(queue, aside->name);
+		free(aside);
 		return;
 	}
-	aside = xcalloc(1, sizeof(*aside));
-	*aside =
-	    (struct aside){.id = slot->id, .token = journal_token(queue->journal), .fd = fd, .next = queue->asides};
+	aside->token = journal_token(queue->journal);
+	aside->next = queue->asides;
 	queue->asides = aside;
-	queue->disk->sync(queue->disk, fd, aside->token);
+	queue->disk->sync(queue->disk, aside->fd, aside->token);
 }
 
 void aside_put(struct queue *queue, struct slot *slot, const char *what)
@@ -89,7 +102,8 @@ void aside_put(struct queue *queue, struct slot *slot, const char *what)
 		index_change_end(queue->index, slot);
 		queue_tell_corruption(queue, slot->id, what);
 	}
-	begin_copy(queue, slot);
+	if (clock_mono_ms(queue->options.clock) >= queue->aside_not_before_ms)
+		begin_copy(queue, slot);
 }
 
 static void end_aside(struct queue *queue, struct aside *aside, bool is_safe)
@@ -114,6 +128,8 @@ bool aside_on_done(struct queue *queue, const struct disk_done *done)
 		aside = aside->next;
 	if (!aside)
 		return false;
+	if (done->result < 0)
+		copy_failed(queue, aside->name);
 	if (done->result < 0 || aside->in_directory) {
 		end_aside(queue, aside, done->result == 0);
 		return true;

@@ -14,6 +14,7 @@
  */
 #include "queue/internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #define STEP_BYTES (4u << 20)
@@ -23,6 +24,7 @@
 #define SWEEP_SLOTS 4096
 #define SEGMENTS_SLACK 16 /* many small segments (one for each restart) are as bad as large ones */
 #define BUDGET_SEGMENTS 4
+#define STUCK_MS 10000	 /* before another try at what can be neither moved nor put aside */
 #define AHEAD_SEGMENTS 8 /* walked, their copies not synced yet */
 
 /* ---- When ---- */
@@ -296,13 +298,22 @@ static uint64_t walk_on(struct queue *queue)
 	return next - offset;
 }
 
+static bool stands_in(const struct slot *slot, uint32_t segment)
+{
+	bool found = slot->message.segment == segment;
+
+	for (uint32_t i = 0; !found && i < slot_piece_count(slot); i++)
+		found = slot->u.extra->pieces[i].at.segment == segment;
+	return found;
+}
+
 /* What the walk did not find: its header is damaged, or the walk was misled by one. */
 static void sweep_slot(struct queue *queue, struct slot *slot)
 {
 	uint32_t segment = queue->compaction.segment;
 
 	if (slot->flags & SLOT_CORRUPT) {
-		if (slot->message.segment == segment)
+		if (stands_in(slot, segment))
 			aside_put(queue, slot, "");
 		return;
 	}
@@ -312,6 +323,26 @@ static void sweep_slot(struct queue *queue, struct slot *slot)
 		if (slot->u.extra->pieces[i].at.segment == segment &&
 		    !move_piece(queue, slot->id, i, &slot->u.extra->pieces[i]))
 			return;
+}
+
+/* All was looked at and something stays: a sector that cannot be read (which is no damage yet, it may be a cable), or a
+ * quarantine that takes nothing. Trying without end would keep loop and disk busy with nothing else. */
+static void leave_for_now(struct queue *queue)
+{
+	struct compaction *c = &queue->compaction;
+	const struct segment *segment = segments_find(&queue->segments, c->segment);
+	char text[128];
+
+	if (!segment || segment->live == 0)
+		return;
+	c->not_before_ms = clock_mono_ms(queue->options.clock) + STUCK_MS;
+	if (c->told == c->segment)
+		return;
+	c->told = c->segment;
+	snprintf(text, sizeof(text),
+		 "segment %u (%s) cannot be freed: some of it is needed and cannot be read or moved", c->segment,
+		 segment->name);
+	queue_tell_corruption(queue, 0, text);
 }
 
 static void sweep_on(struct queue *queue)
@@ -330,7 +361,9 @@ static void sweep_on(struct queue *queue)
 	c->sweep = 0;
 	if (!queue->rules->uploads_stay)
 		upload_each_piece(queue, c->segment, move_piece);
-	c->is_waiting = c->pending > 0;
+	c->is_waiting = c->pending > 0 || queue->asides || journal_unsynced_bytes(queue->journal) > 0;
+	if (!c->is_waiting)
+		leave_for_now(queue);
 }
 
 /* The oldest segment with something in it that is needed and that is not walked yet; once all copies are synced also one
@@ -410,9 +443,11 @@ void compaction_step(struct queue *queue)
 	c->is_waiting = true;
 	if (!is_wanted(queue)) {
 		c->budget = 0;
+		c->not_before_ms = 0;
 		return;
 	}
-	if (c->budget == 0 || journal_state(queue->journal) == QUEUE_POISONED ||
+	if (c->budget == 0 || clock_mono_ms(queue->options.clock) < c->not_before_ms ||
+	    journal_state(queue->journal) == QUEUE_POISONED ||
 	    journal_unsynced_bytes(queue->journal) > QUEUE_UNSYNCED_MAX)
 		return;
 	target = c->sweep > 0 ? c->segment : choose_segment(queue);
@@ -428,7 +463,11 @@ int64_t compaction_next_deadline_ms(const struct queue *queue)
 {
 	const struct compaction *c = &queue->compaction;
 
-	return c->is_waiting || c->budget == 0 ? INT64_MAX : clock_mono_ms(queue->options.clock);
+	int64_t now = clock_mono_ms(queue->options.clock);
+
+	if (c->not_before_ms > now)
+		return c->not_before_ms;
+	return c->is_waiting || c->budget == 0 ? INT64_MAX : now;
 }
 
 void compaction_fini(struct queue *queue)

@@ -3,7 +3,8 @@
  *
  * queue.c opens, turns and closes and hears from the journal what is synced; upload.c takes mail; schedule.c knows what
  * is due; result.c records what became of it; content.c reads; aside.c puts damaged messages aside; compaction.c copies
- * stragglers forward; recovery.c and replay.c find what a crash left, and repair.c makes a good journal of it.
+ * stragglers forward; recovery.c and replay.c find what a crash left, evidence.c saves what of it is damaged, and
+ * repair.c makes a good journal of it.
  */
 #ifndef QUEUE_INTERNAL_H
 #define QUEUE_INTERNAL_H
@@ -31,6 +32,8 @@ struct compaction {
 	uint32_t pending;		     /* copies that are not synced yet */
 	uint32_t sweep;			     /* the next slot to be looked at for what the walk did not find */
 	bool is_waiting;		     /* nothing can be done before something is synced */
+	int64_t not_before_ms;		     /* the oldest segment cannot be emptied now */
+	uint32_t told;			     /* of it */
 	struct scan scan;
 };
 
@@ -47,6 +50,7 @@ struct queue {
 	uint32_t list_cap, list_hint; /* hint: all below it are in use */
 	struct compaction compaction;
 	struct aside *asides;
+	int64_t aside_not_before_ms; /* a copy has just failed */
 	uint64_t corruptions;
 	int accept_told;
 	bool is_stopping;

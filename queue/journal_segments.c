@@ -36,8 +36,11 @@ void journal_look_at_space(struct journal *journal)
 		journal->free_bytes = bytes;
 }
 
+/* Where no file can be made there is no room, whatever the file system says: a quota, or no inode is left. */
 uint64_t journal_room(const struct journal *journal)
 {
+	if (!journal_has_spare(journal) && journal_is_space_error(journal->prepare_error))
+		return 0;
 	return journal->free_bytes / journal->options.segment_bytes + (journal_has_spare(journal) ? 1 : 0);
 }
 
@@ -97,13 +100,22 @@ bool journal_is_space_error(int error)
 	return err_code_of_errno(-error) == ERR_NO_SPACE;
 }
 
+/* And that matters now: there is none to write to, or what looks like room is none. */
+static bool cannot_make_segment(const struct journal *journal)
+{
+	bool seems_roomy = journal->free_bytes >= RESERVE_INTAKE * journal->options.segment_bytes;
+
+	return !journal_has_spare(journal) && journal->prepare_error < 0 &&
+	       (!journal->current || (seems_roomy && journal_is_space_error(journal->prepare_error)));
+}
+
 void journal_review_state(struct journal *journal)
 {
 	char reason[128];
 
 	if (journal->failures >= 2)
 		return; /* poisoned until a sync succeeds */
-	if (!journal->current && !journal_has_spare(journal) && journal->prepare_error < 0) {
+	if (cannot_make_segment(journal)) {
 		snprintf(reason, sizeof(reason), "a segment cannot be made: %s",
 			 journal->prepare_error == DISK_HELPER_DIED ? "the helper died"
 								    : strerror(-journal->prepare_error));

@@ -142,14 +142,21 @@ static void add_found(struct recovery *recovery, const char *name, int fd, uint6
 	recovery->spool = header->spool;
 }
 
-/* An error that passes must not cost a segment. */
-static ssize_t read_head(struct recovery *recovery, int fd, char *blocks, size_t len)
+/* The header of a file, if there is a sound one: as segment_header_get(), or ERR_IO: it stands where nothing can be read.
+ * An error that passes, or one that hits one copy of the two, must not cost a segment. */
+static int read_header(struct recovery *recovery, int fd, uint64_t size, struct segment_header *header)
 {
-	ssize_t n = -1;
+	size_t len = (size_t)MIN(size, (uint64_t)SEGMENT_DATA_START);
+	struct scan scan;
+	int rc = 0;
 
-	for (int tries = 0; tries < 4 && n < 0; tries++)
-		n = recovery->disk->read(recovery->disk, fd, blocks, len, 0);
-	return n;
+	scan_init(&scan, recovery->disk, fd, 0, len);
+	if (len > 0)
+		rc = segment_header_get(scan_bytes(&scan, 0, len), len, header);
+	if (rc == 0 && scan.read_errors > 0)
+		rc = ERR_IO;
+	scan_fini(&scan);
+	return rc;
 }
 
 /* What is no file of ours, is gone, or lies where the disk has died stays so; the others wait for a person who mends it,
@@ -175,9 +182,8 @@ static int refuse_file(int error, const char *name, struct err *err)
 static int look_at_file(struct recovery *recovery, const char *name, struct err *err)
 {
 	struct segment_header header;
-	char blocks[SEGMENT_DATA_START], text[256];
+	char text[256];
 	uint64_t size, number;
-	ssize_t n;
 	int fd, rc;
 
 	if (!parse_name(name, &number)) {
@@ -190,19 +196,18 @@ static int look_at_file(struct recovery *recovery, const char *name, struct err 
 	if (rc < 0 && !may_go_on_without(rc))
 		return refuse_file(rc, name, err);
 	if (rc == 0) {
-		n = read_head(recovery, fd, blocks, sizeof(blocks));
-		if (n >= 0) {
-			rc = segment_header_get(blocks, (size_t)n, &header);
-			if (rc == 1)
-				add_found(recovery, name, fd, size, &header);
-			else if (rc == 0)
-				add_headless(recovery, name, fd, size);
-			else
-				recovery->disk->close(recovery->disk, fd);
-			return rc < 0 ? err_set(err, ERR_VERSION, "journal/%s was written by a newer relayd", name) : 0;
-		}
-		recovery->disk->close(recovery->disk, fd);
-		rc = (int)n;
+		rc = read_header(recovery, fd, size, &header);
+		if (rc == 1)
+			add_found(recovery, name, fd, size, &header);
+		else if (rc == 0)
+			add_headless(recovery, name, fd, size);
+		else
+			recovery->disk->close(recovery->disk, fd);
+		if (rc == ERR_VERSION)
+			return err_set(err, rc, "journal/%s was written by a newer relayd", name);
+		if (rc >= 0)
+			return 0;
+		rc = -EIO;
 	}
 	if (rc == -ENOENT)
 		return 0; /* only a tool that looks at a living journal sees this: it was freed meanwhile */
@@ -537,6 +542,8 @@ void recovery_fini(struct recovery *recovery)
 			recovery->disk->close(recovery->disk, recovery->leftovers[i].fd);
 	free(recovery->found);
 	free(recovery->leftovers);
+	for (uint32_t i = 0; i < recovery->broken_count; i++)
+		free(recovery->broken[i].extra);
 	free(recovery->ranges);
 	free(recovery->broken);
 }

@@ -37,7 +37,8 @@ struct recovery_broken {
 	uint64_t id;
 	struct record_place message;
 	uint32_t length;
-	bool is_suspect; /* its MESSAGE was not known to be synced */
+	struct index_extra *extra; /* with the places of its pieces, as far as they are there; NULL: it has none */
+	bool is_suspect;	   /* its MESSAGE was not known to be synced */
 };
 
 /* Pieces whose MESSAGE has not come yet. */
@@ -95,6 +96,9 @@ int replay_segment(struct recovery *recovery, struct segment *segment, bool is_n
 /* When all are applied: counts the messages, sets aside those that cannot be sent. */
 void replay_check_messages(struct recovery *recovery);
 void replay_fini(struct recovery *recovery);
+
+/* evidence.c: copies what is damaged, or cannot be sent, to the quarantine, and syncs it there. */
+int evidence_save(struct recovery *recovery, struct err *err);
 
 /* repair.c: changes the disk. On success the table's last segment is the one to be appended to. */
 int repair_run(struct recovery *recovery, const struct queue_options *options, struct err *err);

@@ -7,7 +7,6 @@
 #include "queue/recovery.h"
 
 #include "base/base.h"
-#include "base/msgid.h"
 #include "queue/internal.h"
 
 #include <errno.h>
@@ -31,138 +30,6 @@ struct repair {
 static int disk_error(struct repair *repair, int error, const char *what)
 {
 	return err_set(repair->err, err_code_of_errno(-error), "%s: %s", what, strerror(-error));
-}
-
-/* ---- Evidence ---- */
-
-static int copy_bytes(struct repair *repair, int from_fd, uint64_t offset, uint64_t bytes, int to_fd, uint64_t *at)
-{
-	struct disk *disk = repair->recovery->disk;
-	struct scan scan;
-	int rc = 0;
-
-	scan_init(&scan, disk, from_fd, 0, offset + bytes);
-	while (rc == 0 && bytes > 0) {
-		size_t len = (size_t)MIN(bytes, (uint64_t)COPY_BYTES);
-		rc = disk->write(disk, to_fd, scan_bytes(&scan, offset, len), len, *at);
-		offset += len;
-		bytes -= len;
-		*at += len;
-	}
-	scan_fini(&scan);
-	return rc;
-}
-
-/* 1: opened for writing; 0: the evidence is there from an earlier start; or an error. */
-static int open_evidence(struct repair *repair, const char *name, uint64_t bytes, int *fd)
-{
-	struct disk *disk = repair->recovery->disk;
-	uint64_t size;
-	int rc = disk->open(disk, DISK_QUARANTINE, name, fd, &size);
-
-	if (rc == 0 && size == bytes) {
-		disk->close(disk, *fd);
-		return 0;
-	}
-	if (rc == -ENOENT)
-		rc = disk->create(disk, DISK_QUARANTINE, name, 0, fd);
-	return rc < 0 ? rc : 1;
-}
-
-static int end_evidence(struct repair *repair, int rc, int fd)
-{
-	struct disk *disk = repair->recovery->disk;
-
-	if (rc == 0)
-		rc = disk->sync_now(disk, fd);
-	disk->close(disk, fd);
-	return rc;
-}
-
-static int save_range(struct repair *repair, const struct recovery_range *range)
-{
-	char name[96];
-	uint64_t at = 0;
-	int fd, rc;
-
-	snprintf(name, sizeof(name), "segment-%u-%" PRIu64 "-%" PRIu64 ".bin", range->segment, range->offset,
-		 range->bytes);
-	rc = open_evidence(repair, name, range->bytes, &fd);
-	if (rc <= 0)
-		return rc;
-	rc = copy_bytes(repair, range->fd, range->offset, range->bytes, fd, &at);
-	return end_evidence(repair, rc, fd);
-}
-
-static int save_leftover(struct repair *repair, const struct recovery_leftover *leftover)
-{
-	struct scan scan;
-	uint64_t bytes, at = 0;
-	char name[96];
-	int fd, rc;
-
-	scan_init(&scan, repair->recovery->disk, leftover->fd, 0, leftover->size);
-	bytes = scan_last_nonzero(&scan, 0);
-	scan_fini(&scan);
-	snprintf(name, sizeof(name), "file-%s.bin", leftover->name);
-	rc = open_evidence(repair, name, bytes, &fd);
-	if (rc <= 0)
-		return rc;
-	rc = copy_bytes(repair, leftover->fd, 0, bytes, fd, &at);
-	return end_evidence(repair, rc, fd);
-}
-
-static int save_broken(struct repair *repair, const struct recovery_broken *broken)
-{
-	const struct segment *segment = segments_find(repair->recovery->segments, broken->message.segment);
-	char name[96], id[MSGID_CHARS + 1];
-	uint64_t at = 0;
-	int fd, rc;
-
-	if (!segment)
-		return 0;
-	msgid_format(broken->id, id);
-	snprintf(name, sizeof(name), "message-%s.bin", id);
-	rc = open_evidence(repair, name, record_bytes(broken->length), &fd);
-	if (rc <= 0)
-		return rc;
-	rc = copy_bytes(repair, segment->fd, (uint64_t)broken->message.at8 * RECORD_ALIGN, record_bytes(broken->length),
-			fd, &at);
-	return end_evidence(repair, rc, fd);
-}
-
-static void tell_leftover(struct repair *repair, const struct recovery_leftover *leftover)
-{
-	const struct recovery *recovery = repair->recovery;
-	char text[128];
-
-	recovery->report->suspect_ranges++;
-	snprintf(text, sizeof(text), "journal/%s has no sound header, but is not empty: torn or damaged",
-		 leftover->name);
-	if (recovery->notify->on_corruption)
-		recovery->notify->on_corruption(recovery->notify->ctx, 0, text);
-}
-
-static int save_evidence(struct repair *repair)
-{
-	struct recovery *recovery = repair->recovery;
-	bool any = recovery->range_count > 0 || recovery->broken_count > 0;
-	int rc = 0;
-
-	for (uint32_t i = 0; rc == 0 && i < recovery->range_count; i++)
-		rc = save_range(repair, &recovery->ranges[i]);
-	for (uint32_t i = 0; rc == 0 && i < recovery->leftover_count; i++) {
-		if (!recovery->leftovers[i].is_evidence)
-			continue;
-		tell_leftover(repair, &recovery->leftovers[i]);
-		rc = save_leftover(repair, &recovery->leftovers[i]);
-		any = true;
-	}
-	for (uint32_t i = 0; rc == 0 && i < recovery->broken_count; i++)
-		rc = save_broken(repair, &recovery->broken[i]);
-	if (rc == 0 && any)
-		rc = recovery->disk->sync_dir(recovery->disk, DISK_QUARANTINE);
-	return rc < 0 ? disk_error(repair, rc, "damaged parts cannot be copied to the quarantine") : 0;
 }
 
 /* ---- The new segment ---- */
@@ -547,7 +414,7 @@ int repair_run(struct recovery *recovery, const struct queue_options *options, s
 {
 	struct repair repair = {.recovery = recovery, .options = options, .err = err};
 	const struct journal_rules *rules = recovery->rules;
-	int rc = rules->quarantine_last ? 0 : save_evidence(&repair);
+	int rc = rules->quarantine_last ? 0 : evidence_save(recovery, err);
 
 	if (recovery->newest)
 		repair.old = segments_find(recovery->segments, recovery->newest);
@@ -578,7 +445,7 @@ int repair_run(struct recovery *recovery, const struct queue_options *options, s
 	if (rc == 0)
 		clean(&repair);
 	if (rc == 0 && rules->quarantine_last)
-		rc = save_evidence(&repair);
+		rc = evidence_save(recovery, err);
 	if (repair.old_is_out)
 		segment_free(&repair.old, recovery->disk);
 	return rc;

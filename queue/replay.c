@@ -303,15 +303,18 @@ static bool is_in_tail(const struct recovery *recovery, struct record_place plac
 
 static void set_broken_aside(struct recovery *recovery, struct slot *slot)
 {
-	struct recovery_broken broken = {slot->id, slot->message, slot->length, is_in_tail(recovery, slot->message)};
+	struct recovery_broken broken = {.id = slot->id,
+					 .message = slot->message,
+					 .length = slot->length,
+					 .is_suspect = is_in_tail(recovery, slot->message)};
 
-	recovery->broken = xreallocarray(recovery->broken, recovery->broken_count + 1, sizeof(recovery->broken[0]));
-	recovery->broken[recovery->broken_count++] = broken;
-	recovery->report->quarantined++;
 	recovery_tell_corruption(recovery, slot->id,
 				 broken.is_suspect ? "pieces of its content are missing; it was not known to be synced"
 						   : "pieces of its content are missing or damaged: it cannot be sent");
-	free(index_remove(recovery->index, slot));
+	broken.extra = index_remove(recovery->index, slot);
+	recovery->broken = xreallocarray(recovery->broken, recovery->broken_count + 1, sizeof(recovery->broken[0]));
+	recovery->broken[recovery->broken_count++] = broken;
+	recovery->report->quarantined++;
 }
 
 void replay_check_messages(struct recovery *recovery)
