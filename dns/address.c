@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <ifaddrs.h>
 #include <netinet/in.h>
+#include <stdio.h>
 
 static const uint8_t mapped_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
@@ -47,6 +48,19 @@ void dns_address_format(const struct dns_address *address, char out[DNS_ADDRESS_
 		inet_ntop(AF_INET, address->bytes, out, DNS_ADDRESS_TEXT);
 	else if (address->family == DNS_IPV6)
 		inet_ntop(AF_INET6, address->bytes, out, DNS_ADDRESS_TEXT);
+}
+
+void dns_address_format_reverse(const struct dns_address *address, char out[DNS_ADDRESS_REVERSE_TEXT])
+{
+	const uint8_t *b = address->bytes;
+
+	if (address->family == DNS_IPV4) {
+		snprintf(out, DNS_ADDRESS_REVERSE_TEXT, "%u.%u.%u.%u.in-addr.arpa", b[3], b[2], b[1], b[0]);
+		return;
+	}
+	for (size_t i = 0; i < 16; i++)
+		snprintf(out + 4 * i, 5, "%x.%x.", b[15 - i] & 15, b[15 - i] >> 4);
+	snprintf(out + 64, DNS_ADDRESS_REVERSE_TEXT - 64, "ip6.arpa");
 }
 
 static struct dns_address unmap(const struct dns_address *address)

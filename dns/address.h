@@ -33,6 +33,10 @@ bool dns_address_parse(struct slice text, struct dns_address *out);
 bool dns_address_parse_literal(struct slice text, struct dns_address *out);
 /* Family 0 gives "". */
 void dns_address_format(const struct dns_address *address, char out[DNS_ADDRESS_TEXT]);
+/* Its name for PTR questions (RFC 1035 section 3.5, RFC 3596 section 2.5): "1.2.0.192.in-addr.arpa". What stands before the
+ * last two labels is also how blocklists are asked (RFC 5782). */
+#define DNS_ADDRESS_REVERSE_TEXT 73
+void dns_address_format_reverse(const struct dns_address *address, char out[DNS_ADDRESS_REVERSE_TEXT]);
 /* An IPv4 address inside ::ffff:0:0/96 equals, and is of the kind of, the IPv4 address: the kernel connects to that. */
 bool dns_address_eq(const struct dns_address *a, const struct dns_address *b);
 /*

@@ -31,7 +31,7 @@ static const struct command commands[] = {
     {"sendmail", cmd_sendmail, "[-t] [-i] [-f FROM] [TO ...] | -bs | -bp",
      "as sendmail(8), for cron and scripts; also by that name"},
     {"config", cmd_config, "", "what is in force and where it comes from, secrets masked"},
-    {"doctor", cmd_doctor, "[DOMAIN] [--strict]",
+    {"doctor", cmd_doctor, "[DOMAIN] [--blocklist ZONE,...] [--strict]",
      "is all that mail from here needs as it should be? What is not, and what to change"},
     {"user", cmd_user,
      "add NAME [--password-file FILE] [--options TEXT] | remove NAME | list | check NAME [--password-file FILE]",

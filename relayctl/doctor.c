@@ -15,10 +15,19 @@
 /* ---- the checks, in the order in which they are told ---- */
 
 static const struct doctor_check checks[] = {
-    {.name = "config", .scope = DOCTOR_ONCE, .limit_sec = 10, .run = doctor_config},
-    {.name = "spool", .scope = DOCTOR_ONCE, .limit_sec = 10, .run = doctor_spool},
+    {.name = "config", .limit_sec = 10, .run = doctor_config},
+    {.name = "spool", .limit_sec = 10, .run = doctor_spool},
+    {.name = "port25", .limit_sec = 60, .gives_egress = true, .run = doctor_port25, .applies = doctor_uses_mx},
+    {.name = "helo", .limit_sec = 30, .needs_egress = true, .run = doctor_helo, .applies = doctor_uses_mx},
+    {.name = "ptr", .limit_sec = 30, .needs_egress = true, .run = doctor_ptr, .applies = doctor_uses_mx},
+    {.name = "blocklist",
+     .limit_sec = 60,
+     .needs_egress = true,
+     .run = doctor_blocklist,
+     .applies = doctor_has_blocklists},
     {.name = "dkim", .scope = DOCTOR_DOMAIN, .limit_sec = 30, .run = doctor_dkim},
     {.name = "dmarc", .scope = DOCTOR_DOMAIN, .limit_sec = 30, .run = doctor_dmarc},
+    {.name = "spf", .scope = DOCTOR_DOMAIN, .limit_sec = 60, .needs_egress = true, .run = doctor_spf},
     {.name = "bounces", .scope = DOCTOR_DOMAIN, .limit_sec = 30, .run = doctor_bounces},
 };
 
@@ -227,7 +236,7 @@ int cmd_doctor(struct ctl *ctl, int argc, char **argv)
 	struct domains domains = {0};
 	bool is_strict = false;
 	const char *domain;
-	const struct ctl_option options[] = {{"--strict", NULL, &is_strict}};
+	const struct ctl_option options[] = {{"--blocklist", &doctor.blocklists, NULL}, {"--strict", NULL, &is_strict}};
 	int count = ctl_parse(argc, argv, options, ARRAY_LEN(options), &domain, 1);
 
 	if (count < 0)

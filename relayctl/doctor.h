@@ -37,6 +37,7 @@ enum { DOCTOR_EGRESS_MAX = 8 };
 struct doctor {
 	struct ctl *ctl;
 	const struct config *config;
+	const char *blocklists; /* --blocklist; NULL: not given */
 	/* The addresses that others see our mail come from, as far as they were found out (doctor_egress()). */
 	struct dns_address egress[DOCTOR_EGRESS_MAX];
 	size_t egress_count;
@@ -85,6 +86,14 @@ doctor_check_run doctor_dkim;
 const struct config_dkim_domain *doctor_signer(const struct doctor *doctor, const char *domain);
 /* doctor_domain.c */
 doctor_check_run doctor_dmarc, doctor_bounces;
+/* doctor_egress.c */
+doctor_check_run doctor_helo, doctor_ptr, doctor_blocklist;
+bool doctor_uses_mx(const struct doctor *doctor);
+bool doctor_has_blocklists(const struct doctor *doctor);
+/* doctor_port25.c */
+doctor_check_run doctor_port25;
+/* doctor_spf.c */
+doctor_check_run doctor_spf;
 /* doctor_machine.c */
 doctor_check_run doctor_config, doctor_spool;
 

@@ -6,6 +6,7 @@
 #include <curl/curl.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,6 +88,72 @@ struct link *link_open_tcp(const char *host, uint16_t port, int64_t timeout_ms, 
 		return link_new(fd, curl);
 	err_set(err, ERR_CLOSED, "cannot reach %s port %u: %s", host, port, curl_easy_strerror(rc));
 	curl_easy_cleanup(curl);
+	return NULL;
+}
+
+/* ---- to one address ---- */
+
+static socklen_t to_sockaddr(const struct dns_address *address, uint16_t port, struct sockaddr_storage *out)
+{
+	struct sockaddr_in *in = (struct sockaddr_in *)out;
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)out;
+
+	*out = (struct sockaddr_storage){.ss_family = address->family == DNS_IPV4 ? AF_INET : AF_INET6};
+	if (address->family == DNS_IPV4) {
+		in->sin_port = htons(port);
+		memcpy(&in->sin_addr, address->bytes, 4);
+		return sizeof(*in);
+	}
+	in6->sin6_port = htons(port);
+	memcpy(&in6->sin6_addr, address->bytes, 16);
+	return sizeof(*in6);
+}
+
+int link_begin(const struct dns_address *to, uint16_t port, const struct dns_address *from, struct err *err)
+{
+	struct sockaddr_storage address;
+	socklen_t len = to_sockaddr(to, port, &address);
+	int fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd >= 0 && from && from->family == to->family) {
+		struct sockaddr_storage own;
+		socklen_t own_len = to_sockaddr(from, 0, &own);
+		if (bind(fd, (struct sockaddr *)&own, own_len) != 0)
+			goto out;
+	}
+	if (fd >= 0 && (connect(fd, (struct sockaddr *)&address, len) == 0 || errno == EINPROGRESS))
+		return fd;
+out:
+	*err = (struct err){err_code_of_errno(errno), ""};
+	snprintf(err->text, sizeof(err->text), "%s", strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	return -1;
+}
+
+struct link *link_finish(int fd, struct err *err)
+{
+	int why = 0;
+	socklen_t len = sizeof(why);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &why, &len) == 0 && why == 0)
+		return link_new(fd, NULL);
+	err_set(err, ERR_CLOSED, "%s", strerror(why));
+	close(fd);
+	return NULL;
+}
+
+struct link *link_open_address(const struct dns_address *to, uint16_t port, const struct dns_address *from,
+			       int64_t timeout_ms, struct err *err)
+{
+	struct pollfd ready = {.fd = link_begin(to, port, from, err), .events = POLLOUT};
+
+	if (ready.fd < 0)
+		return NULL;
+	if (poll(&ready, 1, (int)timeout_ms) == 1)
+		return link_finish(ready.fd, err);
+	close(ready.fd);
+	err_set(err, ERR_CLOSED, "timed out");
 	return NULL;
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "base/slice.h"
+#include "dns/address.h"
 
 #include <stdint.h>
 #include <sys/types.h>
@@ -17,6 +18,14 @@ struct link;
 /* NULL with words: nobody answers there. A socket's path may be of any length. */
 struct link *link_open_unix(const char *path, struct err *err);
 struct link *link_open_tcp(const char *host, uint16_t port, int64_t timeout_ms, struct err *err);
+/* A TCP connection under way to an address, from one of ours (NULL: any): a descriptor that does not block, writable when
+ * it is over; or -1. */
+int link_begin(const struct dns_address *to, uint16_t port, const struct dns_address *from, struct err *err);
+/* Is it made now that it is writable? It owns `fd` either way. */
+struct link *link_finish(int fd, struct err *err);
+/* Both, and the wait between them. */
+struct link *link_open_address(const struct dns_address *to, uint16_t port, const struct dns_address *from,
+			       int64_t timeout_ms, struct err *err);
 /* Accepts NULL, sets NULL. */
 void link_close(struct link **link);
 int link_fd(const struct link *link);

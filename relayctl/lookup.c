@@ -11,10 +11,15 @@ struct lookup {
 	const struct clock *clock;
 	struct timers *timers;
 	struct dns_host host;
+	const struct config *config;
 	struct dns *dns;
+	struct resolver *resolver;
+	struct mx *mx;
 	struct pollfd sockets[SOCKETS_MAX];
 	nfds_t socket_count;
 	const struct dns_answer *answer;
+	struct mx_result *hosts;
+	struct resolver_result *addresses; /* NULL: they have come */
 };
 
 static void watch(void *ctx, int fd, bool want_read, bool want_write)
@@ -33,6 +38,16 @@ static void watch(void *ctx, int fd, bool want_read, bool want_write)
 		lookup->sockets[lookup->socket_count++] = (struct pollfd){.fd = fd, .events = events};
 }
 
+static void make_finders(struct lookup *lookup)
+{
+	const struct config *config = lookup->config;
+	const struct mx_options options = {.ip = (enum dns_ip)config->delivery.ip,
+					   .allow_loopback = config->delivery.allow_loopback};
+
+	lookup->resolver = resolver_new(lookup->dns, lookup->timers, lookup->clock, rng_system(), NULL);
+	lookup->mx = mx_new(lookup->dns, lookup->resolver, lookup->timers, lookup->clock, rng_system(), &options);
+}
+
 struct lookup *lookup_new(const struct config *config, int tries, struct err *err)
 {
 	const char **servers = config_endpoint_texts(&config->dns.servers);
@@ -42,6 +57,7 @@ struct lookup *lookup_new(const struct config *config, int tries, struct err *er
 				      .trust = config->dns.trust_ad ? DNS_TRUST_ALWAYS : DNS_TRUST_LOOPBACK};
 	struct lookup *lookup = xcalloc(1, sizeof(*lookup));
 
+	lookup->config = config;
 	lookup->clock = clock_system();
 	lookup->timers = timers_new();
 	lookup->host = (struct dns_host){watch, lookup};
@@ -49,6 +65,8 @@ struct lookup *lookup_new(const struct config *config, int tries, struct err *er
 	free(servers);
 	if (!lookup->dns)
 		lookup_free(&lookup);
+	else
+		make_finders(lookup);
 	return lookup;
 }
 
@@ -56,6 +74,8 @@ void lookup_free(struct lookup **lookup)
 {
 	if (!*lookup)
 		return;
+	mx_free(&(*lookup)->mx);
+	resolver_free(&(*lookup)->resolver);
 	dns_free(&(*lookup)->dns);
 	timers_free(&(*lookup)->timers);
 	free(*lookup);
@@ -91,4 +111,38 @@ const struct dns_answer *lookup_ask(struct lookup *lookup, const char *name, uin
 	while (!lookup->answer)
 		turn(lookup);
 	return lookup->answer;
+}
+
+static void on_hosts(void *ctx, struct mx_result *result)
+{
+	((struct lookup *)ctx)->hosts = result;
+}
+
+struct mx_result *lookup_mx(struct lookup *lookup, const char *domain)
+{
+	lookup->hosts = NULL;
+	mx_lookup(lookup->mx, domain, on_hosts, lookup);
+	while (!lookup->hosts)
+		turn(lookup);
+	return lookup->hosts;
+}
+
+static void on_addresses(void *ctx, const struct resolver_result *result)
+{
+	struct lookup *lookup = ctx;
+
+	*lookup->addresses = *result;
+	lookup->addresses->canonical = lookup->addresses->reason = NULL;
+	lookup->addresses = NULL;
+}
+
+void lookup_host(struct lookup *lookup, const char *host, struct resolver_result *out)
+{
+	const struct resolver_options options = {.ip = (enum dns_ip)lookup->config->delivery.ip,
+						 .is_configured_name = true};
+
+	lookup->addresses = out;
+	resolver_lookup(lookup->resolver, host, &options, on_addresses, lookup);
+	while (lookup->addresses)
+		turn(lookup);
 }

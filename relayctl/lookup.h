@@ -1,11 +1,11 @@
 /*
- * relayctl/lookup.h - one DNS question at a time, waiting for the answer; by the servers of the configuration
+ * relayctl/lookup.h - one question to DNS at a time, waiting for the answer; by the servers of the configuration
  */
 #ifndef RELAYCTL_LOOKUP_H
 #define RELAYCTL_LOOKUP_H
 
 #include "config/config.h"
-#include "dns/dns.h"
+#include "dns/mx.h"
 
 struct lookup;
 
@@ -14,5 +14,9 @@ struct lookup *lookup_new(const struct config *config, int tries, struct err *er
 void lookup_free(struct lookup **lookup);
 /* The caller's reference. Fourteen seconds for each server at the worst, six with two tries: then its status is DNS_TEMPORARY. */
 const struct dns_answer *lookup_ask(struct lookup *lookup, const char *name, uint16_t type);
+/* Where the mail of a domain goes, as a delivery finds it; mx_result_free(). */
+struct mx_result *lookup_mx(struct lookup *lookup, const char *domain);
+/* The addresses of a host that an operator wrote, as a delivery finds them. `reason` and `canonical` are NULL. */
+void lookup_host(struct lookup *lookup, const char *host, struct resolver_result *out);
 
 #endif

@@ -128,6 +128,18 @@ static void mapped_addresses_equal_the_inner_one(void **state)
 	assert_false(dns_address_eq(&v4, &v6));
 }
 
+static void reverse_names(void **state)
+{
+	struct dns_address v4 = parse("192.0.2.130"), v6 = parse("2001:db8::567:89ab");
+	char text[DNS_ADDRESS_REVERSE_TEXT];
+
+	(void)state;
+	dns_address_format_reverse(&v4, text);
+	assert_string_equal(text, "130.2.0.192.in-addr.arpa");
+	dns_address_format_reverse(&v6, text); /* the example of RFC 3596 */
+	assert_string_equal(text, "b.a.9.8.7.6.5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa");
+}
+
 static void own_addresses_are_of_interfaces_only(void **state)
 {
 	struct dns_address own[64];
@@ -148,6 +160,7 @@ int main(void)
 	    cmocka_unit_test(literals_have_brackets_and_a_tag_for_ipv6),
 	    cmocka_unit_test(kinds_are_told_apart),
 	    cmocka_unit_test(mapped_addresses_equal_the_inner_one),
+	    cmocka_unit_test(reverse_names),
 	    cmocka_unit_test(own_addresses_are_of_interfaces_only),
 	};
 
