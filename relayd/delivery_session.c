@@ -340,7 +340,10 @@ static void on_session_failed(struct delivery *d, const struct smtp_client_event
 	hint_at_implicit_tls(d, &fault);
 	delivery_note_fault(d, &fault);
 	delivery_tls_note_failure(d, &d->fault);
-	delivery_give_up_candidate(d);
+	if (outcome_holds_everywhere(&fault))
+		delivery_fail_destination(d);
+	else
+		delivery_give_up_candidate(d);
 }
 
 /* By MX we never want to meet ourselves: that is a loop (RFC 5321 section 6.3), or somebody who takes our name. */

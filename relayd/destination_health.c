@@ -42,7 +42,8 @@ bool destination_is_open(const struct destination *d, int64_t *until_wall)
 /* It has had too much of us: more than one of its mailboxes (x.2.y, RFC 3463) or our account at a relayhost. */
 static bool is_throttled(const struct destination *d, const struct outcome *outcome)
 {
-	return outcome->kind == OUTCOME_DEFERRED && outcome->class == CLASS_THROTTLE && outcome->stage >= STAGE_MAIL &&
+	return outcome->kind == OUTCOME_DEFERRED && outcome->class == CLASS_THROTTLE &&
+	       (outcome->stage >= STAGE_MAIL || outcome_holds_everywhere(outcome)) &&
 	       strncmp(outcome->enhanced, "4.2.", 4) != 0 &&
 	       !(d->id.kind == DESTINATION_RELAYHOST && outcome_is_account_trouble(outcome));
 }

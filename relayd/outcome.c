@@ -312,8 +312,24 @@ bool outcome_is_host_trouble(const struct outcome *outcome)
 {
 	if (outcome->kind == OUTCOME_DELIVERED || outcome->kind == OUTCOME_FAILED)
 		return false;
-	return outcome->code == 0 || outcome->code == 421 || outcome->class == CLASS_TLS ||
-	       outcome->stage < STAGE_MAIL;
+	return outcome->code == 0 || outcome->code == 421 || outcome->class == CLASS_TLS || outcome->stage < STAGE_MAIL;
+}
+
+/* Yahoo, Gmail, Exchange Online. */
+static bool is_of_our_address(const struct outcome *outcome)
+{
+	return enhanced_fits("7.28", outcome->enhanced) || enhanced_fits("7.500", outcome->enhanced) ||
+	       strcasestr(outcome->text, "[tss0") || strcasestr(outcome->text, "deferred due to") ||
+	       strcasestr(outcome->text, "unusual rate");
+}
+
+bool outcome_holds_everywhere(const struct outcome *outcome)
+{
+	if (outcome->kind != OUTCOME_DEFERRED || outcome->code == 0 || outcome->stage >= STAGE_MAIL)
+		return false;
+	if (outcome->class == CLASS_AUTH)
+		return outcome->code >= 500;
+	return outcome->class == CLASS_THROTTLE && is_of_our_address(outcome);
 }
 
 void outcome_expire(struct outcome *outcome)

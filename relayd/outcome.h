@@ -43,6 +43,10 @@ void outcome_blame_message(struct outcome *outcome);
  * host may fare better (RFC 5321 §5.1). */
 bool outcome_is_host_trouble(const struct outcome *outcome);
 
+/* True when the other hosts of the next hop would say the same, before they see a message: our login is refused, or a
+ * large provider has had too much of our address. Too many connections, or being busy, is one host's matter. */
+bool outcome_holds_everywhere(const struct outcome *outcome);
+
 /* Time is over: the last reply stays as it was, since it tells why; that says the kind (5.4.7 where there is no code). */
 void outcome_expire(struct outcome *outcome);
 

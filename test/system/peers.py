@@ -84,8 +84,16 @@ class Upstream:
         return "250 2.0.0 taken"
 
     def start(self):
-        self.controller = Controller(self, hostname=self.host, port=self.port, **self.options)
+        outer = self
+
+        class Counting(Controller):
+            def factory(self):
+                outer.sessions += 1
+                return super().factory()
+
+        self.controller = Counting(self, hostname=self.host, port=self.port, **self.options)
         self.controller.start()
+        self.sessions = 0  # it has looked for itself whether the server answers
 
     def stop(self):
         if self.controller:

@@ -40,6 +40,26 @@ def test_wrong_password_then_mended(relayd, make_upstream, folder):
     assert_nothing_bounced(daemon)
 
 
+def test_a_wrong_password_is_said_once_however_many_addresses_there_are(relayd, make_upstream, folder, dns):
+    """All of them know the same accounts, and each refused login brings the account nearer to being locked."""
+    context, certificate = server_context(folder, name="upstream", names=("smtp.example.net",))
+    certificate.chmod(0o644)
+    options = {"tls_context": context, "require_tls": True, "credentials": ("user", "right")}
+    first = make_upstream(host="127.0.0.2", **options)
+    others = [make_upstream(host=f"127.0.0.{n}", port=first.port, **options) for n in (3, 4)]
+    dns.start({"example.net": "smtp A 127.0.0.2\nsmtp A 127.0.0.3\nsmtp A 127.0.0.4\n"})
+    secret = folder / "upstream.secret"
+    secret.write_text("wrong")
+    secret.chmod(0o644)
+    daemon = relayd(relayhost(first.port, host="smtp.example.net", tls="verify", ca_file=certificate, username="user",
+                              password_file=secret) + f"dns: {{servers: ['127.0.0.1:{dns.port}']}}\n")
+    send(daemon)
+    daemon.wait_log(r"event=deferred .*class=auth code=535")
+    assert sum(server.sessions for server in (first, *others)) == 1
+    secret.write_text("right")
+    daemon.wait_log(r"event=delivered ")
+
+
 @pytest.mark.parametrize("stage", ["mail", "rcpt", "data"])
 def test_daily_limit(relayd, upstream, stage):
     upstream.replies[stage] = [LIMIT]

@@ -304,6 +304,17 @@ def test_a_greylister_is_not_asked_at_its_other_mx(relayd, scripted, dns, verb):
     assert worse.sessions == 0
 
 
+def test_who_has_had_too_much_of_us_is_not_asked_at_its_other_mx(relayd, scripted, dns):
+    greeting = b"421 4.7.0 [TSS04] Messages from 127.0.0.1 temporarily deferred due to unexpected volume\r\n"
+    better, worse, zone = two_hosts(scripted, answering(BANNER=greeting))
+    dns.start({"example.net": zone})
+    daemon = relayd(by_mx(dns.port, better.port))
+    with daemon.smtp() as client:
+        client.send_message(message())
+    daemon.wait_log("event=deferred .*class=throttle")
+    assert better.sessions == 1 and worse.sessions == 0
+
+
 def test_a_host_that_failed_is_tried_last(relayd, scripted, dns):
     better, worse, zone = two_hosts(scripted, answering(BANNER=b"421 4.3.2 not now\r\n"))
     dns.start({"example.net": zone, "example.com": zone})

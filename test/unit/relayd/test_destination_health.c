@@ -182,6 +182,22 @@ static void a_destination_that_throttles_rests_longer_each_time(void **state)
 	assert_int_equal(relay->health_changes, 1);
 }
 
+/* Who says so in its greeting, before any message. */
+static void a_destination_that_throttles_at_once_rests_as_long(void **state)
+{
+	const struct outcome deferred =
+	    outcome_like(OUTCOME_DEFERRED, CLASS_THROTTLE, STAGE_GREETING, 421, "4.7.0",
+			 "[TSS04] Messages temporarily deferred due to unexpected volume or user complaints");
+	struct relay *relay = *state;
+
+	relay_submit_many(relay, "one@a.example", 1);
+	destination_on_failed(relay_connection(relay, 0)->destination, &deferred);
+	fake_close(relay_connection(relay, 0));
+	relay_turn(relay);
+	relay_submit_many(relay, "two@a.example", 20);
+	assert_int_equal(relay_time_to_next_open(relay, 3600 * 1000), 300 * 1000);
+}
+
 static void what_it_takes_again_ends_the_rest_of_who_throttles(void **state)
 {
 	struct relay *relay = *state;
@@ -355,6 +371,7 @@ int main(void)
 	    TEST(a_good_probe_lets_the_others_follow_at_once),
 	    TEST(a_destination_that_always_breaks_off_rests),
 	    TEST(a_destination_that_throttles_rests_longer_each_time),
+	    TEST(a_destination_that_throttles_at_once_rests_as_long),
 	    TEST(what_it_takes_again_ends_the_rest_of_who_throttles),
 	    TEST(one_mailbox_that_is_throttled_lets_the_others_pass),
 	    TEST(an_answer_ends_its_rest),

@@ -256,6 +256,29 @@ static void outcome_of_faults(void **state)
 	assert_false(outcome_is_host_trouble(&out));
 }
 
+static bool holds_everywhere(enum delivery_stage stage, int code, const char *enhanced, const char *text)
+{
+	struct outcome_place place = {stage, "mx.example.net[192.0.2.1]", stage == STAGE_AUTH, 0};
+	struct outcome out;
+
+	outcome_of_reply(&out, &place, code, enhanced, text);
+	return outcome_holds_everywhere(&out);
+}
+
+static void what_all_hosts_would_say(void **state)
+{
+	(void)state;
+	assert_true(holds_everywhere(STAGE_GREETING, 421, "4.7.0", "[TSS04] Messages temporarily deferred"));
+	assert_true(holds_everywhere(STAGE_GREETING, 421, "4.7.28", "unusual rate of unsolicited mail"));
+	assert_true(holds_everywhere(STAGE_AUTH, 535, "5.7.8", "Authentication failed"));
+	assert_false(holds_everywhere(STAGE_AUTH, 454, "4.7.0", "Temporary authentication failure"));
+	assert_true(holds_everywhere(STAGE_GREETING, 451, "4.7.500", "Server busy. Please try again later"));
+	assert_false(holds_everywhere(STAGE_GREETING, 421, "4.3.2", "Server busy"));
+	assert_false(holds_everywhere(STAGE_GREETING, 421, "4.7.0", "Too many concurrent connections"));
+	assert_false(holds_everywhere(STAGE_GREETING, 421, "4.3.2", "Service not available"));
+	assert_false(holds_everywhere(STAGE_GREETING, 554, "5.7.1", "blocked"));
+}
+
 static int hint(enum failure_class class, const char *text)
 {
 	struct outcome out = {.kind = OUTCOME_DEFERRED, .class = class, .code = 451};
@@ -307,6 +330,7 @@ int main(void)
 	    cmocka_unit_test(accounts_are_a_matter_of_relayhosts_alone),
 	    cmocka_unit_test(a_message_that_is_to_blame_fails),
 	    cmocka_unit_test(outcome_of_faults),
+	    cmocka_unit_test(what_all_hosts_would_say),
 	    cmocka_unit_test(hints_are_read_only_where_they_are_hints),
 	    cmocka_unit_test(bounce_classes),
 	};
