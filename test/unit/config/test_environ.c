@@ -387,6 +387,16 @@ static void a_user_name_must_be_one(void **state)
 			   "RELAYD_USERNAME: a name has no blanks, colons and control characters");
 }
 
+static void half_a_login_names_the_other_half(void **state)
+{
+	(void)state;
+	assert_env_mistake(ENVIRON("RELAYD_RELAYHOST=a.example:587", "RELAYD_RELAYHOST_USERNAME=x"),
+			   "RELAYD_RELAYHOST_USERNAME: username needs RELAYD_RELAYHOST_PASSWORD_FILE (a path) or "
+			   "RELAYD_RELAYHOST_PASSWORD beside it");
+	assert_env_mistake(ENVIRON("RELAYD_RELAYHOST=a.example:587", "RELAYD_RELAYHOST_PASSWORD=x"),
+			   "RELAYD_RELAYHOST_PASSWORD: a password needs RELAYD_RELAYHOST_USERNAME beside it");
+}
+
 static void a_path_in_place_of_a_key_is_told(void **state)
 {
 	(void)state;
@@ -500,6 +510,7 @@ int main(void)
 	    cmocka_unit_test(each_mistake_names_its_variable),
 	    cmocka_unit_test(both_forms_at_once_are_refused),
 	    cmocka_unit_test(a_user_name_must_be_one),
+	    cmocka_unit_test(half_a_login_names_the_other_half),
 	    cmocka_unit_test(a_path_in_place_of_a_key_is_told),
 	    cmocka_unit_test(secrets_stay_out_of_messages),
 	    cmocka_unit_test(what_kubernetes_injects_is_passed_over),
