@@ -310,7 +310,8 @@ static void begin_session(struct drop *drop)
 	}
 	p->stream = stream_new(drop->options.net, ends[0], &events);
 	p->client = smtp_client_new(&client, loop_now_ms(drop->options.loop));
-	submissions_begin(drop->options.submissions, drop->options.service(drop->options.ctx), ends[1], &peer, 0);
+	submissions_begin(drop->options.submissions, drop->options.service(drop->options.ctx), ends[1], &peer,
+			  SUBMISSION_OF_DROP);
 	pump(drop);
 }
 

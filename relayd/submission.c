@@ -138,6 +138,8 @@ void submissions_begin(struct submissions *submissions, struct submission_servic
 
 	while ((answer = admission_ask(submissions->admission, peer, &victim)) != ADMISSION_OK) {
 		const char *limit = answer == ADMISSION_FULL ? "limits.connections" : "limits.connections_per_address";
+		if (answer == ADMISSION_ADDRESS_FULL && (flags & SUBMISSION_OF_DROP))
+			break;
 		tell_crowd(submissions, peer, limit);
 		if (!victim) {
 			turn_away(service, fd, limit);

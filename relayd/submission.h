@@ -50,7 +50,8 @@ void submissions_configure(struct submissions *submissions, struct config *confi
 
 enum submission_flag {
 	SUBMISSION_NEVER_TRUSTED =
-	    1, /* the peer's address says nothing about the client: a balancer's own connection */
+	    1,			/* the peer's address says nothing about the client: a balancer's own connection */
+	SUBMISSION_OF_DROP = 2, /* a file that waits in drop/, one at a time: its owner's connections do not count */
 };
 /*
  * Takes over an accepted descriptor. When a limit is reached, a session that is idle and has not logged in is sent away

@@ -155,6 +155,21 @@ def test_a_file_with_many_refused_recipients_holds_no_other_up(relayd, upstream)
     assert names(daemon) == []
 
 
+def test_connections_of_its_owner_hold_no_file_up(relayd, upstream):
+    """Or a user with as many of them as they may have would hold up everybody's files, which wait behind a 421."""
+    daemon = relayd(relayhost(upstream.port) + "limits: {connections_per_address: 2}\n")
+    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
+        for held in (one, two):
+            held.connect(str(daemon.spool / "submit.sock"))
+            with held.makefile("rwb", buffering=0) as lines:
+                assert lines.readline().startswith(b"220 ")
+                lines.write(b"HELO held\r\nMAIL FROM:<held@example.org>\r\n")
+                assert [lines.readline()[:3] for _ in range(2)] == [b"250", b"250"]
+        put(daemon, "mine", batch())
+        daemon.wait_log("event=drop_(taken|deferred)")
+        daemon.wait_log("event=drop_taken file=mine")
+
+
 def test_an_envelope_of_nearly_a_mebibyte_is_taken(relayd, upstream):
     daemon = relayd(relayhost(upstream.port) + "limits: {recipients: 9500}\n")
     daemon.ctl("pause", "main")
