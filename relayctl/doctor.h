@@ -92,6 +92,8 @@ bool doctor_uses_mx(const struct doctor *doctor);
 bool doctor_has_blocklists(const struct doctor *doctor);
 /* doctor_port25.c */
 doctor_check_run doctor_port25;
+/* doctor_relayhost.c */
+doctor_check_run doctor_relayhost;
 /* doctor_spf.c */
 doctor_check_run doctor_spf;
 /* doctor_machine.c */

@@ -1,7 +1,6 @@
 #include "relayctl/link.h"
 
 #include "base/base.h"
-#include "tls/session.h"
 
 #include <curl/curl.h>
 #include <errno.h>
@@ -268,24 +267,29 @@ ssize_t link_read(struct link *link, void *out, size_t size, int64_t timeout_ms)
 
 /* ---- TLS ---- */
 
-static struct tls_credentials *make_credentials(bool verify, const char *ca_file, struct err *err)
+static struct tls_credentials *make_credentials(const struct link_tls *tls, struct err *err)
 {
-	struct tls_client_credentials_options options = {.min_version = TLS_VERSION_1_2};
+	struct tls_client_credentials_options options = {
+	    .certificate_file = tls->certificate, .key_file = tls->key, .min_version = TLS_VERSION_1_2};
+	bool wants_trust = tls->level == TLS_LEVEL_VERIFY;
 	struct tls_credentials *credentials = NULL;
 
-	if (verify)
-		options.trust = ca_file ? tls_trust_new_file(ca_file, err) : tls_trust_new_system();
-	if (!verify || options.trust)
+	if (wants_trust)
+		options.trust = tls->ca_file ? tls_trust_new_file(tls->ca_file, err) : tls_trust_new_system();
+	if (!wants_trust || options.trust)
 		credentials = tls_credentials_new_client(&options, err);
 	tls_trust_unref(&options.trust);
 	return credentials;
 }
 
-int link_start_tls(struct link *link, const char *host, bool verify, const char *ca_file, struct err *err)
+int link_start_tls(struct link *link, const struct link_tls *tls, struct err *err)
 {
-	const struct tls_client_options options = {.server_name = host,
-						   .level = verify ? TLS_LEVEL_VERIFY : TLS_LEVEL_OPPORTUNISTIC};
-	struct tls_credentials *credentials = make_credentials(verify, ca_file, err);
+	const struct tls_client_options options = {.server_name = tls->host,
+						   .level = tls->level,
+						   .fingerprints = tls->fingerprint,
+						   .fingerprint_count = tls->fingerprint != NULL};
+	struct tls_credentials *credentials = make_credentials(tls, err);
+	int64_t step_ms = tls->step_ms ? tls->step_ms : HANDSHAKE_STEP_MS;
 	enum tls_status status;
 
 	if (!credentials)
@@ -293,9 +297,14 @@ int link_start_tls(struct link *link, const char *host, bool verify, const char 
 	link->tls = tls_session_new_client(credentials, &options);
 	tls_credentials_unref(&credentials);
 	while ((status = tls_session_handshake(link->tls, err)) == TLS_AGAIN) {
-		if (flush_tls(link) != 0 || fill_tls(link, HANDSHAKE_STEP_MS) < 0)
+		if (flush_tls(link) != 0 || fill_tls(link, step_ms) < 0)
 			return err_set(err, ERR_CLOSED, "the connection ended in the TLS handshake");
 	}
 	flush_tls(link);
 	return status == TLS_OK ? 0 : ERR_CRYPTO;
+}
+
+const struct tls_session *link_tls_session(const struct link *link)
+{
+	return link->tls;
 }

@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "base/slice.h"
 #include "dns/address.h"
+#include "tls/session.h"
 
 #include <stdint.h>
 #include <sys/types.h>
@@ -35,8 +36,19 @@ int link_write(struct link *link, struct slice bytes);
 /* How much was read; 0: the other side ended; ERR_TEMPORARY: nothing came for `timeout_ms`; ERR_CLOSED: it broke. */
 ssize_t link_read(struct link *link, void *out, size_t size, int64_t timeout_ms);
 
-/* The handshake. `verify`: the certificate must be trusted and be for `host`; trusted by `ca_file`, or by the system
- * when that is NULL. Otherwise any will do. 0, or ERR_CRYPTO, ERR_CLOSED and others with words. */
-int link_start_tls(struct link *link, const char *host, bool verify, const char *ca_file, struct err *err);
+/* Borrowed for the call. */
+struct link_tls {
+	const char *host;     /* for SNI and verification */
+	enum tls_level level; /* but for TLS_LEVEL_DANE */
+	const char *ca_file;  /* whom to trust with TLS_LEVEL_VERIFY; NULL: the system's authorities */
+	const struct tls_fingerprint *fingerprint; /* TLS_LEVEL_FINGERPRINT */
+	const char *certificate, *key;		   /* ours; NULL: none */
+	int64_t step_ms;			   /* how long the other side may be silent; 0: a minute */
+};
+
+/* The handshake: 0, or ERR_CRYPTO, ERR_CLOSED and others with words. */
+int link_start_tls(struct link *link, const struct link_tls *tls, struct err *err);
+/* NULL: in clear. */
+const struct tls_session *link_tls_session(const struct link *link);
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/base.h"
 
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { SOCKETS_MAX = 32 };
@@ -20,6 +21,7 @@ struct lookup {
 	const struct dns_answer *answer;
 	struct mx_result *hosts;
 	struct resolver_result *addresses; /* NULL: they have come */
+	char reason[256];
 };
 
 static void watch(void *ctx, int fd, bool want_read, bool want_write)
@@ -132,7 +134,9 @@ static void on_addresses(void *ctx, const struct resolver_result *result)
 	struct lookup *lookup = ctx;
 
 	*lookup->addresses = *result;
-	lookup->addresses->canonical = lookup->addresses->reason = NULL;
+	lookup->addresses->canonical = NULL;
+	snprintf(lookup->reason, sizeof(lookup->reason), "%s", result->reason ? result->reason : "");
+	lookup->addresses->reason = lookup->reason;
 	lookup->addresses = NULL;
 }
 

@@ -16,7 +16,8 @@ void lookup_free(struct lookup **lookup);
 const struct dns_answer *lookup_ask(struct lookup *lookup, const char *name, uint16_t type);
 /* Where the mail of a domain goes, as a delivery finds it; mx_result_free(). */
 struct mx_result *lookup_mx(struct lookup *lookup, const char *domain);
-/* The addresses of a host that an operator wrote, as a delivery finds them. `reason` and `canonical` are NULL. */
+/* The addresses of a host that an operator wrote, as a delivery finds them. `reason` is valid until the
+ * next question, `canonical` is NULL. */
 void lookup_host(struct lookup *lookup, const char *host, struct resolver_result *out);
 
 #endif

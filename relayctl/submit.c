@@ -151,9 +151,12 @@ static enum smtp_client_tls tls_of(const struct submit_server *server)
 
 static void start_tls(struct dialog *d)
 {
+	const struct link_tls tls = {.host = d->server->host,
+				     .level = wants_verify(d->server) ? TLS_LEVEL_VERIFY : TLS_LEVEL_OPPORTUNISTIC,
+				     .ca_file = d->server->ca_file};
 	struct err err;
 
-	if (link_start_tls(d->link, d->server->host, wants_verify(d->server), d->server->ca_file, &err) == 0)
+	if (link_start_tls(d->link, &tls, &err) == 0)
 		smtp_client_tls_started(d->client);
 	else
 		smtp_client_tls_failed(d->client, err.text);

@@ -603,3 +603,17 @@ void tls_session_peer_name(const struct tls_session *s, char *out, size_t size)
 	}
 	verify_chain_free(&leaf);
 }
+
+int64_t tls_session_peer_expires_at_wall(const struct tls_session *s)
+{
+	unsigned count = 0;
+	const gnutls_datum_t *der = gnutls_certificate_get_peers(s->gnutls, &count);
+	struct verify_chain leaf;
+	int64_t at;
+
+	if (!der || !count || verify_chain_parse(&leaf, der, 1, NULL) < 0)
+		return INT64_MAX;
+	at = (int64_t)gnutls_x509_crt_get_expiration_time(leaf.list[0]) * 1000;
+	verify_chain_free(&leaf);
+	return at;
+}

@@ -111,6 +111,8 @@ struct slice tls_session_peer_certificate(const struct tls_session *session, siz
 bool tls_session_peer_fingerprint(const struct tls_session *session, struct tls_fingerprint *out);
 /* The subject's common name, or the first subjectAltName; "" when there is none. Control characters are replaced. */
 void tls_session_peer_name(const struct tls_session *session, char *out, size_t size);
+/* When the peer's certificate expires, in milliseconds since 1970; INT64_MAX: it showed none. */
+int64_t tls_session_peer_expires_at_wall(const struct tls_session *session);
 /*
  * Is the peer who it should be? True at once when the handshake has verified it (VERIFY, FINGERPRINT, a client
  * certificate). At TLS_LEVEL_OPPORTUNISTIC the chain is verified now, for the record (0.5 ms, the first time of all

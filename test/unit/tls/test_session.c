@@ -75,6 +75,9 @@ static void a_verified_session_tells_what_was_agreed(void **state)
 	assert_string_equal(tls_session_alpn(pair.server), "");
 	assert_int_equal(tls_session_peer_chain_count(pair.client), 2);
 	assert_true(slice_eq(tls_session_peer_certificate(pair.client, 0), cert_der(fx.leaf)));
+	assert_int_equal(tls_session_peer_expires_at_wall(pair.client),
+			 (int64_t)gnutls_x509_crt_get_expiration_time(fx.leaf->crt) * 1000);
+	assert_int_equal(tls_session_peer_expires_at_wall(pair.server), INT64_MAX);
 	tls_session_peer_name(pair.client, name, sizeof(name));
 	assert_string_equal(name, "mail.example.org");
 	wire_say(pair.client, pair.server, "EHLO client.example.org\r\n");
