@@ -36,7 +36,7 @@ struct retry_policy {
 /* What is known when an attempt has failed for now. */
 struct retry_input {
 	enum failure_class class;
-	uint32_t attempts; /* made so far, with this one: at least 1 */
+	uint32_t attempts; /* made so far, with this one: at least 1; for greylist those that were refused so */
 	int64_t hint_ms;   /* the wait the server asked for; 0: none */
 	bool hint_used;	   /* an earlier hint was believed for this recipient */
 };

@@ -49,6 +49,7 @@ struct waiting {
 	struct list node, age_node; /* in op.waiting; in `by_age` */
 	struct operator_entry *op;
 	int64_t first_wall;
+	uint32_t refusals;
 	bool is_whole;	   /* that was its first refusal */
 	bool is_aside;	   /* waits for something else */
 	bool is_released;  /* comes early */
@@ -198,6 +199,13 @@ void greylist_set_aside(struct greylist *greylist, uint64_t id, uint32_t recipie
 		waiting->is_aside = true;
 }
 
+uint32_t greylist_refusal_count(const struct greylist *greylist, uint64_t id, uint32_t recipient)
+{
+	const struct waiting *waiting = find_waiting(greylist, id, recipient);
+
+	return waiting ? waiting->refusals : 0;
+}
+
 size_t greylist_waiting_count(const struct greylist *greylist)
 {
 	return HASH_COUNT(greylist->waiting);
@@ -327,6 +335,7 @@ int64_t greylist_refused(struct greylist *greylist, const struct greylist_refusa
 	if (op->narrowing_id == refusal->id)
 		op->narrowing_id = 0;
 	waiting = waiting ? waiting : add_waiting(greylist, op, refusal, now_wall);
+	waiting->refusals++;
 	waiting->is_aside = waiting->is_released = false;
 	if (op->last_id != refusal->id || op->last_wall != now_wall || refusal->is_hinted)
 		op->last_ms = choose_wait(greylist, op, waiting, refusal, now_wall);

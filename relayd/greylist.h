@@ -65,6 +65,8 @@ struct greylist_lesson {
 	int64_t refused_ms, accepted_ms; /* 0: nothing */
 };
 void greylist_look_up(const struct greylist *greylist, const char *host, struct greylist_lesson *out);
+/* How often it was refused so far; 0: not as far as is remembered. */
+uint32_t greylist_refusal_count(const struct greylist *greylist, uint64_t id, uint32_t recipient);
 size_t greylist_waiting_count(const struct greylist *greylist);
 
 /* "mx1.mail.example.co.uk[192.0.2.1]" -> "example.co.uk"; an address stays one. */

@@ -12,6 +12,7 @@ enum {
 	/* One more: the slot that is only partly within the window counts as a whole. */
 	SLOTS = WINDOW_SLOTS + 1,
 	KEEP_WITHIN_MS = 5 * 1000,
+	KEEP_EACH = 20, /* parts of what a window holds; a crash forgets no more than one */
 	KEPT_MAX = 4096,
 };
 
@@ -24,6 +25,7 @@ struct rate {
 	uint32_t gone[SLOTS];  /* messages, at slot number modulo SLOTS */
 	uint64_t used;	       /* their sum */
 	uint64_t taken;	       /* places for messages that have not gone out yet */
+	uint64_t unkept;       /* changes since it was written down */
 	struct list waiters;
 	timer_id timer;
 	char key[]; /* scope, ':', name */
@@ -159,10 +161,13 @@ static void arm(struct rate *rate)
 			   rate);
 }
 
-static void keep(const struct rate *rate)
+static void keep(struct rate *rate)
 {
+	bool is_long = rate->limit.per_ms > KEEP_WITHIN_MS; /* what is shorter is over by the next start */
+	bool is_much = ++rate->unkept * KEEP_EACH >= (uint64_t)rate->limit.count;
+
 	if (rate->owner->memo)
-		memo_changed(rate->owner->memo, KEEP_WITHIN_MS);
+		memo_changed(rate->owner->memo, is_long && is_much ? 0 : KEEP_WITHIN_MS);
 }
 
 int64_t rate_take(struct rate *rate)
@@ -297,6 +302,7 @@ static json_t *save(void *ctx)
 
 	HASH_ITER(hh, rates->by_key, rate, next)
 	{
+		rate->unkept = 0;
 		if (rate->limit.count == 0 || kept++ >= KEPT_MAX)
 			continue;
 		advance(rate);

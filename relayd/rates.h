@@ -4,7 +4,8 @@
  * WINDOW   In no stretch of time of that length do more messages go out than the rate says: upstreams count like that.
  *          The window moves in sixtieths of its length, so a place becomes free at most a sixtieth late. Who was silent
  *          may send all of them at once.
- * KEPT     What was sent stands in SPOOL/rates.json, at most five seconds old: a restart begins no new window.
+ * KEPT     What was sent stands in SPOOL/rates.json: a restart begins no new window. A crash forgets at most a twentieth
+ *          of what the rate allows, and no more than five seconds of it.
  * LINE     Who found nothing free waits in order, and is called when there is something.
  */
 #ifndef RELAYD_RATES_H

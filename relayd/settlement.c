@@ -326,13 +326,28 @@ static void end_as_deleted(struct settlement *s, struct job *job, const struct j
 	record(s, job, deferral->index, &outcome, 0, false);
 }
 
+/* A greylister's clock begins with its first refusal, whatever was in the way before. After a restart only the attempts
+ * are known. */
+static uint32_t attempts_of_class(struct settlement *s, const struct job *job, const struct job_failure *deferral)
+{
+	const struct queue_message *message = &job->ticket->message;
+	const struct queue_recipient_status *status = &message->status[deferral->index];
+	uint32_t known = 0;
+
+	if (deferral->outcome.class != CLASS_GREYLIST)
+		return status->attempts + 1;
+	if (s->options->greylist)
+		known = greylist_refusal_count(s->options->greylist, message->id, deferral->index);
+	return known > 0 || status->reason != CLASS_GREYLIST ? known + 1 : status->attempts + 1;
+}
+
 static void defer(struct settlement *s, struct job *job, const struct job_failure *deferral, int64_t now)
 {
 	const struct queue_message *message = &job->ticket->message;
 	const struct outcome *outcome = &deferral->outcome;
 	const struct queue_recipient_status *status = &message->status[deferral->index];
-	struct retry_input input = {outcome->class, status->attempts + 1, 1000ll * outcome_retry_hint_sec(outcome),
-				    status->hint_used};
+	struct retry_input input = {outcome->class, attempts_of_class(s, job, deferral),
+				    1000ll * outcome_retry_hint_sec(outcome), status->hint_used};
 	bool hint_taken = false;
 	int64_t wait = delay(s, job, &input, &hint_taken), next;
 

@@ -129,6 +129,37 @@ static void a_restart_knows_when_they_were_sent(void **state)
 	assert_int_equal(rate_used(f->rate), 0);
 }
 
+/* How many messages of main stand in rates.json. */
+static unsigned kept(const struct fixture *f)
+{
+	char path[128];
+	json_t *document, *taken, *count;
+	unsigned sum = 0;
+	size_t i;
+
+	snprintf(path, sizeof(path), "%s/rates.json", f->relay.folder);
+	document = json_load_file(path, 0, NULL);
+	taken = json_object_get(json_object_get(document, "relayhost:main"), "taken");
+	json_array_foreach(taken, i, count) sum += (unsigned)json_integer_value(count);
+	json_decref(document);
+	return sum;
+}
+
+/* All of an hour's messages may go out within a second. */
+static void a_crash_forgets_a_twentieth_at_most(void **state)
+{
+	struct fixture *f = *state;
+
+	limit(f, "100/1h");
+	for (int i = 0; i < 99; i++) {
+		go(f);
+		relay_turn(&f->relay);
+	}
+	assert_in_range(kept(f), 99 - 5, 99);
+	relay_pass(&f->relay, 5 * 1000);
+	assert_int_equal(kept(f), 99);
+}
+
 /* A connection may take its time: the message counts from when it goes out, not from when its place was taken. */
 static void what_is_taken_counts_from_its_use(void **state)
 {
@@ -243,8 +274,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    TEST(never_more_in_any_stretch_of_time),   TEST(a_place_is_free_at_most_a_sixtieth_late),
 	    TEST(a_restart_knows_when_they_were_sent), TEST(a_restart_makes_nothing_older),
-	    TEST(what_is_taken_counts_from_its_use),   TEST(a_changed_rate_forgives_nothing),
-	    TEST(those_who_wait_are_called_in_turn),
+	    TEST(a_crash_forgets_a_twentieth_at_most), TEST(what_is_taken_counts_from_its_use),
+	    TEST(a_changed_rate_forgives_nothing),     TEST(those_who_wait_are_called_in_turn),
 	};
 	return cmocka_run_group_tests_name("rates", tests, NULL, NULL);
 }

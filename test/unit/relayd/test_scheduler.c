@@ -704,11 +704,47 @@ static void what_waits_for_a_day_far_away_waits_no_longer_when_the_wall_clock_is
 	assert_false(is_queued(relay, other));
 }
 
+static void never_released(void *ctx, uint64_t id, uint32_t recipient)
+{
+	(void)ctx;
+	fail_msg("%llu %u: nobody has passed", (unsigned long long)id, recipient);
+}
+
+/* The first refusal of a greylister is the first, whatever was in the way before. */
+static void greylisting_begins_with_its_own_first_refusal(void **state)
+{
+	static const int64_t waits_sec[] = {310, 310, 460};
+	struct relay *relay = *state;
+	const struct greylist_options options = {.rng = &relay->rng.rng, .release = never_released};
+	struct greylist *greylist = greylist_new(&options, clock_wall_ms(&relay->clock.clock));
+	const struct outcome closed =
+	    outcome_like(OUTCOME_DEFERRED, CLASS_CONNECT, STAGE_RCPT, 421, "4.3.2", "not now");
+	const struct outcome greylisted =
+	    outcome_like(OUTCOME_DEFERRED, CLASS_GREYLIST, STAGE_RCPT, 450, "4.2.0", "Greylisted");
+	uint64_t id = relay_submit(relay, "app@a.example", "one@b.example");
+
+	scheduler_set_greylist(relay->scheduler, greylist);
+	for (int i = 0; i < 6; i++) {
+		fake_finish(relay_connect_to(relay, "mx:b.example"), &closed);
+		relay_pass(relay, 2 * 3600 * 1000);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(waits_sec); i++) {
+		int64_t wait;
+		fake_finish(relay_connect_to(relay, "mx:b.example"), &greylisted);
+		wait = relay_report(relay, id, 0)->next_wall - clock_wall_ms(&relay->clock.clock);
+		assert_in_range(wait, waits_sec[i] * 1000, waits_sec[i] * 1000 + 25 * 1000);
+		relay_pass(relay, wait);
+	}
+	scheduler_set_greylist(relay->scheduler, NULL);
+	greylist_free(&greylist);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, relay_setup, relay_teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    TEST(greylisting_begins_with_its_own_first_refusal),
 	    TEST(a_delivered_message_leaves_the_queue),
 	    TEST(recipients_at_one_destination_share_a_job),
 	    TEST(a_deferred_message_is_tried_again_at_its_time),
