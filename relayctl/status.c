@@ -180,15 +180,24 @@ static void print_relayhost(struct screen *screen, json_t *relayhost)
 
 static void print_trouble(struct screen *screen, json_t *destination)
 {
+	bool is_paused = json_is_null(json_object_get(destination, "next_attempt_sec"));
+	int64_t code = number_of(destination, "code");
 	char age[24], wait[24];
 
 	screen_to(screen, MARGIN);
 	screen_print(screen, COLOUR_BOLD, "%s", text_of(destination, "destination"));
-	screen_print(screen, COLOUR_NONE, ": %lld waiting, for %s; next attempt %s%s; ",
-		     (long long)number_of(destination, "waiting"), age_of(destination, "since_sec", age),
-		     number_of(destination, "next_attempt_sec") > 0 ? "in " : "now",
-		     number_of(destination, "next_attempt_sec") > 0 ? age_of(destination, "next_attempt_sec", wait) : "");
-	screen_print(screen, COLOUR_YELLOW, "%s: %s", text_of(destination, "class"), text_of(destination, "reason"));
+	screen_print(screen, COLOUR_NONE, ": %lld waiting, for %s; ", (long long)number_of(destination, "waiting"),
+		     age_of(destination, "since_sec", age));
+	if (is_paused)
+		screen_print(screen, COLOUR_NONE, "paused; ");
+	else if (number_of(destination, "next_attempt_sec") > 0)
+		screen_print(screen, COLOUR_NONE, "next attempt in %s; ", age_of(destination, "next_attempt_sec", wait));
+	else
+		screen_print(screen, COLOUR_NONE, "next attempt now; ");
+	screen_print(screen, COLOUR_YELLOW, "%s: ", text_of(destination, "class"));
+	if (code > 0)
+		screen_print(screen, COLOUR_YELLOW, "%lld ", (long long)code);
+	screen_print(screen, COLOUR_YELLOW, "%s", text_of(destination, "reason"));
 	screen_newline(screen);
 }
 

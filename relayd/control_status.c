@@ -115,6 +115,8 @@ static json_t *next_attempt_of(struct control *control, const struct destination
 {
 	int64_t wait_ms = d->backoff_until_ms - loop_now_ms(control->options.loop);
 
+	if (d->paused) /* by an operator, who ends it */
+		return json_null();
 	return json_integer(wait_ms > 0 ? (wait_ms + 999) / 1000 : 0);
 }
 
@@ -252,6 +254,7 @@ static json_t *troubles_of(struct control *control, const struct queue_stats *st
 				    failure_class_name(d->trouble.class), "reason", control_str(d->trouble.text),
 				    "since_sec", control_seconds(d->trouble_since_wall, control_now_wall(control)),
 				    "next_attempt_sec", next_attempt_of(control, d), "waiting", waiting_of(stats, d)));
+		json_object_set_new(json_array_get(list, i), "code", json_integer(d->trouble.code));
 	}
 	return list;
 }

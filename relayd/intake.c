@@ -325,6 +325,13 @@ struct slice intake_sender(const struct intake *intake)
 	return intake_text(intake, intake->sender);
 }
 
+const char *intake_dkim_word(const struct intake *intake)
+{
+	if (intake->is_signed)
+		return "signed";
+	return intake->config->dkim.domain_count > 0 ? "none" : "";
+}
+
 size_t intake_memory_bytes(const struct intake *intake)
 {
 	enum { UPLOAD_MAX_BYTES = 128 * 1024 };

@@ -66,6 +66,8 @@ void intake_complete(struct intake *intake, const struct smtp_server_complete *c
 bool intake_is_in_header(const struct intake *intake);
 /* The envelope's sender, as the policy made it; the intake's. */
 struct slice intake_sender(const struct intake *intake);
+/* "signed", or "none" when there are keys and none of them is for this From; "" when there are no keys at all. */
+const char *intake_dkim_word(const struct intake *intake);
 /* About what it occupies. */
 size_t intake_memory_bytes(const struct intake *intake);
 

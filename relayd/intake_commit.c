@@ -124,6 +124,7 @@ static void commit(struct intake *intake, struct slice signatures)
 	};
 	int rc;
 
+	intake->is_signed = signatures.len > 0;
 	buf_append(&intake->prefix, signatures);
 	rc = buf_append(&intake->prefix, buf_slice(&intake->header.prefix));
 	envelope.prefix = buf_slice(&intake->prefix);

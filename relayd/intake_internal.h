@@ -53,7 +53,7 @@ struct intake {
 	struct buf prefix;
 	unsigned flags; /* enum content_flag */
 	int64_t now_wall;
-	bool is_committing;
+	bool is_committing, is_signed;
 	intake_done_cb *done;
 	void *done_ctx;
 };

@@ -33,6 +33,7 @@ def test_wrong_password_then_mended(relayd, make_upstream, folder):
     daemon.wait_log(r"event=deferred .*class=auth code=535")
     assert daemon.ctl("health", "--mail", check=False).returncode == 1
     assert not daemon.json("status")["relayhosts"][0]["up"]
+    assert "auth: 535 Authentication" in daemon.ctl("status").stdout
     secret.write_text("right")
     assert all(mail.login == "user" for mail in server.get_many(3))
     daemon.wait_log(r"event=alert alert=relayhost state=over")

@@ -102,6 +102,8 @@ def test_parent_domain_signs_for_a_subdomain(relayd, upstream, keys):
         client.send_message(message(sender="app@deep.sub.example.org"))
         client.send_message(message("unsigned", sender="app@example.com"))
     first, second = upstream.get().data, upstream.get().data
+    daemon.wait_log("event=accepted .* from=app@example.com .* dkim=none")  # nobody would miss the signature otherwise
+    daemon.wait_log("event=accepted .* dkim=signed")
     signed, plain = (first, second) if b"unsigned" in second else (second, first)
     assert judge(signed, records) == [True, True] and b" d=example.org;" in signed.replace(b";d=", b"; d=")
     assert b"DKIM-Signature" not in plain

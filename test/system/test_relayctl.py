@@ -6,13 +6,14 @@ domain or a sender of its own.
 import json
 import os
 import pty
+import pytest
+import re
 import shutil
 import subprocess
 import tempfile
 import threading
 from pathlib import Path
 
-import pytest
 
 from conftest import RELAYCTL, Relayd, service_user, users_line
 from peers import free_port
@@ -286,6 +287,9 @@ def test_status_is_one_screen(big):
     assert "\033" not in text and len(text.splitlines()) < 40
     for part in ("relayhost  main", "DOWN", "in trouble", "by age", "users", "disk", "250 means"):
         assert part in text, part
+    big.ctl("pause", "main")
+    assert re.search(r"relayhost:main: \d+ waiting, for \w+; paused; connect: ", big.ctl("status").stdout)
+    big.ctl("resume", "main")
     code, shown = on_terminal(big, ["status"], "")
     assert code == 0 and "\033[31mDOWN\033[0m" in shown
     code, shown = on_terminal(big, ["status"], "", {"NO_COLOR": "1"})

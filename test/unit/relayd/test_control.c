@@ -170,6 +170,7 @@ static void status_tells_of_a_dead_relayhost(void **state)
 	assert_string_equal(text_of(trouble, "reason"), "connection refused");
 	assert_int_equal(number_of(trouble, "since_sec"), 2);
 	assert_int_equal(number_of(trouble, "next_attempt_sec"), 3);
+	assert_int_equal(number_of(trouble, "code"), 0);
 	assert_int_equal(number_of(json_object_get(json_object_get(status, "queue"), "deferred"), "messages"), 1);
 	assert_int_equal(number_of(json_object_get(json_object_get(status, "queue"), "deferred"), "oldest_age_sec"), 2);
 }
