@@ -310,6 +310,24 @@ static void format_text(const char *text, struct buf *out)
 		buf_append_str(out, text);
 }
 
+/* Without the password that may stand before the host (RFC 3986 section 3.2.1), or the token in its place. */
+static void format_url(const char *text, struct buf *out)
+{
+	struct slice scheme = slice_to(slice_of_str(text), strlen("https://")), url, user;
+	ptrdiff_t at;
+
+	url = slice_from(slice_of_str(text), scheme.len);
+	if (url.len == 0)
+		return; /* none is set */
+	at = slice_find_last(slice_to(url, strcspn(url.ptr, "/?#")), '@');
+	user = slice_to(url, at < 0 ? 0 : (size_t)at);
+	buf_append(out, scheme);
+	buf_append(out, slice_to(user, (size_t)(slice_find(user, ':') + 1)));
+	if (at >= 0)
+		buf_append_str(out, "***");
+	buf_append(out, slice_from(url, user.len));
+}
+
 void config_type_format(const struct config_key *key, const void *value, struct buf *out)
 {
 	switch (key->type) {
@@ -325,6 +343,7 @@ void config_type_format(const struct config_key *key, const void *value, struct 
 		format_text(secret->value ? "***" : secret->file, out);
 		break;
 	}
+	case CONFIG_URL: format_url(*(const char *const *)value, out); break;
 	case CONFIG_ADDRESS: format_address(value, out); break;
 	case CONFIG_NETWORK: config_network_format(value, out); break;
 	case CONFIG_PATTERN: format_pattern(value, out); break;

@@ -119,6 +119,34 @@ static void secrets_are_masked_in_json(void **state)
 	config_free(&config);
 }
 
+static void so_are_those_in_urls(void **state)
+{
+	static const char *const shown[] = {
+	    "url: https://hooks.example.net/T0/abc?x=a:b@c ", "url: https://hook:***@hooks.example.net/T0?x=@ ",
+	    "url: https://***@hooks.example.net ", "url: \"https://***@[2001:db8::1]:8443/\" "};
+	static const char *const urls[] = {"https://hooks.example.net/T0/abc?x=a:b@c",
+					   "https://hook:hunter2:@hunter2@hooks.example.net/T0?x=@",
+					   "https://hunter2@hooks.example.net", "https://hunter2@[2001:db8::1]:8443/"};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(urls); i++) {
+		struct load_options options = {.environ = (char *[]){NULL}};
+		struct config_errors errors;
+		char yaml[200], *text;
+		struct config *config;
+
+		snprintf(yaml, sizeof(yaml), "webhook: {url: \"%s\", secret_file: /s}\n", urls[i]);
+		config = load_with(yaml, &options, &errors);
+		assert_non_null(config);
+		assert_string_equal(config->webhook.url, urls[i]);
+		text = print(config);
+		assert_null(strstr(text, "hunter2"));
+		assert_non_null(strstr(text, shown[i]));
+		free(text);
+		config_free(&config);
+	}
+}
+
 /* ---- etc/relayd.yaml. */
 
 /* Lines that begin with "#" and no blank, or two, are settings that are commented out. */
@@ -346,11 +374,17 @@ static void every_word_has_a_name(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(each_value_comes_with_its_origin),	    cmocka_unit_test(as_json_too),
-	    cmocka_unit_test(secrets_are_masked_in_json),	    cmocka_unit_test(the_example_file_loads_as_it_is),
-	    cmocka_unit_test(the_example_file_shows_every_setting), cmocka_unit_test(what_is_printed_can_be_read_again),
-	    cmocka_unit_test(the_manual_explains_every_setting),    cmocka_unit_test(the_manual_tells_the_defaults),
-	    cmocka_unit_test(the_schema_is_what_the_table_says),    cmocka_unit_test(every_word_has_a_name),
+	    cmocka_unit_test(each_value_comes_with_its_origin),
+	    cmocka_unit_test(as_json_too),
+	    cmocka_unit_test(secrets_are_masked_in_json),
+	    cmocka_unit_test(so_are_those_in_urls),
+	    cmocka_unit_test(the_example_file_loads_as_it_is),
+	    cmocka_unit_test(the_example_file_shows_every_setting),
+	    cmocka_unit_test(what_is_printed_can_be_read_again),
+	    cmocka_unit_test(the_manual_explains_every_setting),
+	    cmocka_unit_test(the_manual_tells_the_defaults),
+	    cmocka_unit_test(the_schema_is_what_the_table_says),
+	    cmocka_unit_test(every_word_has_a_name),
 	};
 	return cmocka_run_group_tests_name("documents", tests, NULL, NULL);
 }
