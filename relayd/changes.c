@@ -34,15 +34,15 @@ static bool same(const struct state *a, const struct state *b)
 	       a->changed.tv_nsec == b->changed.tv_nsec;
 }
 
-struct changes *changes_new(const struct config *config)
+struct changes *changes_new(const struct config_texts *files)
 {
 	struct changes *changes = xcalloc(1, sizeof(*changes));
 
-	changes->files = &config->files;
-	changes->first = xcalloc(config->files.count, sizeof(struct state));
-	changes->last = xcalloc(config->files.count, sizeof(struct state));
-	for (size_t i = 0; i < config->files.count; i++)
-		changes->first[i] = changes->last[i] = look_at(config->files.items[i]);
+	changes->files = files;
+	changes->first = xcalloc(files->count, sizeof(struct state));
+	changes->last = xcalloc(files->count, sizeof(struct state));
+	for (size_t i = 0; i < files->count; i++)
+		changes->first[i] = changes->last[i] = look_at(files->items[i]);
 	return changes;
 }
 

@@ -1,5 +1,5 @@
 /*
- * relayd/changes.h - have the files behind the configuration changed?
+ * relayd/changes.h - have the files behind the configuration, or others, changed?
  *
  * Looks at size, inode and times, never at the content, so it costs one stat() a file. A change counts once two looks
  * in a row have seen the same: a file that is being written is left alone.
@@ -13,8 +13,8 @@
 
 struct changes;
 
-/* Remembers how the files named by this configuration are now. Borrows the configuration. */
-struct changes *changes_new(const struct config *config);
+/* Remembers how these files are now. Borrows their names. */
+struct changes *changes_new(const struct config_texts *files);
 void changes_free(struct changes **changes);
 /* True: something is different from the beginning, and has settled. */
 bool changes_look(struct changes *changes);

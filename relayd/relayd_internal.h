@@ -60,7 +60,7 @@ struct relayd {
 	struct drain *drain;
 	struct web web;
 	struct gauges gauges;
-	struct changes *changes;
+	struct changes *changes, *resolv_changes; /* the configuration's files; resolv.conf */
 	timer_id health_timer, changes_timer, stop_timer;
 	int64_t started_wall;
 	char early_damage[256]; /* what recovery found, before there was anybody to tell */

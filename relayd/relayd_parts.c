@@ -535,6 +535,7 @@ void relayd_free_parts(struct relayd *r)
 	dns_loop_free(&r->dns);
 	tls_policy_free(&r->tls_policy);
 	changes_free(&r->changes);
+	changes_free(&r->resolv_changes);
 	queue_close(&r->queue);
 	dedupe_free(&r->dedupe); /* the queue calls back no more */
 	disk_real_free(&r->disk);

@@ -24,6 +24,8 @@
 
 enum { LOOK_EACH_MS = 10 * 1000 };
 
+static const struct config_texts resolv_conf = {1, (const char *[]){"/etc/resolv.conf"}};
+
 int relayd_load_config(const struct relayd_options *options, struct config **config)
 {
 	struct config_source source = {.file = options->config_file,
@@ -156,6 +158,27 @@ static void find_restart(struct relayd *r)
 	buf_fini(&keys);
 }
 
+static void begin_anew(struct changes **changes, const struct config_texts *files)
+{
+	changes_free(changes);
+	*changes = changes_new(files);
+}
+
+/* Another network has other resolvers (DHCP, a VPN, a container that was moved): the old ones may be out of reach. */
+static void reload_dns(struct relayd *r)
+{
+	struct dns *dns = dns_loop_dns(r->dns);
+	char servers[256];
+	struct err err;
+
+	if (dns_reload(dns, &err) != 0) {
+		log_event(r->log, LOG_WARN, "dns_reload_failed", LOG_STR("text", err.text));
+		return;
+	}
+	dns_format_servers(dns, servers, sizeof(servers));
+	log_event(r->log, LOG_INFO, "dns_reloaded", LOG_STR("servers", servers));
+}
+
 static int reload(struct relayd *r, struct err *err)
 {
 	struct config_source source = {.file = r->options.config_file,
@@ -181,13 +204,13 @@ static int reload(struct relayd *r, struct err *err)
 	r->tls_policy = policy;
 	relayd_apply_config(r);
 	health_end(r->health, ALERT_SIGNING); /* the next message tells */
-	changes_free(&r->changes);
-	r->changes = changes_new(r->config);
+	begin_anew(&r->changes, &r->config->files);
 	config_free(&old);
 	tls_policy_free(&old_policy);
 	series_set(good, 1);
 	series_set(metrics_series(r->metrics, METRIC_RELOAD_SUCCESS_TIME, NULL, NULL, NULL),
 		   (double)clock_wall_ms(r->clock) / 1000);
+	reload_dns(r);
 	destinations_retry_relayhosts(r->destinations);
 	destinations_route_paused(r->destinations);
 	if (config_uses_mx(r->config))
@@ -220,14 +243,19 @@ static void on_changes_time(void *ctx)
 	if (changes_look(r->changes)) {
 		relayd_reload(r, &err);
 		/* A bad state is told once, not at each look. */
-		changes_free(&r->changes);
-		r->changes = changes_new(r->config);
+		begin_anew(&r->changes, &r->config->files);
+	}
+	if (changes_look(r->resolv_changes)) {
+		if (r->started->dns.servers.count == 0)
+			reload_dns(r);
+		begin_anew(&r->resolv_changes, &resolv_conf);
 	}
 	timers_set(loop_timers(r->loop), &r->changes_timer, loop_now_ms(r->loop) + LOOK_EACH_MS, on_changes_time, r);
 }
 
 void relayd_watch_changes(struct relayd *r)
 {
-	r->changes = changes_new(r->config);
+	begin_anew(&r->changes, &r->config->files);
+	begin_anew(&r->resolv_changes, &resolv_conf);
 	timers_set(loop_timers(r->loop), &r->changes_timer, loop_now_ms(r->loop) + LOOK_EACH_MS, on_changes_time, r);
 }

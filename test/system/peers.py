@@ -134,7 +134,7 @@ class DnsServer:
 
     def __init__(self, folder):
         self.folder = folder
-        self.port = free_udp_port()
+        self.host, self.port = "127.0.0.1", free_udp_port()
         self.process = None
 
     def write_zone(self, path, name, text):
@@ -150,7 +150,7 @@ class DnsServer:
             self.write_zone(path, name, text)
             listed += f"  - domain: {name}\n    file: {path}\n"
         config = self.folder / "knot.conf"
-        config.write_text(f"server:\n  rundir: {self.folder}\n  listen: 127.0.0.1@{self.port}\n  udp-workers: 1\n"
+        config.write_text(f"server:\n  rundir: {self.folder}\n  listen: {self.host}@{self.port}\n  udp-workers: 1\n"
                           f"  tcp-workers: 1\n  background-workers: 1\n"
                           f"log:\n  - target: stderr\n    any: info\n"
                           f"database:\n  storage: {self.folder}\n"

@@ -1,5 +1,6 @@
 """Reload: by SIGHUP, by relayctl, and by itself when files change; under load nothing is dropped and no login fails; a bad
 configuration is refused whole; what wants a restart is named."""
+import os
 import signal
 import smtplib
 import socket
@@ -274,3 +275,22 @@ def test_a_relayhost_that_says_nothing_is_not_waited_for(relayd, upstream):
         daemon.write_config(relayhost(upstream.port).join(daemon.config.split(relayhost(silent.getsockname()[1]))))
         assert daemon.ctl("reload").stdout == "reloaded\n"
         upstream.get()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a resolv.conf of its own wants root")
+def test_other_resolvers_are_noticed(relayd, upstream, dns, folder):
+    """Another network, another resolv.conf: in a while, without a word to the daemon, mail finds its way."""
+    dns.host, dns.port = "127.53.0.2", 53  # resolv.conf has no ports
+    dns.start({"example.net": "@ MX 10 mx1\nmx1 A 127.0.0.1\n"})
+    resolv_conf = folder / "resolv.conf"
+    resolv_conf.write_text("nameserver 127.53.0.1\n")
+    resolv_conf.chmod(0o644)
+    daemon = relayd(f"delivery: {{port: {upstream.port}, allow_loopback: true}}\n" + FAST_RETRY,
+                    wrapper=["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', resolv_conf])
+    with daemon.smtp() as client:
+        client.send_message(message())
+    daemon.wait_log("event=deferred .*class=dns")
+    resolv_conf.write_text(f"nameserver {dns.host}\n")
+    daemon.wait_log(f"event=dns_reloaded servers={dns.host}:53")
+    daemon.wait_log("event=delivered ")
+    assert upstream.get()
