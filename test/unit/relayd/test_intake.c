@@ -11,9 +11,11 @@
 
 #include <fcntl.h>
 #include <ftw.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -135,24 +137,32 @@ static void what_an_alias_stands_for_counts_each_time(void **state)
 }
 
 /* Everything up to the final dot. */
-static void submit(struct fixture *f, struct client *client, const char *content)
+static void submit_mail(struct fixture *f, struct client *client, const struct smtp_server_mail *mail,
+			const struct user_options *options, const char *content)
 {
-	struct smtp_server_mail mail = {.sender = {.address = SLICE("app@example.org")}};
 	struct smtp_server_rcpt rcpt = {.recipient = {.address = SLICE("user@example.net")}};
 	struct intake_client who = {.user = SLICE("app"),
 				    .listener = SLICE("127.0.0.1:587"),
 				    .client = SLICE("[192.0.2.1]:4711"),
 				    .address = SLICE("192.0.2.1"),
 				    .esmtp = true,
-				    .authenticated = true};
+				    .authenticated = true,
+				    .options = options};
 	struct smtp_server_complete complete = {.bytes = strlen(content)};
 
 	*client = (struct client){0};
-	client->intake = new_intake(f, &mail);
+	client->intake = new_intake(f, mail);
 	add_recipient(client->intake, &rcpt);
 	assert_null(intake_begin(client->intake, &who));
 	assert_null(intake_content(client->intake, slice_of_str(content)));
 	intake_complete(client->intake, &complete, on_done, client);
+}
+
+static void submit(struct fixture *f, struct client *client, const char *content)
+{
+	struct smtp_server_mail mail = {.sender = {.address = SLICE("app@example.org")}};
+
+	submit_mail(f, client, &mail, NULL, content);
 }
 
 static void sync_journal(struct fixture *f);
@@ -258,6 +268,70 @@ static void nobody_hears_of_a_message_before_it_is_synced(void **state)
 	intake_free(&second.intake);
 }
 
+/* Promise 1: the disk said no. */
+static void what_cannot_be_written_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct rlimit limit, none;
+	struct client client;
+
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	none = (struct rlimit){0, limit.rlim_max};
+	signal(SIGXFSZ, SIG_IGN);
+	submit(f, &client, MESSAGE);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+	sync_journal(f);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	assert_int_equal(client.answers, 1);
+	assert_int_equal(client.result, INTAKE_REFUSED);
+	assert_int_equal(client.code / 100, 4);
+	assert_int_equal(message_count(f), 0);
+	intake_free(&client.intake);
+}
+
+/* What the header says counts, then what the user's line says; REQUIRETLS stands above TLS-Required: No (RFC 8689). */
+static void what_is_said_of_a_message_is_stored_with_it(void **state)
+{
+	static const struct user_options bulk = {.has_class = true, .class = MESSAGE_BULK, .lifetime_ms = 60 * 1000};
+	static const struct {
+		const char *header;
+		const struct user_options *options;
+		bool requiretls;
+		enum message_class class;
+		int64_t lifetime_ms; /* 0: the configuration's */
+		uint32_t tls_flag;
+	} rows[] = {
+	    {"", NULL, false, MESSAGE_DEFAULT, 0, 0},
+	    {"", &bulk, true, MESSAGE_BULK, 60 * 1000, QUEUE_REQUIRETLS},
+	    {"X-Relayd-Class: transactional\r\nX-Relayd-Lifetime: 10m\r\n", NULL, false, MESSAGE_TRANSACTIONAL,
+	     600 * 1000, 0},
+	    {"X-Relayd-Class: default\r\nX-Relayd-Lifetime: 10m\r\n", &bulk, false, MESSAGE_DEFAULT, 600 * 1000, 0},
+	    {"TLS-Required: No\r\n", NULL, false, MESSAGE_DEFAULT, 0, QUEUE_TLS_OPTIONAL},
+	    {"TLS-Required: No\r\n", NULL, true, MESSAGE_DEFAULT, 0, QUEUE_REQUIRETLS},
+	};
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct smtp_server_mail mail = {.sender = {.address = SLICE("app@example.org")},
+						.requiretls = rows[i].requiretls};
+		struct client client;
+		struct queue_message message;
+		char content[300];
+		snprintf(content, sizeof(content), "From: app@example.org\r\n%s\r\nbody\r\n", rows[i].header);
+		submit_mail(f, &client, &mail, rows[i].options, content);
+		sync_journal(f);
+		assert_int_equal(client.result, INTAKE_ACCEPTED);
+		intake_free(&client.intake);
+		assert_int_equal(queue_read_envelope(f->context.queue, client.id, 0, &message), 0);
+		assert_int_equal(message.envelope.class, rows[i].class);
+		assert_int_equal(message.envelope.expires_wall - message.envelope.arrived_wall,
+				 rows[i].lifetime_ms ? rows[i].lifetime_ms : f->config->retry.expire_ms);
+		assert_int_equal(message.envelope.flags & (QUEUE_REQUIRETLS | QUEUE_TLS_OPTIONAL), rows[i].tls_flag);
+		assert_true(slice_has_prefix(message.envelope.prefix, SLICE("Received: ")));
+		queue_message_free(&message);
+	}
+}
+
 static void a_client_that_vanished_behind_the_dot_is_answered_when_it_asks_again(void **state)
 {
 	struct fixture *f = *state;
@@ -358,6 +432,8 @@ int main(void)
 	    TEST(what_an_alias_stands_for_counts_each_time),
 	    TEST(recipients_that_become_one_keep_what_each_wants_to_hear),
 	    TEST(nobody_hears_of_a_message_before_it_is_synced),
+	    TEST(what_cannot_be_written_is_refused),
+	    TEST(what_is_said_of_a_message_is_stored_with_it),
 	    TEST(a_client_that_vanished_behind_the_dot_is_answered_when_it_asks_again),
 	    TEST(one_that_waits_may_go_too),
 	    TEST(a_refused_message_leaves_no_trace_in_the_window),

@@ -342,6 +342,18 @@ static void a_failed_relayhost_is_left_at_once_and_without_an_attempt(void **sta
 	assert_false(is_queued(relay, id));
 }
 
+static void break_off(struct relay *relay, struct fake_connection *connection, const struct outcome *outcome)
+{
+	struct job *job = connection->job;
+
+	connection->job = NULL;
+	destination_on_outcome(connection->destination, job, 0, outcome);
+	destination_on_job_done(connection->destination, job, false);
+	destination_on_broken(connection->destination, outcome);
+	fake_close(connection);
+	relay_turn(relay);
+}
+
 /* One that breaks off each message is closed after three of them; those in line have not been tried. */
 static void a_relayhost_that_breaks_off_is_left_by_those_in_line(void **state)
 {
@@ -354,20 +366,40 @@ static void a_relayhost_that_breaks_off_is_left_by_those_in_line(void **state)
 	for (int i = 0; i < 3; i++)
 		submit(relay, "one@a.example");
 	id = submit(relay, "two@b.example");
-	for (int i = 0; i < 3; i++) {
-		struct fake_connection *connection = relay_connect_to(relay, "relayhost:main");
-		struct job *job = connection->job;
-		connection->job = NULL;
-		destination_on_outcome(connection->destination, job, 0, &closing);
-		destination_on_job_done(connection->destination, job, false);
-		destination_on_broken(connection->destination, &closing);
-		fake_close(connection);
-		relay_turn(relay);
-	}
+	for (int i = 0; i < 3; i++)
+		break_off(relay, relay_connect_to(relay, "relayhost:main"), &closing);
 	assert_int_equal(relay->report_count, 3);
 	fake_deliver(relay_connect_to(relay, "relayhost:spare"));
 	assert_int_equal(relay_report(relay, id, 0)->attempts, 1);
 	assert_false(is_queued(relay, id));
+}
+
+/* RFC 5321 section 4.5.3.2.6: lost behind the final dot, it may be on its way; to send it elsewhere now makes two of it. */
+static void what_a_closed_relayhost_may_have_taken_is_put_off(void **state)
+{
+	struct relay *relay = *state;
+	struct outcome closing = outcome_like(OUTCOME_DEFERRED, CLASS_CONNECT, STAGE_RCPT, 421, "4.3.2", "closing");
+	struct outcome lost = outcome_like(OUTCOME_DEFERRED, CLASS_CONNECT, STAGE_DOT, 0, "4.4.2", "connection lost");
+	struct fake_connection *connections[4];
+	uint64_t ids[4];
+
+	relay_configure(relay, two_relayhosts);
+	for (int i = 0; i < 4; i++)
+		ids[i] = submit(relay, "one@a.example");
+	for (unsigned i = 0; i < 4; i++) {
+		connections[i] = relay_connection(relay, i);
+		assert_non_null(connections[i]);
+	}
+	for (int i = 0; i < 4; i++)
+		fake_session(connections[i]);
+	for (int i = 0; i < 4; i++)
+		assert_true(connections[i]->job && connections[i]->job->ticket->message.id == ids[i]);
+	for (int i = 0; i < 3; i++)
+		break_off(relay, connections[i], &closing);
+	break_off(relay, connections[3], &lost);
+	assert_int_equal(relay_report(relay, ids[3], 0)->outcome.kind, OUTCOME_DEFERRED);
+	assert_string_equal(relay_report(relay, ids[3], 0)->destination, "relayhost:main");
+	assert_int_equal(relay_report(relay, ids[3], 0)->attempts, 1);
 }
 
 static void with_all_relayhosts_down_the_message_waits(void **state)
@@ -760,6 +792,7 @@ int main(void)
 	    TEST(the_preferred_open_destination_is_taken),
 	    TEST(a_failed_relayhost_is_left_at_once_and_without_an_attempt),
 	    TEST(a_relayhost_that_breaks_off_is_left_by_those_in_line),
+	    TEST(what_a_closed_relayhost_may_have_taken_is_put_off),
 	    TEST(with_all_relayhosts_down_the_message_waits),
 	    TEST(a_full_account_sends_its_message_through_the_other),
 	    TEST(while_a_relayhost_is_tried_again_others_go_through_the_next),
