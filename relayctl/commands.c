@@ -31,7 +31,7 @@ static const struct command commands[] = {
     {"sendmail", cmd_sendmail, "[-t] [-i] [-f FROM] [TO ...] | -bs | -bp",
      "as sendmail(8), for cron and scripts; also by that name"},
     {"config", cmd_config, "", "what is in force and where it comes from, secrets masked"},
-    {"doctor", cmd_doctor, "[DOMAIN] [--blocklist ZONE,...] [--strict]",
+    {"doctor", cmd_doctor, "[DOMAIN] [--to ADDR] [--blocklist ZONE,...] [--strict]",
      "is all that mail from here needs as it should be? What is not, and what to change"},
     {"user", cmd_user,
      "add NAME [--password-file FILE] [--options TEXT] | remove NAME | list | check NAME [--password-file FILE]",
@@ -69,9 +69,16 @@ const char *command_nearest(const char *name)
 static void print_filter(FILE *out)
 {
 	/* Beside ctl_filter_names. */
-	static const char *const values[] = {
-	    "ready|inflight|deferred|held", "NAME", "ADDRESS", "ADDRESS", "NAME", "default|transactional|bulk",
-	    "greylist|throttle|auth|mailbox|policy|connect|dns|tls|other", "30s|10m|4h|5d", "NAME|mx", NULL};
+	static const char *const values[] = {"ready|inflight|deferred|held",
+					     "NAME",
+					     "ADDRESS",
+					     "ADDRESS",
+					     "NAME",
+					     "default|transactional|bulk",
+					     "greylist|throttle|auth|mailbox|policy|connect|dns|tls|other",
+					     "30s|10m|4h|5d",
+					     "NAME|mx",
+					     NULL};
 
 	fputs("\nFILTER: one or more of these; all that are given must hold\n", out);
 	for (size_t i = 0; ctl_filter_names[i]; i++)

@@ -30,6 +30,7 @@ static const struct doctor_check checks[] = {
     {.name = "dmarc", .scope = DOCTOR_DOMAIN, .limit_sec = 30, .run = doctor_dmarc},
     {.name = "spf", .scope = DOCTOR_DOMAIN, .limit_sec = 60, .needs_egress = true, .run = doctor_spf},
     {.name = "bounces", .scope = DOCTOR_DOMAIN, .limit_sec = 30, .run = doctor_bounces},
+    {.name = "to", .limit_sec = 120, .run = doctor_to, .applies = doctor_has_recipient},
 };
 
 const char *doctor_level_name(enum doctor_level level)
@@ -237,7 +238,8 @@ int cmd_doctor(struct ctl *ctl, int argc, char **argv)
 	struct domains domains = {0};
 	bool is_strict = false;
 	const char *domain;
-	const struct ctl_option options[] = {{"--blocklist", &doctor.blocklists, NULL}, {"--strict", NULL, &is_strict}};
+	const struct ctl_option options[] = {
+	    {"--to", &doctor.to, NULL}, {"--blocklist", &doctor.blocklists, NULL}, {"--strict", NULL, &is_strict}};
 	int count = ctl_parse(argc, argv, options, ARRAY_LEN(options), &domain, 1);
 
 	if (count < 0)

@@ -37,6 +37,7 @@ enum { DOCTOR_EGRESS_MAX = 8 };
 struct doctor {
 	struct ctl *ctl;
 	const struct config *config;
+	const char *to;		/* --to; NULL: not given */
 	const char *blocklists; /* --blocklist; NULL: not given */
 	/* The addresses that others see our mail come from, as far as they were found out (doctor_egress()). */
 	struct dns_address egress[DOCTOR_EGRESS_MAX];
@@ -94,6 +95,9 @@ bool doctor_has_blocklists(const struct doctor *doctor);
 doctor_check_run doctor_port25;
 /* doctor_relayhost.c */
 doctor_check_run doctor_relayhost;
+/* doctor_to.c */
+doctor_check_run doctor_to;
+bool doctor_has_recipient(const struct doctor *doctor);
 /* doctor_spf.c */
 doctor_check_run doctor_spf;
 /* doctor_machine.c */

@@ -271,7 +271,7 @@ static struct tls_credentials *make_credentials(const struct link_tls *tls, stru
 {
 	struct tls_client_credentials_options options = {
 	    .certificate_file = tls->certificate, .key_file = tls->key, .min_version = TLS_VERSION_1_2};
-	bool wants_trust = tls->level == TLS_LEVEL_VERIFY;
+	bool wants_trust = tls->level == TLS_LEVEL_VERIFY || tls->wants_verdict;
 	struct tls_credentials *credentials = NULL;
 
 	if (wants_trust)
@@ -304,7 +304,7 @@ int link_start_tls(struct link *link, const struct link_tls *tls, struct err *er
 	return status == TLS_OK ? 0 : ERR_CRYPTO;
 }
 
-const struct tls_session *link_tls_session(const struct link *link)
+struct tls_session *link_tls_session(const struct link *link)
 {
 	return link->tls;
 }

@@ -43,12 +43,13 @@ struct link_tls {
 	const char *ca_file;  /* whom to trust with TLS_LEVEL_VERIFY; NULL: the system's authorities */
 	const struct tls_fingerprint *fingerprint; /* TLS_LEVEL_FINGERPRINT */
 	const char *certificate, *key;		   /* ours; NULL: none */
-	int64_t step_ms;			   /* how long the other side may be silent; 0: a minute */
+	bool wants_verdict; /* with TLS_LEVEL_OPPORTUNISTIC: tls_session_verify() will be asked */
+	int64_t step_ms;    /* how long the other side may be silent; 0: a minute */
 };
 
 /* The handshake: 0, or ERR_CRYPTO, ERR_CLOSED and others with words. */
 int link_start_tls(struct link *link, const struct link_tls *tls, struct err *err);
 /* NULL: in clear. */
-const struct tls_session *link_tls_session(const struct link *link);
+struct tls_session *link_tls_session(const struct link *link);
 
 #endif

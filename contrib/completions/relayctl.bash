@@ -44,7 +44,7 @@ _relayctl_options() {
 	route) echo --from --user ;;
 	user) echo --password-file --options ;;
 	dkim) echo --type --out ;;
-	doctor) echo --blocklist --strict ;;
+	doctor) echo --to --blocklist --strict ;;
 	drain) echo --timeout ;;
 	esac
 }

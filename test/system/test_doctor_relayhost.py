@@ -121,3 +121,47 @@ def test_a_relayhost_that_misbehaves(doctor, banner, words):
         assert finding["level"] == "fail" and words in finding["found"], finding
     finally:
         server.stop()
+
+
+# ---- --to: the MX hosts of an address
+
+
+@pytest.fixture
+def look_to(folder, dns):
+    doctor = Doctor(folder, dns)
+
+    def look(address, port, zone, ca_file=None):
+        dns.start({"example.net": zone})
+        ca = f", ca_file: {ca_file}" if ca_file else ""
+        yaml = f"delivery: {{port: {port}, ip: '4', allow_loopback: true, connect_timeout: 1s{ca}}}\n"
+        return doctor("example.org", "--to", address, yaml=yaml)[1].of("to")
+
+    return look
+
+
+def test_to_an_address_that_takes_mail(look_to, make_upstream, authority):
+    upstream = make_upstream(tls_context=authority.issue("mx.example.net").context())
+    found = look_to("user@example.net", upstream.port,
+                    f'@ MX 10 mx\nmx A 127.0.0.1\n_mta-sts TXT "v=STSv1; id=1"\n_{upstream.port}._tcp.mx TLSA 3 1 1 00\n',
+                    authority.pem)
+    assert found.one("to", "example.net at mx.example.net[127.0.0.1]")["level"] == "ok"
+    assert "MTA-STS" in found.one("to", "example.net")["found"]
+    assert "DANE records, which do not count" in found.one("to", "mx.example.net")["found"] or \
+        "DNSSEC vouches" in found.one("to", "mx.example.net")["found"]
+    assert upstream.messages.empty()
+
+
+def test_to_a_host_with_any_certificate_and_one_that_is_dead(look_to, make_upstream, authority):
+    upstream = make_upstream(tls_context=authority.issue("other.example.net").context())
+    found = look_to("user@example.net", upstream.port, "@ MX 10 dead\n@ MX 20 mx\ndead A 127.0.0.9\nmx A 127.0.0.1\n")
+    assert found.one("to", "example.net at dead.example.net[127.0.0.9]")["level"] == "warn"
+    finding = found.one("to", "example.net at mx.example.net[127.0.0.1]")
+    assert finding["level"] == "info" and "not trusted" in finding["found"]
+
+
+@pytest.mark.parametrize("address, zone, words", [
+    ("user@example.net", "@ MX 10 mx\nmx A 127.0.0.9\n", "no connection"), ("user@example.net", "@ MX 0 .\n", "no mail"),
+    ("user@gone.example.net", "", "does not exist")])
+def test_to_an_address_that_takes_none(look_to, address, zone, words):
+    found = look_to(address, free_port(), zone)
+    assert only(found)["level"] == "fail" and words in only(found)["found"], found
