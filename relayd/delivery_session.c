@@ -377,6 +377,10 @@ static bool on_ready(struct delivery *d)
 	delivery_observe(d, "auth");
 	destination_on_session(d->destination);
 	d->job = NULL;
+	if (job && !destination_may_begin(d->destination, job)) { /* while it was on its way from another host */
+		delivery_end_refused(d, job);
+		job = NULL;
+	}
 	if (!job || !begin_job(d, job))
 		delivery_take_job(d);
 	return d->client != NULL;

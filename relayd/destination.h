@@ -201,6 +201,9 @@ void destinations_stop(struct destinations *destinations);
 
 /* The next job for a connection that is ready; NULL: none, the delivery is now idle, or was told to quit. */
 struct job *destination_next_job(struct destination *destination, struct destination_slot *slot);
+/* False: its time has ended meanwhile, an operator has held or deleted it, or the journal is in trouble. Of the jobs that
+ * destination_next_job() gives it is true; ask before one of them begins anew at another host. */
+bool destination_may_begin(const struct destination *destination, const struct job *job);
 /* A job goes back to the front of the line, untried: its reused connection had died. */
 void destination_return_job(struct destination *destination, struct job *job);
 /* See destination_events. `quick`: the transaction took less than two seconds. */

@@ -81,8 +81,7 @@ static void hand_back(struct destination *d, struct job *job, int64_t retry_wall
 	events->on_job_done(events->ctx, job, retry_wall);
 }
 
-/* Its time may have ended in line, an operator may have held or deleted it, the journal may be in trouble. */
-static bool is_live(const struct destination *d, const struct job *job)
+bool destination_may_begin(const struct destination *d, const struct job *job)
 {
 	return expires_wall(job) > now_wall(d) && queue_may_begin(d->owner->options.queue, job->ticket->message.id);
 }
@@ -91,7 +90,7 @@ struct job *destination_line_pop_live(struct destination *d)
 {
 	struct job *job;
 
-	while ((job = destination_line_pop(d)) && !is_live(d, job))
+	while ((job = destination_line_pop(d)) && !destination_may_begin(d, job))
 		hand_back(d, job, now_wall(d));
 	return job;
 }

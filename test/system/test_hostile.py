@@ -293,6 +293,26 @@ def test_when_no_host_takes_it_each_was_asked_once_and_the_domain_rests(relayd, 
     assert better.sessions <= 10 and worse.sessions <= 10
 
 
+def test_what_is_deleted_on_its_way_to_the_next_mx_is_not_sent_there(relayd, scripted, dns):
+    asked, deleted = threading.Event(), threading.Event()
+
+    def refuse_late(session):
+        asked.set()
+        assert deleted.wait(30)
+        session.say(b"421 4.3.2 not now\r\n")
+
+    better, worse, zone = two_hosts(scripted, answering(RCPT=refuse_late))
+    dns.start({"example.net": zone})
+    daemon = relayd(by_mx(dns.port, better.port))
+    with daemon.smtp() as client:
+        client.send_message(message())
+    assert asked.wait(30)
+    daemon.ctl("delete", daemon.json("queue")[0]["id"])
+    deleted.set()
+    daemon.wait_log("event=deleted .*outcome=deleted")
+    assert not any(command.startswith(b"MAIL") for command in worse.commands) and not worse.taken
+
+
 @pytest.mark.parametrize("verb", ["RCPT", "DOT"])
 def test_a_greylister_is_not_asked_at_its_other_mx(relayd, scripted, dns, verb):
     better, worse, zone = two_hosts(scripted, answering(**{verb: b"450 4.7.1 Greylisted, come back later\r\n"}))
