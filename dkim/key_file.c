@@ -125,9 +125,9 @@ static int write_under(const char *temporary, const char *path, mode_t mode, str
 	int rc = 0;
 
 	if (fd < 0)
-		return err_set_errno(err, "%s", temporary);
+		return err_set_errno(err, "cannot write %s", path);
 	if (write_all(fd, text) < 0 || fchmod(fd, mode) < 0 || fsync(fd) < 0)
-		rc = err_set_errno(err, "%s", temporary);
+		rc = err_set_errno(err, "cannot write %s", path);
 	else if (link(temporary, path) < 0)
 		rc = err_set_errno(err, "%s", path);
 	close(fd);

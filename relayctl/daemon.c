@@ -159,7 +159,7 @@ static int report(struct draining *draining)
 	if (draining->ctl->json)
 		ctl_print_json(last);
 	else if (left + held > 0)
-		printf("stopped; %lld message%s left, %lld of them held: the spool keeps them\n",
+		printf("stopped; %lld message%s left, %lld of them held; the spool keeps what is left\n",
 		       (long long)(left + held), left + held == 1 ? " is" : "s are", (long long)held);
 	else
 		puts("stopped; nothing is left");

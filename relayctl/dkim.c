@@ -79,8 +79,10 @@ static int keygen(struct ctl *ctl, const char *domain, const char *selector, con
 		algorithm = DKIM_ED25519_SHA256;
 	else
 		return ctl_usage("dkim keygen: --type is rsa or ed25519");
-	if (!dkim_is_domain(slice_of_str(domain)) || !dkim_is_selector(slice_of_str(selector)))
-		return ctl_usage("dkim keygen: '%s' is no domain or '%s' no selector", domain, selector);
+	if (!dkim_is_domain(slice_of_str(domain)))
+		return ctl_usage("dkim keygen: '%s' is no domain, such as example.com", domain);
+	if (!dkim_is_selector(slice_of_str(selector)))
+		return ctl_usage("dkim keygen: '%s' is no selector: letters, digits, hyphens and dots", selector);
 	if (!file) {
 		snprintf(name, sizeof(name), "%s.%s.pem", selector, domain);
 		file = name;

@@ -13,6 +13,19 @@
 #include <stdlib.h>
 #include <sysexits.h>
 
+/* What the message or the command line says, without what a terminal would obey. */
+static int refuse_address(struct slice text)
+{
+	char words[160];
+	int len = snprintf(words, sizeof(words), "an address cannot be read in '%.*s'", (int)MIN(text.len, (size_t)100),
+			   text.ptr);
+
+	for (int i = 0; i < len; i++)
+		if (words[i] < ' ' || words[i] > '~')
+			words[i] = '?';
+	return sendmail_complain(EX_DATAERR, words);
+}
+
 int sendmail_add_recipients(struct sendmail *s, struct slice text)
 {
 	struct address_list list;
@@ -25,7 +38,7 @@ int sendmail_add_recipients(struct sendmail *s, struct slice text)
 			return sendmail_complain(EX_USAGE, "too many recipients");
 		s->recipients[s->recipient_count++] = xmemdup(address.text, address.len);
 	}
-	return rc == 0 ? EX_OK : sendmail_complain(EX_DATAERR, "an address cannot be read");
+	return rc == 0 ? EX_OK : refuse_address(text);
 }
 
 /* ---- reading ---- */

@@ -59,5 +59,5 @@ void web_handle(void *ctx, const struct http_request *request, struct http_respo
 		return;
 	}
 	response->status = 404;
-	buf_append_str(&response->body, "not found\n");
+	buf_append_str(&response->body, "not found: there are /metrics, /livez, /readyz and /mailz\n");
 }

@@ -6,7 +6,6 @@ domain or a sender of its own.
 import json
 import os
 import pty
-import pytest
 import re
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+import pytest
 
 from conftest import RELAYCTL, Relayd, service_user, users_line
 from peers import free_port

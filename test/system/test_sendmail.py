@@ -103,7 +103,8 @@ def test_exit_codes(sendmail):
     sendmail(check=64)  # EX_USAGE: no recipients
     sendmail("-t", text="Subject: nobody\n\n", check=64)
     sendmail("-bd", check=64)
-    sendmail("a@b@example.net", check=65)  # EX_DATAERR
+    refused = sendmail("a@b@example.net", check=65)  # EX_DATAERR
+    assert refused.stderr == b"sendmail: an address cannot be read in 'a@b@example.net'\n"
     endless = 300 * "x" + "@example.net"
     done = sendmail(endless, "a@example.net", check=67)  # EX_NOUSER; the other is served
     assert endless[:200].encode() in done.stderr and b"other recipients" in done.stderr
