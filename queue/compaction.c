@@ -141,7 +141,8 @@ static int put_states(struct queue *queue, struct slot *slot, struct buf *out, c
 		      bool with_texts)
 {
 	char room[RESULT_ROOM];
-	int rc = payload_put_message_state(out, slot->flags & SLOT_HELD, slot->flags & SLOT_WARNED);
+	int rc = payload_put_message_state(out, slot->flags & SLOT_HELD, slot->flags & SLOT_WARNED,
+					   slot->flags & SLOT_DELETING);
 
 	for (uint32_t i = 0; rc == 0 && i < slot->rcpt_count; i++) {
 		struct payload_result state;

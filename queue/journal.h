@@ -37,6 +37,7 @@
  *             14  2  DATA: number of the piece; RESULT: of the recipient
  *             16  8  message id, or 0
  *             24  8  watermark: segment (4), offset / 8 (4): all before it was synced when this was written
+ *          Pieces and recipients are numbered from 0.
  *          Sums are the low 32 bits of XXH3-64 with the seed nonce + offset (header), nonce + offset +
  *          0x9e3779b97f4a7c15 (payload), the offset being that of the record: nothing stale, moved or made up by a
  *          sender of mail passes.
@@ -45,7 +46,7 @@
  *          2 MESSAGE  the message exists from here on
  *          3 RESULT   state of one recipient, absolute: the last one counts
  *          4 HOLD, 5 RELEASE, 10 WARNED   state of the message; no payload
- *          11 DELETE deleted while in flight: the next start makes it DONE; outlives a MOVE; no payload
+ *          11 DELETE deleted while in flight: the next start makes it DONE; no payload
  *          6 DONE     the message is gone; no payload
  *          7 MOVE     a MESSAGE copied forward with all state so far folded in; replaces what was known of the id
  *          8 MARK     ends a batch: its start (8), first (8), floor (8: as in the header, but of now). The next batch
@@ -54,13 +55,15 @@
  *                     written by this version
  *          Payloads of MESSAGE, MOVE and RESULT are fields: tag (1), length (LEB128), value. A tag with the bit 0x80
  *          must be understood, else the spool is refused; others may be skipped.
- *          MESSAGE  81 core: arrived (8), expires (8), content octets (8), content hash (8: XXH3-64 of all of it),
+ *          MESSAGE  81 core: arrived (8), expires (8), content octets (8), content hash (8: XXH3-64 of all
+ *                      of it, seed 0),
  *                      pieces (4), recipients (4), flags (4), class (1), body (1), ret (1), zero (1)
  *                   02 sender  03 sender as submitted  04 ENVID  05 user  06 listener  07 client  08 tag
  *                   09 Message-ID  0a From domain  0b AUTH  8c header fields sent before the content
  *                   8d recipient, fields inside: 81 address  02 as submitted  03 ORCPT  04 NOTIFY bits
  *                   8e the content itself, when pieces is 0  11 relayhost of the user
- *          MOVE     the same, and 8f: recipient number (2), then the fields of RESULT; 90 bits: 1 held, 2 warned
+ *          MOVE     the same, and 8f: recipient number (2), then the fields of RESULT; 90 bits: 1 held, 2 warned,
+ *                   4 deleted while in flight. The pieces stay where they are
  *          RESULT   81 core: next attempt (8), attempts (4), reply code (2), kind, class, stage, bits (1 each; bit 1:
  *                      a hint was used), zero (2)   02 enhanced code  03 host  04 text
  *                   05 when it was recorded (8)  06 place of the RESULT before it (segment, offset / 8; 4 each), which
@@ -95,7 +98,7 @@
  *            older one
  *          - a segment below `first` or out of the chain: left over from freeing or failure; unlinked
  *          - a MESSAGE with missing pieces: never sent; quarantined; behind the watermark it is suspect (its pieces
- * were never synced), else a loss
+ *            were never synced), else a loss
  *          - DATA without MESSAGE: the client got no 250; forgotten
  *          - RESULT, HOLD, ... without MESSAGE: of a message that is done; ignored
  *          - a segment that cannot be opened (rights, descriptors; all but a dead disk): refused, nothing touched; a new

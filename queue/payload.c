@@ -42,7 +42,7 @@ enum result_tag {
 #define RECIPIENTS_MAX 65000
 #define WALL_MAX_MS ((int64_t)1 << 52)
 
-enum state_bit { STATE_BIT_HELD = 1, STATE_BIT_WARNED = 2 };
+enum state_bit { STATE_BIT_HELD = 1, STATE_BIT_WARNED = 2, STATE_BIT_DELETING = 4 };
 enum result_bit { RESULT_BIT_HINT_USED = 1 };
 
 struct text_field {
@@ -219,9 +219,10 @@ int payload_put_state(struct buf *out, uint32_t recipient, const struct payload_
 	return rc < 0 ? rc : tlv_put(out, TAG_STATE, buf_slice(&nested));
 }
 
-int payload_put_message_state(struct buf *out, bool held, bool warned)
+int payload_put_message_state(struct buf *out, bool held, bool warned, bool deleting)
 {
-	char bits = (char)((held ? STATE_BIT_HELD : 0) | (warned ? STATE_BIT_WARNED : 0));
+	char bits =
+	    (char)((held ? STATE_BIT_HELD : 0) | (warned ? STATE_BIT_WARNED : 0) | (deleting ? STATE_BIT_DELETING : 0));
 
 	return bits ? tlv_put(out, TAG_MESSAGE_STATE, slice_of(&bits, 1)) : 0;
 }
@@ -307,6 +308,7 @@ static int core_field(struct payload_core *core, uint8_t tag, struct slice value
 	case TAG_MESSAGE_STATE:
 		core->held = value.len > 0 && (value.ptr[0] & STATE_BIT_HELD);
 		core->warned = value.len > 0 && (value.ptr[0] & STATE_BIT_WARNED);
+		core->deleting = value.len > 0 && (value.ptr[0] & STATE_BIT_DELETING);
 		return 0;
 	case TAG_RECIPIENT: (*recipients)++; return 0;
 	case TAG_PREFIX:

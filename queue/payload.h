@@ -42,7 +42,7 @@ struct payload_core {
 	enum message_class class;
 	enum queue_body body;
 	enum queue_ret ret;
-	bool held, warned; /* MOVE: folded */
+	bool held, warned, deleting; /* MOVE: folded */
 };
 
 struct payload_mark {
@@ -59,7 +59,7 @@ int payload_put_mark(struct buf *out, const struct payload_mark *mark);
 /* Copies a MESSAGE's or MOVE's payload without the state that is folded into it. */
 int payload_copy_message(struct buf *out, struct slice payload);
 int payload_put_state(struct buf *out, uint32_t recipient, const struct payload_result *result);
-int payload_put_message_state(struct buf *out, bool held, bool warned);
+int payload_put_message_state(struct buf *out, bool held, bool warned, bool deleting);
 
 struct payload_result payload_result_of(const struct queue_result *result);
 void payload_outcome_of(const struct payload_result *result, struct outcome *out);

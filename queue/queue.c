@@ -98,9 +98,6 @@ static void on_move_synced(struct queue *queue, const struct journal_item *item,
 	segments_keep(&queue->segments, place, item->length);
 	for (uint32_t i = 0; i < slot->rcpt_count; i++)
 		slot_rcpt(slot, i)->result = (struct record_place){0};
-	/* The copy says nothing of a deletion, and the DELETE goes with its segment. */
-	if (slot->flags & SLOT_DELETING)
-		queue_append_simple(queue, RECORD_DELETE, slot->id);
 }
 
 static void on_done_synced(struct queue *queue, const struct journal_item *item)

@@ -94,7 +94,7 @@ static void adopt_orphan(struct recovery *recovery, struct slot *slot)
 	free_orphan(recovery, orphan);
 }
 
-/* A known message is begun anew: a MOVE replaces all that was known but the places of its pieces, and a deletion. */
+/* A known message is begun anew: a MOVE replaces all that was known but the places of its pieces; a deletion stays. */
 static void reset_slot(struct slot *slot, int64_t due)
 {
 	slot->flags &= SLOT_EXTRA | SLOT_DELETING;
@@ -138,6 +138,8 @@ static int apply_message(struct recovery *recovery, const struct record_header *
 		slot->flags |= SLOT_HELD;
 	if (core.warned)
 		slot->flags |= SLOT_WARNED;
+	if (core.deleting)
+		slot->flags |= SLOT_DELETING;
 	state.slot = slot;
 	return payload_get_states(payload, apply_state, &state);
 }

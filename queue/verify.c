@@ -336,6 +336,7 @@ static void dump_message(struct dump *dump, struct slice payload)
 		put_time(dump, "arrived", envelope.arrived_wall);
 		put_time(dump, "expires", envelope.expires_wall);
 		buf_append_str(&dump->text, core.held ? " held" : "");
+		buf_append_str(&dump->text, core.deleting ? " deleted" : "");
 		end_line(dump, false);
 		dump_recipients(dump, &envelope);
 		payload_get_states(payload, dump_state, dump);

@@ -290,11 +290,12 @@ static void state_is_folded_and_unfolded(void **state)
 	buf_init(&again, 1 << 20);
 	assert_int_equal(payload_put_message(&first, &envelope, &content), 0);
 	assert_int_equal(payload_copy_message(&moved, buf_slice(&first)), 0);
-	assert_int_equal(payload_put_message_state(&moved, true, false), 0);
+	assert_int_equal(payload_put_message_state(&moved, true, false, true), 0);
 	assert_int_equal(payload_put_state(&moved, 1, &result), 0);
 	assert_int_equal(payload_get_core(buf_slice(&moved), &core), 0);
 	assert_true(core.held);
 	assert_false(core.warned);
+	assert_true(core.deleting);
 	assert_int_equal(payload_get_states(buf_slice(&moved), keep_state, read), 0);
 	assert_int_equal(read[0].kind, OUTCOME_NONE);
 	assert_int_equal(read[1].kind, OUTCOME_DEFERRED);
