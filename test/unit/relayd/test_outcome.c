@@ -250,6 +250,9 @@ static void outcome_of_faults(void **state)
 	outcome_of_fault(&out, &place, OUTCOME_DEFERRED, CLASS_CONNECT, NULL, "connection refused");
 	assert_string_equal(out.enhanced, "4.4.1");
 	assert_true(outcome_is_host_trouble(&out));
+	place.stage = STAGE_RCPT;
+	outcome_of_fault(&out, &place, OUTCOME_DEFERRED, CLASS_CONNECT, NULL, "connection lost");
+	assert_true(outcome_is_host_trouble(&out));
 	place.stage = STAGE_DNS;
 	outcome_of_fault(&out, &place, OUTCOME_FAILED, CLASS_DNS, "5.1.2", "no such domain");
 	assert_string_equal(out.enhanced, "5.1.2");

@@ -115,6 +115,37 @@ static void what_gets_too_long_is_refused(void **state)
 	policy_recipients_fini(&made);
 }
 
+static bool may_write(const struct user_options *options, const char *fields)
+{
+	struct submit_header_options header_options = {.hostname = SLICE("relay.test"),
+						       .origin = policy_origin(config),
+						       .sender = SLICE("a@corp.example"),
+						       .rng = rng_system()};
+	struct submit_header header;
+	bool may;
+
+	assert_int_equal(submit_header_make(&header, slice_of_str(fields), &header_options), 0);
+	may = policy_names(config, options, &header) == NULL;
+	submit_header_fini(&header);
+	return may;
+}
+
+static void a_user_is_asked_about_all_in_whose_name_it_writes(void **state)
+{
+	struct user_options *options = user_options_parse(SLICE("from=@corp.example"), NULL);
+
+	(void)state;
+	load("origin: corp.example\n");
+	assert_true(may_write(options, "From: a@corp.example, b@corp.example\r\nSender: c\r\n"));
+	assert_true(may_write(options, "Subject: the sender is added\r\n"));
+	assert_false(may_write(options, "From: boss@victim.example\r\n"));
+	assert_false(may_write(options, "From: a@corp.example, boss@victim.example\r\n"));
+	assert_false(may_write(options, "From: a@corp.example\r\nSender: boss@victim.example\r\n"));
+	assert_false(may_write(options, "From: a@corp.example\r\nResent-From: boss@victim.example\r\n"));
+	assert_true(may_write(NULL, "From: a@corp.example, boss@victim.example\r\nSender: boss@victim.example\r\n"));
+	user_options_free(&options);
+}
+
 /* ---- Recipients. */
 
 /* `addresses` joined by blanks. */
@@ -489,6 +520,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_teardown(senders_are_completed_and_replaced_once, teardown),
 	    cmocka_unit_test_teardown(a_user_is_asked_about_the_complete_address_before_it_is_replaced, teardown),
+	    cmocka_unit_test_teardown(a_user_is_asked_about_all_in_whose_name_it_writes, teardown),
 	    cmocka_unit_test_teardown(what_gets_too_long_is_refused, teardown),
 	    cmocka_unit_test_teardown(without_rules_recipients_stay_octet_for_octet, teardown),
 	    cmocka_unit_test_teardown(aliases_are_followed_to_their_ends, teardown),

@@ -225,6 +225,13 @@ static void content_is_refused_while_it_arrives(void **state)
 				    "= ABORTED message_refused\n= REJECTED message_refused 552\n"
 				    "S: 552 5.3.4 The header is too long\nS: 250 2.0.0 Ok\n"
 				    "C: MAIL FROM:<c@example.com>\n= MAIL c@example.com\nS: 250 2.1.0 Ok\n");
+	/* Each refusal is one reply: a second of the session does not say the first again. */
+	transcript_trusted(
+	    ENVELOPE
+	    "C: DATA\n" DATA_OK "> refuse 552 5.3.4 The header is too long\nC: a: b\nC: .\n"
+	    "= ABORTED message_refused\n= REJECTED message_refused 552\nS: 552 5.3.4 The header is too long\n" ENVELOPE
+	    "C: DATA\n" DATA_OK "> refuse 550 5.7.1 Not from you\nC: a: b\nC: .\nC: NOOP\n"
+	    "= ABORTED message_refused\n= REJECTED message_refused 550\nS: 550 5.7.1 Not from you\nS: 250 2.0.0 Ok\n");
 	transcript_trusted(ENVELOPE "C: DATA\n" DATA_OK "> refuse 421 4.3.0 Going away\n"
 				    "C: a: b\nC: .\nC: NOOP\n"
 				    "= ABORTED message_refused\n= REJECTED message_refused 421\n"
