@@ -260,6 +260,7 @@ static void make_deliveries(struct relayd *r)
 	struct scheduler_options scheduling = {.loop = r->loop,
 					       .queue = r->queue,
 					       .clock = r->clock,
+					       .log = r->log,
 					       .rng = rng_system(),
 					       .ctx = r,
 					       .route = route,

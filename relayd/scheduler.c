@@ -1,9 +1,9 @@
 #include "relayd/scheduler.h"
 
 #include "base/base.h"
+#include "relayd/clock_jump.h"
 #include "relayd/next_hop.h"
 #include "relayd/outcome.h"
-#include "relayd/set_back.h"
 #include "relayd/settlement.h"
 
 #include <stdio.h>
@@ -22,7 +22,7 @@ struct scheduler {
 	struct settlement *settlement;
 	timer_id timer;
 	int64_t timer_at_ms;
-	struct set_back set_back;
+	struct clock_jump jump;
 	bool stopping;
 };
 
@@ -31,7 +31,8 @@ struct scheduler *scheduler_new(const struct scheduler_options *options)
 	struct scheduler *s = xcalloc(1, sizeof(*s));
 
 	s->options = *options;
-	s->settlement = settlement_new(&s->options);
+	clock_jump_init(&s->jump, options->clock, options->log);
+	s->settlement = settlement_new(&s->options, &s->jump);
 	return s;
 }
 
@@ -275,7 +276,12 @@ static void dispatch(struct scheduler *s, uint64_t id, bool was_parked)
 	struct plan plan = {0};
 	int64_t now = now_wall(s);
 	int rc = queue_read_envelope(s->options.queue, id, 0, &ticket->message);
-	bool has_ended = rc == 0 && now >= ticket->message.envelope.expires_wall;
+	struct queue_envelope *envelope = &ticket->message.envelope;
+	bool has_ended;
+
+	if (rc == 0)
+		envelope->expires_wall = clock_jump_expires_wall(&s->jump, envelope);
+	has_ended = rc == 0 && now >= envelope->expires_wall;
 
 	if (has_ended) { /* once in its life: the last reply goes into the DSN */
 		queue_message_free(&ticket->message);
@@ -407,7 +413,7 @@ void scheduler_turn(struct scheduler *s)
 
 	if (s->stopping)
 		return;
-	set_back_turn(&s->set_back, s->options.queue, loop, now);
+	clock_jump_turn(&s->jump, s->options.queue, loop);
 	while (budget > 0 && queue_may_deliver(s->options.queue) && queue_pop_due(s->options.queue, now, &id)) {
 		dispatch(s, id, false);
 		budget--;

@@ -41,6 +41,7 @@ struct scheduler_options {
 	struct destinations *destinations;
 	struct greylist *greylist; /* NULL: nothing is learnt */
 	const struct clock *clock;
+	struct log *log; /* hears when the clock was set */
 	struct rng *rng;
 	void *ctx;
 	void (*route)(void *ctx, const struct queue_envelope *envelope, uint32_t recipient,

@@ -14,6 +14,7 @@ enum {
 
 struct settlement {
 	const struct scheduler_options *options;
+	struct clock_jump *jump;
 	struct retry_policy policy;
 	int64_t warn_after_ms;
 	unsigned jobs, bounces;
@@ -32,11 +33,12 @@ struct giving_up {
 	struct job *job;
 };
 
-struct settlement *settlement_new(const struct scheduler_options *options)
+struct settlement *settlement_new(const struct scheduler_options *options, struct clock_jump *jump)
 {
 	struct settlement *s = xcalloc(1, sizeof(*s));
 
 	s->options = options;
+	s->jump = jump;
 	list_init(&s->warnings);
 	list_init(&s->givings_up);
 	retry_policy_default(&s->policy);
@@ -199,6 +201,13 @@ static bool is_about_hop(const struct job *job, const struct outcome *outcome)
 	       !destination_is_open(job->destination, &until);
 }
 
+/* The clock may have been set while the attempt was under way. */
+static int64_t expires_wall(const struct settlement *s, const struct job *job)
+{
+	clock_jump_look(s->jump);
+	return clock_jump_expires_wall(s->jump, &job->ticket->message.envelope);
+}
+
 /*
  * The next hop failed before it looked at the message, and there is another that takes mail now: the recipient goes
  * there at once, and this was no attempt. The hop that failed is closed by now, so it is not chosen again.
@@ -210,7 +219,7 @@ static bool may_go_elsewhere(struct settlement *s, const struct job *job, uint32
 	struct destination *other;
 	int64_t until;
 
-	if (outcome->kind != OUTCOME_DEFERRED || !job->destination || now_wall(s) >= envelope->expires_wall ||
+	if (outcome->kind != OUTCOME_DEFERRED || !job->destination || now_wall(s) >= expires_wall(s, job) ||
 	    !is_about_hop(job, outcome))
 		return false;
 	s->options->route(s->options->ctx, envelope, job->indexes[i], &targets);
@@ -359,7 +368,7 @@ static void defer(struct settlement *s, struct job *job, const struct job_failur
 	}
 	next = now + wait;
 	/* The last look is at the end of its lifetime, so that the sender hears of it then. */
-	next = MIN(next, message->envelope.expires_wall);
+	next = MIN(next, expires_wall(s, job));
 	record(s, job, deferral->index, outcome, next, status->hint_used || hint_taken);
 	if (wants_warning(s, message))
 		add(&job->delays, &job->delay_count, deferral);
@@ -377,7 +386,7 @@ static void expire(struct job *job, const struct job_failure *deferral)
 static void settle_deferrals(struct settlement *s, struct job *job)
 {
 	int64_t now = now_wall(s);
-	bool has_ended = now >= job->ticket->message.envelope.expires_wall;
+	bool has_ended = now >= expires_wall(s, job);
 	bool is_deleted = is_being_deleted(s, job->ticket->message.id);
 
 	for (uint32_t i = 0; i < job->deferral_count; i++) {

@@ -9,12 +9,13 @@
 #ifndef RELAYD_SETTLEMENT_H
 #define RELAYD_SETTLEMENT_H
 
+#include "relayd/clock_jump.h"
 #include "relayd/scheduler.h"
 
 struct settlement;
 
-/* Borrows the options, which outlive it; they may change meanwhile. */
-struct settlement *settlement_new(const struct scheduler_options *options);
+/* Borrows both, which outlive it; the options may change meanwhile. */
+struct settlement *settlement_new(const struct scheduler_options *options, struct clock_jump *jump);
 /* Of DSNs that are on their way nothing is heard any more: free the bounce next. */
 void settlement_free(struct settlement **settlement);
 /* Copied. warn_after_ms 0: no delay warnings. */

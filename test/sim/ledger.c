@@ -271,6 +271,14 @@ static void check_end(struct ledger *ledger, struct truth_rcpt *rcpt, const stru
 		ledger_violate(ledger, message->serial, "%s is given up before its DSN is safe", rcpt->address);
 }
 
+/* What came to its end while the relay was away, or when its clock was set, lives for half an hour more. */
+static int64_t last_end(const struct ledger *ledger, const struct truth_message *message)
+{
+	int64_t now = ledger->clock->wall;
+
+	return now < message->expires_wall ? message->expires_wall : now + HOUR_MS / 2;
+}
+
 static void add_pending(struct ledger *ledger, struct truth_rcpt *rcpt)
 {
 	if (rcpt->is_pending)
@@ -309,7 +317,7 @@ void ledger_on_report(struct ledger *ledger, const struct queue_message *queued,
 	rcpt->attempts = attempts;
 	add_pending(ledger, rcpt);
 	if (outcome->kind == OUTCOME_DEFERRED) {
-		if (next_wall <= ledger->clock->wall || next_wall > rcpt->message->expires_wall)
+		if (next_wall <= ledger->clock->wall || next_wall > last_end(ledger, rcpt->message))
 			ledger_violate(ledger, rcpt->message->serial,
 				       "%s is put off by %lld ms, %lld ms before its end", rcpt->address,
 				       (long long)(next_wall - ledger->clock->wall),

@@ -229,6 +229,7 @@ static void make_deliveries(struct rig *rig)
 	struct scheduler_options scheduling = {.loop = rig->loop,
 					       .queue = rig->queue,
 					       .clock = &rig->clock->clock,
+					       .log = rig->log,
 					       .rng = &rig->rng.rng,
 					       .ctx = rig,
 					       .route = route,

@@ -258,6 +258,7 @@ static void make_parts(struct relay *relay)
 	struct scheduler_options scheduling = {.loop = relay->loop,
 					       .queue = relay->queue,
 					       .clock = clock,
+					       .log = relay->log,
 					       .rng = &relay->rng.rng,
 					       .ctx = relay,
 					       .route = route,

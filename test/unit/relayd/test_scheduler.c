@@ -202,7 +202,7 @@ static void what_was_in_flight_is_tried_again_after_a_restart(void **state)
 static void an_expired_message_tells_each_recipients_own_story(void **state)
 {
 	struct relay *relay = *state;
-	uint64_t id = submit(relay, "one@a.example two@a.example three@b.example");
+	uint64_t id = relay_submit_lifetime(relay, hour_ms, "one@a.example two@a.example three@b.example");
 	struct outcome first = put_off("first is full"), second = put_off("second is busy"),
 		       third = outcome_like(OUTCOME_DEFERRED, CLASS_POLICY, STAGE_DOT, 451, "4.7.1", "not today");
 	struct fake_connection *connection = relay_connect_to(relay, "mx:a.example");
@@ -240,7 +240,7 @@ static void an_expired_message_tells_each_recipients_own_story(void **state)
 static void a_message_that_was_never_tried_expires_too(void **state)
 {
 	struct relay *relay = *state;
-	uint64_t id = submit(relay, "one@a.example");
+	uint64_t id = relay_submit_lifetime(relay, hour_ms, "one@a.example");
 
 	fake_close(relay_connection(relay, 0));
 	clock_virtual_advance(&relay->clock, 7 * 24 * hour_ms);
@@ -250,6 +250,47 @@ static void a_message_that_was_never_tried_expires_too(void **state)
 	assert_string_equal(relay->bounced[0].outcome.text, "not delivered within its lifetime");
 	assert_int_equal(relay->bounced[0].outcome.kind, OUTCOME_EXPIRED);
 	assert_false(is_queued(relay, id));
+}
+
+/* Everybody refuses for the present, for so long. */
+static void be_busy(struct relay *relay, int64_t ms)
+{
+	struct outcome outcome = put_off("busy");
+
+	for (; ms > 0; ms -= 60 * 1000) {
+		for (unsigned i = 0; relay_connection(relay, i); i++) {
+			struct fake_connection *connection = relay_connection(relay, i);
+			if (!connection->job)
+				fake_session(connection);
+			if (connection->job)
+				fake_finish(connection, &outcome);
+		}
+		close_all(relay);
+		relay_pass(relay, 60 * 1000);
+	}
+}
+
+static void what_ended_while_the_daemon_was_away_is_tried_once_more(void **state)
+{
+	struct relay *relay = *state;
+	struct outcome outcome = put_off("busy");
+	uint64_t goes = submit(relay, "one@a.example"), stays = submit(relay, "one@b.example");
+
+	fake_finish(relay_connect_to(relay, "mx:a.example"), &outcome);
+	fake_finish(relay_connect_to(relay, "mx:b.example"), &outcome);
+	close_all(relay);
+	scheduler_stop(relay->scheduler);
+	clock_virtual_advance(&relay->clock, 7 * 24 * hour_ms);
+	relay_restart(relay);
+	relay_turn(relay);
+	fake_deliver(relay_connect_to(relay, "mx:a.example"));
+	assert_false(is_queued(relay, goes));
+	assert_int_equal(relay->bounces, 0);
+	be_busy(relay, hour_ms);
+	assert_int_equal(relay->bounces, 1);
+	assert_string_equal(relay_report(relay, stays, 0)->outcome.text, "busy");
+	assert_int_equal(relay_report(relay, stays, 0)->outcome.kind, OUTCOME_EXPIRED);
+	assert_false(is_queued(relay, stays));
 }
 
 /* Its sender hears of it when the time is over, not at the next step of the schedule; and until then it is tried. */
@@ -714,6 +755,88 @@ static void the_wall_clock_may_be_set_forward(void **state)
 	assert_true(relay_connect_to(relay, "mx:a.example")->job->ticket->message.id == id);
 }
 
+static bool was_told(struct relay *relay, const char *text)
+{
+	struct slice log = buf_slice(&relay->log_text);
+
+	return log.len > 0 && memmem(log.ptr, log.len, text, strlen(text)) != NULL;
+}
+
+/* F19: from 1970 to today, or ten years too far. What is in line, what waits and what is under way is not expired for
+ * that; but it does not live for ever either. */
+static void a_jump_forward_ends_no_lifetime_before_another_attempt(void **state)
+{
+	struct relay *relay = *state;
+	struct outcome outcome = put_off("busy");
+	uint64_t waits = submit(relay, "one@a.example"), under_way, ends, in_line;
+	struct fake_connection *busy;
+
+	fake_finish(relay_connect_to(relay, "mx:a.example"), &outcome);
+	ends = submit(relay, "one@b.example");
+	fake_finish(relay_connect_to(relay, "mx:b.example"), &outcome);
+	close_all(relay);
+	under_way = submit(relay, "one@c.example");
+	busy = relay_connect_to(relay, "mx:c.example");
+	in_line = submit(relay, "one@d.example"); /* no session yet */
+	relay->clock.wall += 10 * 365 * 24 * hour_ms;
+	fake_finish(busy, &outcome);
+	relay_turn(relay);
+	assert_true(was_told(relay, "event=clock_set by_sec=315360000"));
+	assert_int_equal(relay->bounces, 0);
+	assert_true(relay_report(relay, under_way, 0)->next_wall > clock_wall_ms(&relay->clock.clock));
+	fake_deliver(relay_connect_to(relay, "mx:a.example"));
+	assert_false(is_queued(relay, waits));
+	fake_session(relay_connection_to(relay, "mx:d.example")); /* what stood in line goes back, and comes anew */
+	relay_turn(relay);
+	fake_deliver(relay_connect_to(relay, "mx:d.example"));
+	assert_false(is_queued(relay, in_line));
+	fake_finish(relay_connect_to(relay, "mx:b.example"), &outcome);
+	assert_true(relay_report(relay, ends, 0)->next_wall > clock_wall_ms(&relay->clock.clock));
+	assert_int_equal(relay->bounces, 0);
+	be_busy(relay, hour_ms);
+	assert_int_equal(relay->bounces, 2);
+	assert_false(is_queued(relay, ends));
+	assert_false(is_queued(relay, under_way));
+}
+
+/* A machine may have slept: a one-time code is not sent late. */
+static void a_short_lifetime_ends_in_a_jump(void **state)
+{
+	struct relay *relay = *state;
+	struct outcome outcome = put_off("busy");
+	uint64_t id = relay_submit_lifetime(relay, 10 * 60 * 1000, "one@a.example");
+
+	fake_finish(relay_connect_to(relay, "mx:a.example"), &outcome);
+	close_all(relay);
+	relay->clock.wall += hour_ms;
+	relay_pass(relay, 61 * 1000);
+	assert_int_equal(relay->bounces, 1);
+	assert_int_equal(relay->opened, 1);
+	assert_false(is_queued(relay, id));
+}
+
+/* Ten years ahead by mistake, and mended within the half hour: nothing of it remains. */
+static void a_jump_that_is_taken_back_leaves_nothing_behind(void **state)
+{
+	static const int64_t jump_ms = 10ll * 365 * 24 * 3600 * 1000;
+	struct relay *relay = *state;
+	struct outcome outcome = put_off("busy");
+	uint64_t id = submit(relay, "one@a.example");
+
+	fake_finish(relay_connect_to(relay, "mx:a.example"), &outcome);
+	close_all(relay);
+	relay->clock.wall += jump_ms;
+	relay_turn(relay);
+	fake_finish(relay_connect_to(relay, "mx:a.example"), &outcome);
+	close_all(relay);
+	relay->clock.wall -= jump_ms;
+	while (is_queued(relay, id) && clock_wall_ms(&relay->clock.clock) < RELAY_WALL_MS + 7 * 24 * hour_ms)
+		be_busy(relay, hour_ms / 4);
+	assert_in_range(clock_wall_ms(&relay->clock.clock), RELAY_WALL_MS + 120 * hour_ms,
+			RELAY_WALL_MS + 121 * hour_ms);
+	assert_int_equal(relay->bounces, 1);
+}
+
 /* F19: the machine came up with a wrong date, and has been told the right one. */
 static void what_waits_for_a_day_far_away_waits_no_longer_when_the_wall_clock_is_set_back(void **state)
 {
@@ -787,6 +910,7 @@ int main(void)
 	    TEST(what_was_in_flight_is_tried_again_after_a_restart),
 	    TEST(an_expired_message_tells_each_recipients_own_story),
 	    TEST(a_message_that_was_never_tried_expires_too),
+	    TEST(what_ended_while_the_daemon_was_away_is_tried_once_more),
 	    TEST(the_last_attempt_is_at_the_end_of_the_lifetime),
 	    TEST(a_delay_is_told_once_for_all_recipients_of_a_job),
 	    TEST(the_preferred_open_destination_is_taken),
@@ -810,6 +934,9 @@ int main(void)
 	    TEST(what_is_held_while_it_stands_in_line_is_not_sent),
 	    TEST(a_stopped_scheduler_begins_nothing),
 	    TEST(the_wall_clock_may_be_set_forward),
+	    TEST(a_jump_forward_ends_no_lifetime_before_another_attempt),
+	    TEST(a_short_lifetime_ends_in_a_jump),
+	    TEST(a_jump_that_is_taken_back_leaves_nothing_behind),
 	    TEST(what_waits_for_a_day_far_away_waits_no_longer_when_the_wall_clock_is_set_back),
 	};
 	return cmocka_run_group_tests_name("scheduler", tests, NULL, NULL);
