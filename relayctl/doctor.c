@@ -17,6 +17,10 @@
 static const struct doctor_check checks[] = {
     {.name = "config", .limit_sec = 10, .run = doctor_config},
     {.name = "spool", .limit_sec = 10, .run = doctor_spool},
+    {.name = "secrets", .limit_sec = 10, .run = doctor_secrets},
+    {.name = "certificate", .limit_sec = 10, .run = doctor_certificate},
+    {.name = "listen", .limit_sec = 10, .run = doctor_listen},
+    {.name = "clock", .limit_sec = 60, .run = doctor_clock},
     {.name = "relayhost", .scope = DOCTOR_RELAYHOST, .limit_sec = 100, .run = doctor_relayhost},
     {.name = "port25", .limit_sec = 60, .gives_egress = true, .run = doctor_port25, .applies = doctor_uses_mx},
     {.name = "helo", .limit_sec = 30, .needs_egress = true, .run = doctor_helo, .applies = doctor_uses_mx},

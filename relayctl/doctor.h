@@ -89,6 +89,8 @@ const struct config_dkim_domain *doctor_signer(const struct doctor *doctor, cons
 doctor_check_run doctor_dmarc, doctor_bounces;
 /* doctor_egress.c */
 doctor_check_run doctor_helo, doctor_ptr, doctor_blocklist;
+/* Not to be seen from outside (RFC 1918, RFC 6598, RFC 4193). */
+bool doctor_is_private(const struct dns_address *address);
 bool doctor_uses_mx(const struct doctor *doctor);
 bool doctor_has_blocklists(const struct doctor *doctor);
 /* doctor_port25.c */
@@ -100,6 +102,10 @@ doctor_check_run doctor_to;
 bool doctor_has_recipient(const struct doctor *doctor);
 /* doctor_spf.c */
 doctor_check_run doctor_spf;
+/* doctor_files.c */
+doctor_check_run doctor_certificate, doctor_listen, doctor_secrets;
+/* doctor_clock.c */
+doctor_check_run doctor_clock;
 /* doctor_machine.c */
 doctor_check_run doctor_config, doctor_spool;
 

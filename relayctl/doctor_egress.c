@@ -26,8 +26,7 @@ const struct dns_address *doctor_source(const struct doctor *doctor, unsigned fa
 
 /* ---- our addresses ---- */
 
-/* Not to be seen from outside (RFC 1918, RFC 6598, RFC 4193). */
-static bool is_private(const struct dns_address *address)
+bool doctor_is_private(const struct dns_address *address)
 {
 	const uint8_t *b = address->bytes;
 
@@ -48,7 +47,7 @@ static size_t keep_public(const struct doctor *doctor, struct dns_address *addre
 	size_t kept = 0;
 
 	for (size_t i = 0; i < count; i++)
-		if (!is_private(&addresses[i]) && may_send_from(doctor, &addresses[i]))
+		if (!doctor_is_private(&addresses[i]) && may_send_from(doctor, &addresses[i]))
 			addresses[kept++] = addresses[i];
 	return kept;
 }

@@ -1,5 +1,6 @@
 """relayctl doctor with a configuration of its own, and what it found."""
 import json
+import os
 import subprocess
 
 from conftest import PATIENCE, RELAYCTL, users_line
@@ -15,12 +16,12 @@ class Doctor:
         self.users.write_text(users_line())
         self.base = {"hostname": "relay.example.org", "spool": f"{folder}/spool", "users": self.users}
 
-    def run(self, *arguments, yaml="", **base):
+    def run(self, *arguments, yaml="", environ=None, **base):
         """Text for people."""
         lines = [f"{key}: {value}\n" for key, value in {**self.base, **base}.items() if value is not None]
         self.config.write_text("".join(lines) + f"dns: {{servers: ['127.0.0.1:{self.dns.port}']}}\n" + yaml)
         return subprocess.run([RELAYCTL, "-c", self.config, "doctor", *arguments], text=True, capture_output=True,
-                              timeout=2 * PATIENCE)
+                              timeout=2 * PATIENCE, env={**os.environ, **(environ or {})})
 
     def __call__(self, *arguments, **options):
         """(exit code, findings)."""

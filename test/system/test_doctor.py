@@ -1,13 +1,17 @@
 """relayctl doctor on what stands in DNS and on this machine: each check with a good and a bad outcome."""
 import json
+import os
 import socket
 import subprocess
 
 import pytest
 
-from conftest import RELAYCTL, users_line
+from conftest import RELAYCTL, service_user, users_line
 from doctor import Doctor
+from peers import make_certificate
+from secure_peers import Authority
 from test_dkim import keygen, zone_text
+from tokens import TokenServer
 
 
 @pytest.fixture
@@ -158,6 +162,74 @@ def test_spool(doctor, dns, folder):
     assert found.of("spool").levels == ["ok", "ok", "ok"] and "synced" in found.of("spool")[2]["found"]
     _, found = doctor("example.org", spool="/dev/shm/relayd-doctor")
     assert found.of("spool")[0]["level"] == "fail" and "tmpfs" in found.of("spool")[0]["found"]
+
+
+def test_certificate(doctor, dns, folder):
+    dns.start({"example.org": ""})
+    assert doctor("example.org")[1].one("certificate")["level"] == "info"
+    for days, level, words in ((60, "ok", "good for 59 days"), (5, "warn", "good for 4 days")):
+        certificate, key = make_certificate(folder, days=days)
+        found = doctor("example.org", yaml=f"tls: {{certificate: {certificate}, key: {key}}}\n")[1]
+        assert found.one("certificate")["level"] == level and words in found.one("certificate")["found"]
+    over = Authority(folder).issue("relay.example.org", days=-3)
+    found = doctor("example.org", yaml=f"tls: {{certificate: {over.chain}, key: {over.key}}}\n")[1]
+    assert found.one("certificate")["level"] == "fail" and "expired" in found.one("certificate")["found"]
+    found = doctor("example.org", yaml=f"tls: {{certificate: {over.chain}, key: {key}}}\n")[1]
+    assert found.one("certificate")["level"] == "fail"
+
+
+@pytest.mark.parametrize("listener, level, words", [
+    ("address: '0.0.0.0:587'", "ok", "users alone"),
+    ("address: '127.0.0.1:587', allow_plaintext_auth: true", "ok", "users alone"),
+    ("address: '0.0.0.0:587', tls: off, allow_plaintext_auth: true", "warn", "clear text"),
+    ("address: '0.0.0.0:587', auth: optional, trusted: [10.0.0.0/8, 203.0.113.7]", "ok", "who is trusted"),
+    ("address: '0.0.0.0:587', auth: optional, trusted: [203.0.113.0/24]", "warn", "203.0.113.0/24"),
+])
+def test_listeners(doctor, dns, listener, level, words):
+    dns.start({"example.org": ""})
+    _, found = doctor("example.org", yaml=f"listen: [{{{listener}}}]\n")
+    assert found.one("listen")["level"] == level and words in found.one("listen")["found"]
+
+
+def test_secrets(doctor, dns, folder):
+    path, _ = keygen(folder, "s1", "rsa")
+    dns.start({"example.org": ""})
+    user = service_user()
+    yaml = dkim_yaml(path) + (f"user: {user}\n" if user else "")
+    assert doctor(yaml=yaml)[1].one("secrets")["level"] == "ok"
+    path.chmod(0o644)
+    finding = doctor(yaml=yaml)[1].one("secrets", str(path))
+    assert finding["level"] == "warn" and "any user" in finding["found"] and "chmod" in finding["advice"]
+    if user:
+        path.chmod(0o600)
+        os.chown(path, 0, 0)
+        finding = doctor(yaml=yaml)[1].one("secrets", str(path))
+        assert finding["level"] == "fail" and f"user {user} cannot read" in finding["found"]
+    finding = doctor(environ={"RELAYD_USERNAME": "a", "RELAYD_PASSWORD": "b"})[1].one("secrets", "RELAYD_PASSWORD")
+    assert finding["level"] == "warn" and "_FILE" in finding["advice"]
+
+
+def test_clock(doctor, dns, folder):
+    """The token endpoint and the webhook say what time it is."""
+    server = TokenServer(folder)
+    try:
+        dns.start({"example.org": ""})
+        (folder / "token").write_text("secret")
+        yaml = (f"https: {{ca_file: {server.certificate}}}\nrelayhosts:\n  main:\n    address: 127.0.0.1:9\n    username: a\n"
+                f"    oauth2: {{provider: other, client_id: c, client_secret_file: {folder}/token, token_url: '{server.url}'}}\n")
+        finding = doctor("example.org", yaml=yaml)[1].one("clock", server.url)
+        assert finding["level"] == "ok" and "the same time" in finding["found"]
+        server.server.RequestHandlerClass.date_time_string = lambda self, at=None: "Mon, 01 Jan 2024 00:00:00 GMT"
+        finding = doctor("example.org", yaml=yaml)[1].one("clock", server.url)
+        assert finding["level"] == "fail" and "seconds ahead" in finding["found"]
+        finding = doctor("example.org", yaml=yaml.split("\n", 1)[1])[1]  # its certificate is not trusted now
+        assert finding.one("clock", server.url)["level"] == "fail"
+        assert "cannot be reached" in finding.one("clock", server.url)["found"]
+        server.stop()
+        finding = doctor("example.org", yaml=yaml)[1].one("clock", server.url)
+        assert finding["level"] == "fail" and "cannot be reached" in finding["found"]
+    finally:
+        server.stop()
 
 
 def test_sender_domains_are_found(doctor, dns, folder):
