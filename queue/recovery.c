@@ -324,8 +324,8 @@ static void count_torn(struct recovery *recovery, const struct segment *segment,
 	recovery->report->torn_bytes += torn;
 	if (torn == 0)
 		return;
-	snprintf(text, sizeof(text), "segment %u: a torn end of %" PRIu64 " octets is cut off", segment->header.number,
-		 torn);
+	snprintf(text, sizeof(text), "segment %u: its last %" PRIu64 " octets were not synced and do not count",
+		 segment->header.number, torn);
 	tell_note(recovery, text);
 }
 

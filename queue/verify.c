@@ -251,18 +251,40 @@ static void end_line(struct dump *dump, bool bad)
 	buf_clear(&dump->text);
 }
 
+/* Octets of the character at the front, if it is one of UTF-8 that may be shown; 0: it is not. */
+static size_t shown_octets(struct slice text)
+{
+	static const uint32_t least[] = {0, 0x20, 0xa0, 0x800, 0x10000}; /* controls are left out, C1 too */
+	uint32_t first = (uint8_t)text.ptr[0], code;
+	size_t len = first < 0x80 ? 1 : first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+
+	if ((first >= 0x80 && first < 0xc2) || first > 0xf4 || len > text.len)
+		return 0;
+	code = len == 1 ? first : first & (0x7fu >> len);
+	for (size_t i = 1; i < len; i++) {
+		if (((uint8_t)text.ptr[i] & 0xc0) != 0x80)
+			return 0;
+		code = code << 6 | ((uint8_t)text.ptr[i] & 0x3f);
+	}
+	if (code < least[len] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000) || code == 0x7f)
+		return 0;
+	return code == '"' || code == '\\' ? 0 : len;
+}
+
 /* Addresses and replies were written by strangers: nothing of theirs may steer a terminal. */
 static void put_clean(struct dump *dump, const char *key, struct slice value)
 {
 	if (value.len == 0)
 		return;
 	buf_printf(&dump->text, " %s=\"", key);
-	for (size_t i = 0; i < value.len && i < 200; i++) {
-		unsigned char c = (unsigned char)value.ptr[i];
-		if (c < 0x20 || c == 0x7f || c == '"' || c == '\\')
-			buf_printf(&dump->text, "\\x%02x", c);
+	for (size_t len, i = 0; i < value.len && i < 200; i += len) {
+		struct slice rest = slice_from(value, i);
+		len = shown_octets(rest);
+		if (len > 0)
+			buf_append(&dump->text, slice_to(rest, len));
 		else
-			buf_append_byte(&dump->text, (char)c);
+			buf_printf(&dump->text, "\\x%02x", (uint8_t)rest.ptr[0]);
+		len = MAX(len, (size_t)1);
 	}
 	buf_append_str(&dump->text, value.len > 200 ? "...\"" : "\"");
 }
@@ -286,6 +308,8 @@ static void dump_result(struct dump *dump, const struct payload_result *result)
 		put_time(dump, "next", result->next_wall);
 	if (result->code)
 		buf_printf(&dump->text, " code=%u", result->code);
+	if (result->at_wall)
+		put_time(dump, "at", result->at_wall);
 	put_clean(dump, "enhanced", result->enhanced);
 	put_clean(dump, "host", result->host);
 	put_clean(dump, "text", result->text);
@@ -332,6 +356,8 @@ static void dump_message(struct dump *dump, struct slice payload)
 		put_clean(dump, "from", envelope.sender);
 		put_clean(dump, "user", envelope.user);
 		put_clean(dump, "client", envelope.client);
+		put_clean(dump, "tag", envelope.tag);
+		put_clean(dump, "relayhost", envelope.relayhost);
 		put_clean(dump, "message-id", envelope.message_id);
 		put_time(dump, "arrived", envelope.arrived_wall);
 		put_time(dump, "expires", envelope.expires_wall);

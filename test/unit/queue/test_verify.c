@@ -148,12 +148,38 @@ static void a_dump_tells_all(void **state)
 	assert_non_null(strstr(lines.text, "to=\"r1@example.org\""));
 	assert_non_null(strstr(lines.text, "RESULT"));
 	assert_non_null(strstr(lines.text, "not now, recipient 1"));
+	assert_non_null(strstr(lines.text, " at=2026-09-21T")); /* when that was */
 	assert_non_null(strstr(lines.text, "HOLD"));
 	assert_non_null(strstr(lines.text, "DATA"));
 	assert_non_null(strstr(lines.text, "DONE"));
 	assert_non_null(strstr(lines.text, "MARK"));
 	if (getenv("SHOW"))
 		print_message("%s", lines.text);
+}
+
+/* Whatever clients and servers said: no octet of it steers a terminal, or makes a line that is no UTF-8. */
+static void a_dump_is_clean_text(void **state)
+{
+	struct spool *spool = *state;
+	struct queue_recipient recipients[1];
+	struct queue_envelope envelope;
+	struct queue_upload *upload;
+
+	spool_open(spool);
+	envelope = spool_envelope(spool, recipients, 1);
+	envelope.client = SLICE("esc \x1b[31m, csi \xc2\x9b\x33\x31m \x9b\x33m, latin \xe9t\xe9, cut \xe2\x82");
+	envelope.sender = SLICE("m\xc3\xbcller@example.com");
+	envelope.tag = SLICE("invoice");
+	upload = queue_upload_begin(spool->queue, NULL);
+	assert_int_equal(queue_upload_append(upload, SLICE("x")), 0);
+	assert_int_equal(queue_upload_commit(&upload, &envelope, NULL, NULL), 0);
+	spool_settle(spool);
+	lines = (struct lines){0};
+	assert_int_equal(verify_dump(spool->folder, on_line, NULL, NULL), 0);
+	assert_non_null(strstr(lines.text, "from=\"m\xc3\xbcller@example.com\""));
+	assert_non_null(
+	    strstr(lines.text, "esc \\x1b[31m, csi \\xc2\\x9b31m \\x9b3m, latin \\xe9t\\xe9, cut \\xe2\\x82"));
+	assert_non_null(strstr(lines.text, "tag=\"invoice\""));
 }
 
 static void what_is_no_spool_is_refused(void **state)
@@ -173,6 +199,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(a_sound_spool_is_sound_running_or_not, setup, teardown),
 	    cmocka_unit_test_setup_teardown(damage_of_a_body_is_found_and_named, setup, teardown),
 	    cmocka_unit_test_setup_teardown(a_dump_tells_all, setup, teardown),
+	    cmocka_unit_test_setup_teardown(a_dump_is_clean_text, setup, teardown),
 	    cmocka_unit_test_setup_teardown(what_is_no_spool_is_refused, setup, teardown),
 	};
 	return cmocka_run_group_tests_name("verify", tests, NULL, NULL);
