@@ -274,7 +274,7 @@ void destinations_apply_pauses(struct destinations *destinations)
 		(d->paused ? end_pause : begin_pause)(d);
 	}
 	if (has_ended)
-		destinations_route_paused(destinations);
+		destinations_route_anew(destinations);
 }
 
 static void on_route_time(void *ctx)
@@ -282,15 +282,38 @@ static void on_route_time(void *ctx)
 	destination_line_sweep(ctx);
 }
 
-/* Each in a turn of its own. */
-void destinations_route_paused(struct destinations *destinations)
+/* In a turn of its own. */
+static void route_anew(struct destination *d)
+{
+	if (destination_parked_count(d) > 0)
+		timers_set(loop_timers(d->owner->options.loop), &d->refill_timer, destinations_now_ms(d->owner),
+			   on_route_time, d);
+}
+
+void destinations_route_anew(struct destinations *destinations)
 {
 	struct destination *d, *next;
 
 	HASH_ITER(hh, destinations->by_key, d, next)
-	if (d->paused && destination_parked_count(d) > 0)
-		timers_set(loop_timers(destinations->options.loop), &d->refill_timer, destinations_now_ms(destinations),
-			   on_route_time, d);
+	if (d->paused || list_is_linked(&d->rate_waiter.node))
+		route_anew(d);
+}
+
+void destinations_retire_relayhosts(struct destinations *destinations, const struct config *config)
+{
+	struct destination *d, *next;
+
+	HASH_ITER(hh, destinations->by_key, d, next)
+	{
+		if (d->id.kind != DESTINATION_RELAYHOST)
+			continue;
+		d->is_retired = !config_find_relayhost(config, slice_of_str(d->id.name));
+		if (!d->is_retired)
+			continue;
+		destination_line_hand_back(d, clock_wall_ms(destinations->options.clock));
+		route_anew(d);
+		destination_end_trouble(d);
+	}
 }
 
 void destinations_stop(struct destinations *destinations)

@@ -98,7 +98,8 @@ struct destination {
 	uint64_t refused_id;	/* the last message whose sender was refused since the last success; 0: none */
 	bool is_refused_by_all; /* and it is not that message's fault */
 	timer_id timer, refill_timer, sweep_timer;
-	bool paused; /* by an operator */
+	bool paused;	 /* by an operator */
+	bool is_retired; /* a relayhost that is not configured any more */
 	int64_t used_at_ms;
 
 	char greylister[256 + 64]; /* the host that greylisted last, as outcomes name it */
@@ -192,8 +193,11 @@ void destinations_retry_relayhosts(struct destinations *destinations);
 void destination_retry_now(struct destination *destination);
 /* An operator has paused or resumed relayhosts. */
 void destinations_apply_pauses(struct destinations *destinations);
-/* Their mail looks whether there is another way by now: one of them was resumed, or the routes have changed. */
-void destinations_route_paused(struct destinations *destinations);
+/* What waits for long, for a paused one or for a rate, looks whether there is another way by now: a relayhost was
+ * resumed, or the routes have changed. */
+void destinations_route_anew(struct destinations *destinations);
+/* Relayhosts that this configuration does not have any more are in no trouble, and their mail goes where it says. */
+void destinations_retire_relayhosts(struct destinations *destinations, const struct config *config);
 /* Ends idle connections and begins no new jobs: the daemon stops. */
 void destinations_stop(struct destinations *destinations);
 

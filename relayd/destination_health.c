@@ -82,6 +82,8 @@ static void note_trouble(struct destination *d, const struct outcome *outcome)
 	const struct destination_events *events = &d->owner->options.events;
 	bool is_new = d->trouble.kind == OUTCOME_NONE || d->trouble.class != outcome->class;
 
+	if (d->is_retired) /* nobody would hear that it is over */
+		return;
 	if (d->trouble.kind == OUTCOME_NONE)
 		d->trouble_since_wall = clock_wall_ms(d->owner->options.clock);
 	d->trouble = *outcome;
@@ -89,7 +91,7 @@ static void note_trouble(struct destination *d, const struct outcome *outcome)
 		events->on_health(events->health_ctx, d);
 }
 
-static void end_trouble(struct destination *d)
+void destination_end_trouble(struct destination *d)
 {
 	const struct destination_events *events = &d->owner->options.events;
 	bool was_in_trouble = d->trouble.kind != OUTCOME_NONE;
@@ -160,7 +162,7 @@ static void note_account(struct destination *d, const struct job *job, uint32_t 
 		back_off(d, outcome);
 		note_trouble(d, outcome);
 	} else if (is_in_session_trouble(d) && ends_session_trouble(d, outcome)) {
-		end_trouble(d);
+		destination_end_trouble(d);
 	}
 }
 
@@ -199,7 +201,7 @@ void destination_on_session(struct destination *d)
 {
 	d->progress_ms = destinations_now_ms(d->owner);
 	if (!is_in_session_trouble(d))
-		end_trouble(d);
+		destination_end_trouble(d);
 }
 
 /* Its next destination: there is one for each TLS level that routes ask of it. NULL: no more. The first is made. */
@@ -245,7 +247,7 @@ void destinations_mend_relayhost(struct destinations *destinations, const char *
 
 	while ((d = next_of_relayhost(destinations, relayhost, &level)))
 		if (is_held(d)) {
-			end_trouble(d);
+			destination_end_trouble(d);
 			destination_on_backoff_over(d);
 		}
 }

@@ -44,6 +44,10 @@ void destination_pump(struct destination *d);
 /* It is open again. A timer callback. */
 void destination_on_backoff_over(void *ctx);
 
+/* ---- destination_health.c ---- */
+
+void destination_end_trouble(struct destination *d);
+
 /* ---- destination_line.c ---- */
 
 void destination_line_init(struct destination *d);

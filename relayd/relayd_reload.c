@@ -123,6 +123,7 @@ void relayd_apply_config(struct relayd *r)
 	bounce_configure(r->bounce, r->config);
 	destinations_set_limits(r->destinations, relayd_connections_max(r),
 				(unsigned)r->config->delivery.per_destination);
+	destinations_retire_relayhosts(r->destinations, r->config);
 	deliveries_configure(r->deliveries, r->config, r->tls_policy);
 	oauth2_configure(r->oauth2, r->config);
 	submissions_configure(r->submissions, r->config);
@@ -212,7 +213,7 @@ static int reload(struct relayd *r, struct err *err)
 		   (double)clock_wall_ms(r->clock) / 1000);
 	reload_dns(r);
 	destinations_retry_relayhosts(r->destinations);
-	destinations_route_paused(r->destinations);
+	destinations_route_anew(r->destinations);
 	if (config_uses_mx(r->config))
 		hurry_begin(r->hurry);
 	else

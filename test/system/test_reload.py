@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from conftest import FAST_RETRY, message, no_verification, relayhost, users_line
-from peers import make_certificate
+from peers import free_port, make_certificate
 
 
 def served_certificate(daemon, port=None):
@@ -263,6 +263,19 @@ def test_another_relayhost_is_used_at_once(relayd, make_upstream):
         client.send_message(message())
     other.get()
     assert former.messages.empty()
+
+
+def test_a_relayhost_that_is_taken_out_leaves_no_alert(relayd, upstream):
+    dead = free_port()
+    daemon = relayd(relayhost(dead))
+    with daemon.smtp() as client:
+        client.send_message(message())
+    daemon.wait_log(r"event=alert alert=relayhost state=active")
+    daemon.write_config(daemon.config.replace("main:", "other:").replace(f":{dead}", f":{upstream.port}"))
+    daemon.ctl("reload")
+    upstream.get()
+    daemon.wait_log(r"event=alert alert=relayhost state=over")
+    assert daemon.ctl("health", "--mail").returncode == 0
 
 
 def test_a_relayhost_that_says_nothing_is_not_waited_for(relayd, upstream):

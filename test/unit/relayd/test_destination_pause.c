@@ -1,4 +1,4 @@
-/* Relayhosts that an operator has paused. */
+/* Relayhosts that an operator has paused, or taken out of the configuration. */
 #include "support_relay.h"
 
 static void a_paused_relayhost_begins_nothing(void **state)
@@ -115,9 +115,41 @@ static void mail_of_a_paused_relayhost_takes_the_one_that_is_configured_since(vo
 	relay_pause(relay, "main", true);
 	relay_submit_many(relay, "one@a.example", 100);
 	relay_configure(relay, TWO_RELAYHOSTS);
-	destinations_route_paused(relay->destinations); /* as a reload does */
+	destinations_route_anew(relay->destinations); /* as a reload does */
 	relay_pass(relay, 1000);
 	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:main")), 0);
+	assert_int_equal(relay_deliver_all(relay), 100);
+}
+
+/* Whoever it is that mail waits for long. */
+static void mail_behind_a_rate_takes_the_one_that_is_configured_since(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_configure(relay, "relayhosts:\n  main: {address: 'smtp.example.net:587', tls: none, rate: 1/d}\n");
+	relay_submit_many(relay, "one@a.example", 200);
+	relay_configure(relay, "relayhosts:\n  spare: {address: 'smtp.example.com:587', tls: none}\n"
+			       "  main: {address: 'smtp.example.net:587', tls: none, rate: 1/d, default: false}\n");
+	destinations_route_anew(relay->destinations); /* as a reload does */
+	relay_pass(relay, 1000);
+	assert_int_equal(destination_waiting(relay_destination(relay, "relayhost:spare")), 200 - DESTINATION_READY_MAX);
+}
+
+static void a_relayhost_that_is_taken_out_is_in_no_trouble(void **state)
+{
+	struct relay *relay = *state;
+
+	relay_configure(relay, RELAY_BY_MAIN);
+	relay_submit_many(relay, "one@a.example", 100);
+	fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "connection refused");
+	assert_string_equal(relay->last_health, "relayhost:main connect");
+	relay_configure(relay, "relayhosts:\n  other: {address: 'smtp.example.com:587', tls: none}\n");
+	destinations_retire_relayhosts(relay->destinations, relay->config); /* as a reload does */
+	assert_string_equal(relay->last_health, "relayhost:main none");
+	while (relay_connection(relay, 0) && !strcmp(relay_connection(relay, 0)->destination->key, "relayhost:main"))
+		fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "connection refused");
+	assert_string_equal(relay->last_health, "relayhost:main none");
+	relay_pass(relay, 600 * 1000);
 	assert_int_equal(relay_deliver_all(relay), 100);
 }
 
@@ -153,6 +185,8 @@ int main(void)
 	    TEST(mail_waits_for_the_one_in_trouble_not_for_the_paused_one),
 	    TEST(mail_goes_by_the_one_of_two_that_is_resumed),
 	    TEST(mail_of_a_paused_relayhost_takes_the_one_that_is_configured_since),
+	    TEST(mail_behind_a_rate_takes_the_one_that_is_configured_since),
+	    TEST(a_relayhost_that_is_taken_out_is_in_no_trouble),
 	    TEST(what_comes_back_untried_does_not_stay_in_a_paused_line),
 	};
 	return cmocka_run_group_tests_name("destination_pause", tests, NULL, NULL);
