@@ -58,6 +58,14 @@ static json_t *hop_reason_of(struct control *control, const struct queue_message
 	return control_str(text);
 }
 
+static void put_words(enum failure_class class, const struct outcome *last, char *out, size_t size)
+{
+	if (last->code > 0)
+		snprintf(out, size, "%s: %d %s", failure_class_name(class), (int)last->code, last->text);
+	else
+		snprintf(out, size, "%s: %s", failure_class_name(class), last->text);
+}
+
 /* The word, and what the server said where it is at hand. */
 static json_t *reason_of(struct control *control, const struct queue_brief *brief, const struct queue_message *message)
 {
@@ -74,7 +82,7 @@ static json_t *reason_of(struct control *control, const struct queue_brief *brie
 		const struct queue_recipient_status *status = &message->status[i];
 		if (status->state == QUEUE_FINAL || !status->last || status->reason != brief->reason)
 			continue;
-		snprintf(text, sizeof(text), "%s: %s", failure_class_name(brief->reason), status->last->text);
+		put_words(brief->reason, status->last, text, sizeof(text));
 		break;
 	}
 	return control_str(text);

@@ -79,7 +79,7 @@ static void a_row_has_what_the_contract_names(void **state)
 	assert_int_equal(number_of(row, "recipient_count"), 2);
 	assert_int_equal(number_of(row, "age"), 10);
 	assert_int_equal(number_of(row, "attempts"), 1);
-	assert_string_equal(text_of(row, "reason"), "throttle: too many messages");
+	assert_string_equal(text_of(row, "reason"), "throttle: 421 too many messages");
 	assert_string_equal(text_of(row, "class"), "default");
 	assert_string_equal(text_of(row, "user"), "app");
 	assert_true(number_of(row, "bytes") > 0);
