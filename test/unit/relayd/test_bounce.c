@@ -2,18 +2,14 @@
 #include "support_relay.h"
 
 #include "relayd/metrics.h"
+#include "relayd/webhook.h"
 
 static const int64_t minute_ms = 60 * 1000;
 
-struct fixture {
-	struct relay relay;
-	unsigned seen; /* DSNs that have been looked at */
-};
-
-static void make_teller(struct relay *relay)
+static void make_teller(struct relay *relay, struct webhook *webhook)
 {
 	struct bounce_options options = {relay->loop, relay->queue, &relay->clock.clock, &relay->rng.rng, relay->log,
-					 NULL,	      NULL};
+					 NULL,	      webhook};
 
 	relay->teller = bounce_new(&options);
 	bounce_configure(relay->teller, relay->config);
@@ -24,7 +20,7 @@ static int setup(void **state)
 	struct relay *relay = xmalloc(sizeof(*relay));
 
 	relay_init(relay, NULL);
-	make_teller(relay);
+	make_teller(relay, NULL);
 	*state = relay;
 	return 0;
 }
@@ -289,6 +285,99 @@ static uint64_t submit_many(struct relay *relay)
 	return submit(relay, "app@example.org", recipients, MANY);
 }
 
+/* ---- mail and events ---- */
+
+/* A webhook whose syncs end when the test says so. */
+struct hook {
+	struct webhook *webhook;
+	uint64_t tokens[16];
+	unsigned syncs, ended;
+};
+
+static void sync_later(void *ctx, int fd, uint64_t token)
+{
+	struct hook *hook = ctx;
+
+	(void)fd;
+	assert_true(hook->syncs < ARRAY_LEN(hook->tokens));
+	hook->tokens[hook->syncs++] = token;
+}
+
+static uint64_t never_answered(void *ctx, const struct https_request *request, https_cb *cb, void *cb_ctx)
+{
+	(void)ctx;
+	(void)request;
+	(void)cb;
+	(void)cb_ctx;
+	return 1;
+}
+
+static void forget_post(void *ctx, uint64_t *id)
+{
+	(void)ctx;
+	*id = 0;
+}
+
+static void on_turn(void *ctx)
+{
+	struct hook *hook = ctx;
+
+	if (hook->webhook)
+		webhook_turn(hook->webhook);
+}
+
+static void open_webhook(struct relay *relay, struct hook *hook, const struct disk_async *async)
+{
+	struct webhook_options options = {.loop = relay->loop,
+					  .clock = &relay->clock.clock,
+					  .rng = &relay->rng.rng,
+					  .log = relay->log,
+					  .metrics = relay->metrics,
+					  .poster = {hook, never_answered, forget_post},
+					  .spool_fd = relay->fd,
+					  .async = async};
+	char secret[128], yaml[400];
+	FILE *file;
+
+	snprintf(secret, sizeof(secret), "%s/secret", relay->folder);
+	file = fopen(secret, "w");
+	assert_true(file && fputs("key\n", file) >= 0 && fclose(file) == 0);
+	snprintf(yaml, sizeof(yaml),
+		 "bounce: {mode: both}\nwebhook: {url: 'https://hook.example/x', secret_file: %s, events: [failed]}\n",
+		 secret);
+	hook->webhook = webhook_new(&options);
+	bounce_free(&relay->teller);
+	make_teller(relay, hook->webhook);
+	configure(relay, yaml);
+	assert_int_equal(webhook_stage(hook->webhook, relay->config, NULL), 0);
+	webhook_commit(hook->webhook, relay->config);
+	loop_add_turn_hook(relay->loop, on_turn, hook);
+}
+
+static void a_message_ends_when_both_its_dsn_and_its_event_are_stored(void **state)
+{
+	static struct hook hook; /* the loop outlives this function */
+	const struct disk_async async = {.ctx = &hook, .sync = sync_later};
+	struct relay *relay = *state;
+	uint64_t id;
+
+	open_webhook(relay, &hook, &async);
+	id = submit_one(relay, "app@example.org", "joe@a.example", 0);
+	refuse(relay, "mx:a.example");
+	assert_int_equal(find_dsns(relay).count, 1);
+	assert_true(is_queued(relay, id));
+	assert_true(hook.syncs > 0);
+	while (hook.ended < hook.syncs) {
+		assert_true(webhook_on_disk_done(hook.webhook,
+						 &(struct disk_done){.token = hook.tokens[hook.ended++], .fd = -1}));
+		relay_turn(relay);
+	}
+	assert_false(is_queued(relay, id));
+	assert_int_equal(find_dsns(relay).count, 1);
+	bounce_free(&relay->teller);
+	webhook_free(&hook.webhook);
+}
+
 static void refuse_number(struct relay *relay, int i)
 {
 	char key[32];
@@ -473,6 +562,7 @@ int main(void)
 	    TEST(nobody_is_told_whom_the_policy_forbids_to_write_to),
 	    TEST(the_dsn_names_who_was_written_to),
 	    TEST(no_mail_with_mode_none),
+	    TEST(a_message_ends_when_both_its_dsn_and_its_event_are_stored),
 	    TEST(a_storm_becomes_two),
 	    TEST(what_is_gathered_goes_after_a_minute),
 	    TEST(a_stop_does_not_wait_for_the_minute),
