@@ -75,26 +75,47 @@ bool policy_rewrite_author(const struct config *config, struct slice address, st
 	       !slice_eq(policy_address_slice(out), address);
 }
 
-/* Who else says that it was they who sent this; From is known already. */
+/* Who else says that it was they who sent this. */
 static bool names_a_sender(struct slice name)
 {
 	return slice_case_eq(name, SLICE("Sender")) || slice_case_eq(name, SLICE("Resent-From")) ||
 	       slice_case_eq(name, SLICE("Resent-Sender"));
 }
 
-/* False also for what cannot be read: somebody may read it all the same. */
-static bool may_use_all(const struct config *config, const struct user_options *options, struct slice list_of)
+/* Without quotes in a display name: readers that take it for the address must be told no stranger's. */
+static bool may_use_other(const struct user_options *options, struct slice other)
+{
+	return other.len == 0 ||
+	       (slice_find(other, '@') == slice_find_last(other, '@') && policy_user_may_use(options, other));
+}
+
+/* "Acme" of "Acme, Inc. <a@example.com>", in which nobody finds an address. */
+static bool is_half_a_name(struct slice raw)
+{
+	return slice_find(raw, '@') < 0 && (raw.len == 0 || !memmem(raw.ptr, raw.len, "=?", 2));
+}
+
+/* False also for what cannot be read: somebody may read it all the same. A bare name in From may be half a display name;
+ * submit_header_make() knows. */
+static bool may_use_all(const struct config *config, const struct user_options *options,
+			const struct header_field *field, bool is_from)
 {
 	struct policy_address complete;
 	struct address_list list;
 	struct address address;
 	int rc;
 
-	address_list_init(&list, list_of);
-	while ((rc = address_list_next(&list, &address)) == 1)
+	address_list_init(&list, field->body);
+	while ((rc = address_list_next(&list, &address)) == 1) {
+		bool is_bare_author = is_from && !address.has_domain;
+		if (!may_use_other(options, address.other) || (is_bare_author && !is_half_a_name(address.raw)))
+			return false;
+		if (is_bare_author)
+			continue;
 		if (policy_complete(config, slice_of(address.text, address.len), &complete) < 0 ||
 		    !policy_user_may_use(options, policy_address_slice(&complete)))
 			return false;
+	}
 	return rc == 0;
 }
 
@@ -110,9 +131,11 @@ const struct smtp_server_reply *policy_names(const struct config *config, const 
 	for (size_t i = 0; i < header->from_count && !header->added_from; i++)
 		if (!policy_user_may_use(options, header->from[i]))
 			return &may_not_write;
-	while (header_next_field(&rest, &field))
-		if (names_a_sender(field.name) && !may_use_all(config, options, field.body))
+	while (header_next_field(&rest, &field)) {
+		bool is_from = slice_case_eq(field.name, SLICE("From"));
+		if ((is_from || names_a_sender(field.name)) && !may_use_all(config, options, &field, is_from))
 			return &may_not_write;
+	}
 	return NULL;
 }
 

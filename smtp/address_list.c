@@ -22,6 +22,9 @@ struct spec {
 struct element {
 	struct spec spec;
 	bool in_angle, had_angle;
+	size_t other_begin, other_end; /* of words with an "@" before the "<" */
+	size_t angle_end;	       /* behind the ">" */
+	bool has_at_behind;
 };
 
 static void spec_clear(struct spec *spec)
@@ -161,6 +164,7 @@ static size_t take_token(struct element *e, struct slice all, size_t at)
 	if (e->had_angle && !e->in_angle && c != '<') {
 		spec_clear(&scratch);
 		spec = &scratch;
+		e->has_at_behind |= c == '@';
 	}
 	if (c == '"')
 		return take_quoted(spec, all, at);
@@ -168,12 +172,17 @@ static size_t take_token(struct element *e, struct slice all, size_t at)
 		/* A second address: readers take one or the other, and none of them may pass for the only one. */
 		if (e->had_angle && spec->has_at)
 			return 0;
+		if (spec->has_at && !e->had_angle) {
+			e->other_begin = spec->begin;
+			e->other_end = spec->end;
+		}
 		e->in_angle = e->had_angle = true;
 		spec_clear(spec);
 		return at + 1;
 	}
 	if (c == '>') {
 		e->in_angle = false;
+		e->angle_end = at + 1;
 		return at + 1;
 	}
 	if (c == '@' && e->in_angle && !spec->has_word)
@@ -228,6 +237,12 @@ static int finish(const struct element *e, struct address *out)
 	return rc < 0 ? rc : 1;
 }
 
+/* Before the colon of a group. */
+static bool may_be_group_name(const struct element *e)
+{
+	return !e->had_angle && !(e->spec.has_word && e->spec.has_at && e->spec.has_domain);
+}
+
 static bool is_separator(const struct element *e, char c)
 {
 	return c == ',' || c == ';' || (c == ':' && !e->in_angle);
@@ -244,17 +259,23 @@ int address_list_next(struct address_list *list, struct address *out)
 
 		spec_clear(&e.spec);
 		e.in_angle = e.had_angle = false;
+		e.other_begin = e.other_end = e.angle_end = 0;
+		e.has_at_behind = false;
 		while (at < all.len && !is_separator(&e, all.ptr[at])) {
 			at = take_token(&e, all, at);
 			if (at == 0)
 				return ERR_SYNTAX;
 		}
 		list->at = at + 1;
-		/* The name of a group. */
-		if (at < all.len && all.ptr[at] == ':')
+		if (at < all.len && all.ptr[at] == ':' && may_be_group_name(&e))
 			continue;
-		if (e.in_angle)
+		if (e.in_angle || (at < all.len && all.ptr[at] == ':'))
 			return ERR_SYNTAX;
+		if (e.has_at_behind) {
+			e.other_begin = e.other_end ? e.other_begin : e.angle_end;
+			e.other_end = at;
+		}
+		out->other = slice_trim(slice_to(slice_from(all, e.other_begin), e.other_end - e.other_begin));
 		out->raw = slice_trim(slice_to(slice_from(all, start), at - start));
 		rc = finish(&e, out);
 	}

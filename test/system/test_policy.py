@@ -114,16 +114,26 @@ def test_what_a_user_may_use_is_asked_before_it_is_rewritten(relayd, upstream, f
 
 
 def test_no_from_that_readers_read_in_two_ways_passes_a_from_option(relayd, upstream):
-    daemon = relayd(relayhost(upstream.port), users=users_line(options=":from=@corp.example"))
+    daemon = relayd(relayhost(upstream.port) + "origin: corp.example\n", users=users_line(options=":from=@corp.example"))
     for field in ("<boss@victim.example> <a@corp.example>", "Boss <boss@victim.example<a@corp.example>>",
                   "a@corp.example, boss@victim.example", "<a@corp.example>\r\nFrom: boss@victim.example",
                   "x: a@corp.example;, boss@victim.example;", "<@corp.example:boss@victim.example>",
-                  "(a@corp.example) boss@victim.example", "\"<a@corp.example>\" <boss@victim.example>"):
+                  "(a@corp.example) boss@victim.example", "\"<a@corp.example>\" <boss@victim.example>",
+                  "<boss@victim.example>Group:<a@corp.example>;", "boss@victim.example:a@corp.example;",
+                  "boss@victim.example <a@corp.example>", "boss@victim.example a@corp.example <a@corp.example>",
+                  "<a@corp.example> boss@victim.example", "b@corp.example <a@corp.example> boss@victim.example",
+                  "\"boss@victim.example\", a@corp.example", "=?utf-8?q?boss=40victim=2Eexample?=, <a@corp.example>"):
         with daemon.smtp() as client:
             client.mail("a@corp.example")
             client.rcpt("x@example.net")
             code, text = client.data(f"From: {field}\r\n\r\nhello\r\n")
             assert code == 550, (field, text)
+    with daemon.smtp() as client:
+        for field in ("b@corp.example <a@corp.example>", "The App, b@CORP.example <a@corp.example>", "Apps: a@corp.example;",
+                      "Acme, Inc. <a@corp.example>", "=?utf-8?q?Acme=2C_Inc?= <a@corp.example>",
+                      "\"boss@victim.example\" <a@corp.example>"):
+            client.sendmail("a@corp.example", ["x@example.net"], f"From: {field}\r\n\r\nhello\r\n")
+            assert f"From: {field}" in upstream.get().head
 
 
 def test_a_from_option_holds_for_all_who_say_that_they_sent_it(relayd, upstream):

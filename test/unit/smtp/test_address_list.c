@@ -78,6 +78,42 @@ static void groups(void **state)
 	expect(" A:;,B: x@example.com;", "x@example.com");
 }
 
+/* Readers may take the group's name for the only address. */
+static void an_address_is_no_name_of_a_group(void **state)
+{
+	(void)state;
+	expect(" <a@example.com> Group: b@example.com;", "!");
+	expect(" a@example.com: b@example.com;", "!");
+	expect(" x: <a@example.com>: b@example.com;", "!");
+	expect(" \"a@example.com\": b@example.com;", "b@example.com");
+	expect(" @ home: b@example.com;", "b@example.com");
+}
+
+static void what_stands_before_an_address_is_told(void **state)
+{
+	static const struct {
+		const char *body, *other;
+	} rows[] = {{" Joe <a@example.com>", ""},
+		    {" \"b@example.com\" <a@example.com>", ""},
+		    {" (b@example.com) <a@example.com>", ""},
+		    {" b@example.com <a@example.com>", "b@example.com"},
+		    {" Joe b@example.com <a@example.com>", "Joe b@example.com"},
+		    {" <a@example.com> (b@example.com) \"b@example.com\" Joe", ""},
+		    {" <a@example.com> Joe b@example.com ", "Joe b@example.com"},
+		    {" b@example.com <a@example.com> c@example.com", "b@example.com <a@example.com> c@example.com"},
+		    {" a@example.com", ""}};
+	struct address_list list;
+	struct address address;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		address_list_init(&list, slice_of_str(rows[i].body));
+		assert_int_equal(address_list_next(&list, &address), 1);
+		assert_string_equal(address.text, "a@example.com");
+		assert_true(slice_eq(address.other, slice_of_str(rows[i].other)));
+	}
+}
+
 static void what_mailers_get_wrong(void **state)
 {
 	(void)state;
@@ -168,6 +204,8 @@ int main(void)
 	    cmocka_unit_test(folded_and_obsolete_ones),
 	    cmocka_unit_test(two_addresses_in_angle_brackets_are_none),
 	    cmocka_unit_test(groups),
+	    cmocka_unit_test(an_address_is_no_name_of_a_group),
+	    cmocka_unit_test(what_stands_before_an_address_is_told),
 	    cmocka_unit_test(what_mailers_get_wrong),
 	    cmocka_unit_test(what_cannot_be_read),
 	    cmocka_unit_test(bare_names_say_where_the_domain_is_missing),
