@@ -55,6 +55,11 @@ static void complete(struct buf *message, const char *from, const char *to)
 	*message = whole;
 }
 
+static bool is_waiting(const char *outcome)
+{
+	return strcmp(outcome, "none") == 0 || strcmp(outcome, "deferred") == 0;
+}
+
 static bool is_pending(json_t *message)
 {
 	json_t *recipient;
@@ -62,8 +67,7 @@ static bool is_pending(json_t *message)
 
 	json_array_foreach(json_object_get(message, "recipients"), i, recipient)
 	{
-		const char *outcome = json_string_value(json_object_get(recipient, "outcome"));
-		if (outcome && (strcmp(outcome, "none") == 0 || strcmp(outcome, "deferred") == 0))
+		if (is_waiting(text_of(recipient, "outcome")))
 			return true;
 	}
 	return false;
@@ -83,10 +87,28 @@ static bool has_attempt(json_t *message)
 	return true;
 }
 
+/* As `show` says it. */
+static void print_next_attempt(json_t *recipient)
+{
+	json_t *next = json_object_get(recipient, "next_attempt_sec");
+	const char *why = text_of(recipient, "why");
+	char wait[24];
+
+	if (json_is_integer(next))
+		printf("  next attempt in %s%s%s\n", ctl_format_age(json_integer_value(next), wait, sizeof(wait)),
+		       why[0] ? ": " : "", why);
+	else if (why[0])
+		printf("  %s\n", why);
+}
+
 static void print_outcome(json_t *recipient)
 {
 	int64_t code = number_of(recipient, "code");
 
+	if (strcmp(text_of(recipient, "outcome"), "none") == 0) {
+		printf("%s: not attempted yet\n", text_of(recipient, "address"));
+		return;
+	}
 	printf("%s: %s", text_of(recipient, "address"), text_of(recipient, "outcome"));
 	if (text_of(recipient, "host")[0])
 		printf(" %s", text_of(recipient, "host"));
@@ -108,6 +130,8 @@ static int report(struct ctl *ctl, json_t *message)
 		const char *outcome = text_of(recipient, "outcome");
 		if (!ctl->json)
 			print_outcome(recipient);
+		if (!ctl->json && is_waiting(outcome))
+			print_next_attempt(recipient);
 		if (strcmp(outcome, "failed") == 0 || strcmp(outcome, "expired") == 0)
 			rc = CTL_FAILED;
 	}

@@ -258,7 +258,6 @@ def test_help_knows_one_command(folder):
     assert ctl("hlep").stderr == "relayctl: unknown command 'hlep', did you mean 'help'?\n"
 
 
-
 def test_a_bad_configuration_is_told_once(folder):
     (folder / "bad.yaml").write_text("relayhots: {}\n")
     done = subprocess.run([RELAYCTL, "-c", folder / "bad.yaml", "status"], capture_output=True, text=True, timeout=30)

@@ -184,6 +184,10 @@ def test_local_users_submit_over_the_socket(relayd, upstream, folder):
     done = daemon.ctl("send", "--from", "root@example.org", "--to", "user@example.net", input="just a line\n")
     assert "accepted as" in done.stdout and "delivered" in done.stdout
     assert b"just a line\r\n" in upstream.get().data
+    upstream.stop()
+    done = daemon.ctl("send", "--from", "root@example.org", "--to", "user@example.net", input="waits\n", check=False)
+    assert done.returncode == 5, done
+    assert re.search(r"^user@example\.net: deferred .*\n  next attempt in \w+: .", done.stdout, re.M), done.stdout
 
 
 # ---- lines and commands: what concerns more than the machine (whose own table is test/unit/smtp/test_server_*.c)
