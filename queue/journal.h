@@ -143,6 +143,7 @@ struct journal_rules {
 	bool quarantine_last;	  /* evidence is copied after the new segment stands */
 	bool tail_stays;	  /* records behind the watermark are not copied forward */
 	bool header_first;	  /* recovery's header is written with the copies, before they are synced */
+	bool clean_early;	  /* recovery cuts off and unlinks before the new header stands */
 	bool stop_at_gap;	  /* recovery reads on behind a bad range only below the watermark */
 	bool reuse_ids;		  /* no floor in headers, no gap */
 	bool no_reserve;	  /* intake may use the last segments */

@@ -439,6 +439,8 @@ int repair_run(struct recovery *recovery, const struct queue_options *options, s
 	enter_table(&repair);
 	count_needed(&repair);
 	repair.segment->header.first = oldest_needed(&repair);
+	if (rules->clean_early)
+		clean(&repair);
 	rc = write_header(&repair);
 	if (rc == 0)
 		rc = sync_segment(&repair, rules->header_first);

@@ -49,6 +49,7 @@ static const struct broken_rule broken_rules[] = {
     {"evidence is saved before anything changes", {.quarantine_last = true}, DANGER_ROT, 60},
     {"recovery copies the records behind the watermark", {.tail_stays = true}, DANGER_FAULTS, 60},
     {"recovery syncs the copies before the header", {.header_first = true}, DANGER_FAULTS, 60},
+    {"nothing goes before the new header stands", {.clean_early = true}, DANGER_FAULTS, 60},
     {"good records behind a gap are kept", {.stop_at_gap = true}, DANGER_ROT, 60},
     {"ids have a floor in the headers", {.reuse_ids = true}, DANGER_FAULTS, 60},
     {"the last segments are kept for results and moves", {.no_reserve = true}, DANGER_FULL, 300},
