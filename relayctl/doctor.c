@@ -20,6 +20,8 @@ static const struct doctor_check checks[] = {
     {.name = "secrets", .limit_sec = 10, .run = doctor_secrets},
     {.name = "certificate", .limit_sec = 10, .run = doctor_certificate},
     {.name = "listen", .limit_sec = 10, .run = doctor_listen},
+    {.name = "resolver", .limit_sec = 40, .run = doctor_resolver},
+    {.name = "daemon", .limit_sec = 40, .run = doctor_daemon},
     {.name = "clock", .limit_sec = 60, .run = doctor_clock},
     {.name = "relayhost", .scope = DOCTOR_RELAYHOST, .limit_sec = 100, .run = doctor_relayhost},
     {.name = "port25", .limit_sec = 60, .gives_egress = true, .run = doctor_port25, .applies = doctor_uses_mx},

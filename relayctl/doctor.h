@@ -104,6 +104,8 @@ bool doctor_has_recipient(const struct doctor *doctor);
 doctor_check_run doctor_spf;
 /* doctor_files.c */
 doctor_check_run doctor_certificate, doctor_listen, doctor_secrets;
+/* doctor_daemon.c */
+doctor_check_run doctor_resolver, doctor_daemon;
 /* doctor_clock.c */
 doctor_check_run doctor_clock;
 /* doctor_machine.c */

@@ -150,3 +150,13 @@ void lookup_host(struct lookup *lookup, const char *host, struct resolver_result
 	while (lookup->addresses)
 		turn(lookup);
 }
+
+void lookup_format_servers(const struct lookup *lookup, char *out, size_t size)
+{
+	dns_format_servers(lookup->dns, out, size);
+}
+
+bool lookup_is_trusted(const struct lookup *lookup)
+{
+	return dns_is_trusted(lookup->dns);
+}

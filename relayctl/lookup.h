@@ -19,5 +19,8 @@ struct mx_result *lookup_mx(struct lookup *lookup, const char *domain);
 /* The addresses of a host that an operator wrote, as a delivery finds them. `reason` is valid until the
  * next question, `canonical` is NULL. */
 void lookup_host(struct lookup *lookup, const char *host, struct resolver_result *out);
+/* Which servers it asks, as text, and whether their AD bit is believed. */
+void lookup_format_servers(const struct lookup *lookup, char *out, size_t size);
+bool lookup_is_trusted(const struct lookup *lookup);
 
 #endif

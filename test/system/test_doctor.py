@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from conftest import RELAYCTL, service_user, users_line
-from doctor import Doctor
+from doctor import Doctor, Findings
 from peers import make_certificate
 from secure_peers import Authority
 from test_dkim import keygen, zone_text
@@ -207,6 +207,31 @@ def test_secrets(doctor, dns, folder):
         assert finding["level"] == "fail" and f"user {user} cannot read" in finding["found"]
     finding = doctor(environ={"RELAYD_USERNAME": "a", "RELAYD_PASSWORD": "b"})[1].one("secrets", "RELAYD_PASSWORD")
     assert finding["level"] == "warn" and "_FILE" in finding["advice"]
+
+
+def test_resolver(doctor, dns, folder):
+    dns.start({"example.org": ""})
+    _, found = doctor("example.org")
+    assert found.one("resolver", f"127.0.0.1:{dns.port}")["level"] == "ok"
+    yaml = "routes: [{to: ['*'], via: mx, tls: dane}]\n"
+    dane = doctor("example.org", yaml=yaml)[1].one("resolver")
+    assert dane["level"] == "ok" and "DNSSEC verdict is believed" in dane["found"]
+    dns.stop()
+    _, found = doctor("example.org")
+    assert found.one("resolver")["level"] == "fail" and "dns.servers" in found.one("resolver")["advice"]
+
+
+def test_daemon(relayd, dns, doctor):
+    dns.start({"example.org": ""})
+    assert doctor("example.org")[1].one("daemon")["level"] == "info"
+    daemon = relayd(f"dns: {{servers: ['127.0.0.1:{dns.port}']}}\n")
+    look = lambda: Findings(json.loads(subprocess.run(
+        [RELAYCTL, "-c", daemon.config_path, "--json", "doctor", "example.org"], capture_output=True, text=True).stdout)["checks"])
+    assert look().one("daemon")["level"] == "ok"
+    daemon.write_config(daemon.config + f"suppress: {daemon.folder}/gone\n")
+    daemon.ctl("reload", check=False)
+    finding = look().one("daemon", "reload")
+    assert finding["level"] == "fail" and "refused" in finding["found"]
 
 
 def test_clock(doctor, dns, folder):
