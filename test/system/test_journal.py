@@ -253,3 +253,30 @@ def test_damage_stands_in_the_dump_and_the_rest_is_read_all_the_same(relayd, ups
     assert told.returncode == 1 and "DAMAGED" in told.stdout
     for line in hit:
         assert line[3] in told.stdout
+
+
+def as_of_a_newer_version(path):
+    """Its headers, sound, of version 2."""
+    with open(path, "r+b") as file:
+        for copy in range(2):
+            header = bytearray(os.pread(file.fileno(), 120, copy * BLOCK))
+            header[8:10] = struct.pack("<H", 2)
+            checksum = struct.pack("<Q", xxhash.xxh3_64_intdigest(bytes(header), seed=0x52454C415944))
+            os.pwrite(file.fileno(), bytes(header) + checksum, copy * BLOCK)
+
+
+def test_a_newer_spool_is_refused_and_left_as_it_is(relayd, upstream):
+    upstream.stop()
+    daemon = relayd(relayhost(upstream.port) + FAST_RETRY)
+    submit(daemon, "newer", 100)
+    daemon.stop()
+    segments = [path for path in (daemon.spool / "journal").iterdir() if Segment(path).number]
+    as_of_a_newer_version(max(segments, key=lambda path: Segment(path).number))
+    before = {path.name: path.read_bytes() for path in (daemon.spool / "journal").iterdir()}
+    daemon.spawn()
+    assert daemon.wait_exit() == 78
+    assert re.search(r"journal/\S+ was written by a newer relayd", "\n".join(daemon.lines))
+    for command in (("verify",), ("journal", "dump")):
+        told = daemon.ctl(*command, daemon.spool, check=False)
+        assert told.returncode == 1 and "newer relayd" in told.stderr
+    assert {path.name: path.read_bytes() for path in (daemon.spool / "journal").iterdir()} == before
