@@ -94,7 +94,7 @@ static void print_next_attempt(json_t *recipient)
 	const char *why = text_of(recipient, "why");
 	char wait[24];
 
-	if (json_is_integer(next))
+	if (json_integer_value(next) > 0)
 		printf("  next attempt in %s%s%s\n", ctl_format_age(json_integer_value(next), wait, sizeof(wait)),
 		       why[0] ? ": " : "", why);
 	else if (why[0])

@@ -61,10 +61,10 @@ static void print_next(struct screen *screen, json_t *recipient)
 	const char *why = text_of(recipient, "why");
 	char wait[24];
 
-	if (!json_is_integer(next) && !why[0])
+	if (json_integer_value(next) <= 0 && !why[0])
 		return;
 	screen_to(screen, MARGIN);
-	if (json_is_integer(next))
+	if (json_integer_value(next) > 0)
 		screen_print(screen, COLOUR_CYAN, "next attempt in %s%s",
 			     ctl_format_age(json_integer_value(next), wait, sizeof(wait)), why[0] ? ": " : "");
 	screen_print(screen, COLOUR_NONE, "%s", why);

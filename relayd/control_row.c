@@ -73,8 +73,6 @@ static json_t *reason_of(struct control *control, const struct queue_brief *brie
 
 	if (brief->corrupt)
 		return json_string("its stored bytes are damaged");
-	if (waits_for_pause(control, message, text, sizeof(text)))
-		return control_str(text);
 	if (brief->reason == CLASS_NONE)
 		return hop_reason_of(control, message);
 	snprintf(text, sizeof(text), "%s", failure_class_name(brief->reason));
@@ -106,9 +104,9 @@ static json_t *recipients_of(const struct queue_message *message)
 	return list;
 }
 
-static void set_next_attempt(json_t *row, const struct queue_brief *brief, int64_t now)
+static void set_next_attempt(json_t *row, const struct queue_brief *brief, bool is_paused, int64_t now)
 {
-	bool is_planned = brief->state != STATE_HELD && brief->next_attempt_wall != INT64_MAX;
+	bool is_planned = brief->state != STATE_HELD && brief->next_attempt_wall != INT64_MAX && !is_paused;
 
 	json_object_set_new(row, "next_attempt", is_planned ? control_iso_time(brief->next_attempt_wall) : json_null());
 	json_object_set_new(row, "next_attempt_sec",
@@ -118,14 +116,16 @@ static void set_next_attempt(json_t *row, const struct queue_brief *brief, int64
 json_t *control_row(struct control *control, const struct queue_brief *brief, const struct queue_message *message)
 {
 	int64_t now = control_now_wall(control);
+	char pause[DESTINATION_NAME_MAX + 64];
+	bool is_paused = !brief->corrupt && waits_for_pause(control, message, pause, sizeof(pause));
 	json_t *row = json_pack("{s:o, s:s, s:o, s:o, s:I, s:o, s:I}", "id", control_id(brief->id), "state",
 				message_state_name(brief->state), "sender",
 				control_text(message ? message->envelope.sender : SLICE("")), "recipients",
 				recipients_of(message), "recipient_count", (json_int_t)brief->open, "age",
 				control_seconds(brief->arrived_wall, now), "attempts", (json_int_t)brief->attempts);
 
-	set_next_attempt(row, brief, now);
-	json_object_set_new(row, "reason", reason_of(control, brief, message));
+	set_next_attempt(row, brief, is_paused, now);
+	json_object_set_new(row, "reason", is_paused ? control_str(pause) : reason_of(control, brief, message));
 	json_object_set_new(row, "class", json_string(message_class_name(brief->class)));
 	json_object_set_new(row, "bytes", json_integer((json_int_t)brief->bytes));
 	json_object_set_new(row, "user", control_text(message ? message->envelope.user : SLICE("")));

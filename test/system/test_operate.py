@@ -108,7 +108,7 @@ def test_pause_and_resume_over_a_restart(relayd, upstream):
     with daemon.smtp() as client:
         client.send_message(message("waits"))
     (row,) = daemon.json("queue")
-    assert row["reason"] == "relayhost main is paused by an operator"
+    assert row["reason"] == "relayhost main is paused by an operator" and row["next_attempt"] is None
     assert "relayhost main is paused by an operator" in daemon.ctl("show", row["id"]).stdout
     (main,) = control(daemon, "GET", "/v1/status")[1]["relayhosts"]
     assert main["paused"] and main["waiting"] == 1
