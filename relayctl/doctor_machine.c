@@ -62,8 +62,9 @@ static void check_kind(struct doctor *doctor, const char *path)
 	} else if (kind != SPOOL_KEPT) {
 		doctor_tell(doctor, DOCTOR_FAIL, path, "lies on %s: queued mail is lost when the container is replaced",
 			    spool_kind_name(kind));
-		doctor_advise(doctor, "put it on a named volume or a disk; relayd -t prints the lines for compose and "
-				      "Kubernetes");
+		doctor_advise(doctor,
+			      "compose: a named volume, volumes: [\"spool:%s\"]; Kubernetes: a PersistentVolumeClaim",
+			      path);
 	} else {
 		doctor_tell(doctor, DOCTOR_OK, path, "lies on a file system that stays");
 	}
