@@ -8,6 +8,9 @@ void delivery_fail_destination(struct delivery *d)
 {
 	struct job *job = d->job;
 
+	/* The same address was to be tried in another way, and the time of the attempt was over. */
+	if (d->fault.kind == OUTCOME_NONE)
+		delivery_candidate_fault(d, STAGE_GREETING, CLASS_CONNECT, "no session within five minutes");
 	/* In this order: a closed connection alone would make room for the next one. */
 	if (!job) {
 		destination_on_failed(d->destination, &d->fault);

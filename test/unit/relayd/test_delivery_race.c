@@ -31,6 +31,7 @@ struct fixture {
 	struct destinations *destinations;
 	char hosts[96];
 	bool greets_nobody; /* connections stand, and nothing is ever said */
+	size_t silent;	    /* but for the first ones, which do not stand */
 	struct asked_socket asked[CONNECTS_MAX];
 	size_t count;
 };
@@ -67,7 +68,7 @@ static int connect_nowhere(void *ctx, const struct dns_address *to, uint16_t por
 		dns_address_format(source, asked->source);
 	if (to->family == DNS_IPV6)
 		return err_set(err, ERR_SYSTEM, "connect: Network is unreachable"), -1;
-	if (!f->greets_nobody)
+	if (!f->greets_nobody || f->count <= f->silent)
 		return silent_socket(&asked->far_end);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
 	asked->far_end = fds[1];
@@ -280,6 +281,27 @@ static void a_host_that_falls_silent_at_rcpt_hides_no_other(void **state)
 	assert_string_equal(f->asked[1].address, "192.0.2.2");
 }
 
+/* It speaks at the last moment, and hangs up on EHLO: for HELO there is no time left. That is no reason to give up mail. */
+static void a_session_that_is_to_begin_anew_when_time_is_over_is_put_off(void **state)
+{
+	struct fixture *f = *state;
+
+	f->greets_nobody = true;
+	f->silent = 1;
+	start(f, "192.0.2.1 hub.test\n192.0.2.2 hub.test\n", "ip: \"4\"");
+	relay_submit(&f->relay, "app@example.org", "one@a.example");
+	relay_pass(&f->relay, 5 * MIN_MS + 100);
+	assert_int_equal(f->count, 2);
+	assert_int_equal(f->relay.report_count, 0);
+	say(f, 1, "220 hub.test ESMTP\r\n");
+	close(f->asked[1].far_end);
+	f->asked[1].far_end = -1;
+	relay_pass(&f->relay, 100);
+	assert_int_equal(f->relay.report_count, 1);
+	assert_int_equal(f->relay.reports[0].outcome.kind, OUTCOME_DEFERRED);
+	assert_int_equal(f->relay.reports[0].outcome.class, CLASS_CONNECT);
+}
+
 /* H20: the next address in the same moment. */
 static void an_address_without_a_route_costs_no_time(void **state)
 {
@@ -330,6 +352,7 @@ int main(void)
 	    TEST(addresses_that_are_all_silent_are_given_up),
 	    TEST(a_host_without_a_banner_hides_no_other),
 	    TEST(a_host_that_falls_silent_at_rcpt_hides_no_other),
+	    TEST(a_session_that_is_to_begin_anew_when_time_is_over_is_put_off),
 	    TEST(an_address_without_a_route_costs_no_time),
 	    TEST(without_any_route_mail_waits),
 	    TEST(the_source_is_the_same_each_time),
