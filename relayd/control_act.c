@@ -143,6 +143,12 @@ static void refuse_act(struct http_response *response, const char *action, const
 		control_refuse(response, 500, "cannot %s %s: %s", action, id, err_code_name(rc));
 }
 
+static bool names_one(json_t *body)
+{
+	return json_object_get(body, "id") != NULL;
+}
+
+/* On the one that is named, or on all that fit. */
 static void act(struct control *control, const char *action, int (*change)(struct queue *queue, uint64_t id),
 		void (*done)(struct control *control, const struct queue_message *message), json_t *body,
 		struct http_response *response)
@@ -152,6 +158,10 @@ static void act(struct control *control, const char *action, int (*change)(struc
 	uint64_t id;
 	int rc;
 
+	if (!names_one(body)) {
+		control_begin_bulk(control, action, body, response);
+		return;
+	}
 	if (!parse_id(body, &id, response))
 		return;
 	msgid_format(id, text);
@@ -263,39 +273,25 @@ static void flush_one(struct control *control, json_t *body, struct http_respons
 
 /* ---- the requests ---- */
 
-static bool names_one(json_t *body)
-{
-	return json_object_get(body, "id") != NULL;
-}
-
 void control_post_hold(struct control *control, const struct http_request *request, json_t *body,
 		       struct http_response *response)
 {
 	(void)request;
-	if (names_one(body))
-		act(control, "hold", queue_hold, NULL, body, response);
-	else
-		control_begin_bulk(control, "hold", body, response);
+	act(control, "hold", queue_hold, NULL, body, response);
 }
 
 void control_post_release(struct control *control, const struct http_request *request, json_t *body,
 			  struct http_response *response)
 {
 	(void)request;
-	if (names_one(body))
-		act(control, "release", queue_release, NULL, body, response);
-	else
-		control_begin_bulk(control, "release", body, response);
+	act(control, "release", queue_release, NULL, body, response);
 }
 
 void control_post_delete(struct control *control, const struct http_request *request, json_t *body,
 			 struct http_response *response)
 {
 	(void)request;
-	if (names_one(body))
-		act(control, "delete", queue_delete, remember_deleted, body, response);
-	else
-		control_begin_bulk(control, "delete", body, response);
+	act(control, "delete", queue_delete, remember_deleted, body, response);
 }
 
 void control_post_bounce(struct control *control, const struct http_request *request, json_t *body,

@@ -9,7 +9,6 @@ import email.utils
 import http.client
 import json
 import logging
-import os
 import re
 import shlex
 import shutil

@@ -1,12 +1,10 @@
 """Real peers: an SMTP server (aiosmtpd) that records and misbehaves on request, and a DNS server (knot)."""
-import asyncio
 import queue
 import shutil
 import socket
 import ssl
 import subprocess
 import threading
-import time
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword

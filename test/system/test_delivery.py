@@ -4,7 +4,7 @@ import smtplib
 
 import pytest
 
-from conftest import FAST_RETRY, message, no_verification, relayhost
+from conftest import FAST_RETRY, message, relayhost
 from peers import server_context
 
 LONG_RETRY = "retry: {greylist: [1h], throttle: [1h], connect: [1h], default: [1h]}\n"

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from conftest import FAST_RETRY, RELAYCTL, message, relayhost
+from conftest import RELAYCTL, message, relayhost
 
 
 def test_status_queue_show(relayd, upstream):

@@ -4,7 +4,6 @@ import re
 import select
 import socket
 import ssl
-import struct
 import subprocess
 import threading
 import time

@@ -2,7 +2,6 @@
 import base64
 import json
 import queue
-import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl

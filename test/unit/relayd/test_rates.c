@@ -6,7 +6,6 @@
 struct fixture {
 	struct relay relay; /* its folder, loop, clock and log */
 	struct rate *rate;
-	unsigned called;
 };
 
 static int setup(void **state)
