@@ -207,27 +207,36 @@ static void check_provider(struct doctor *doctor, const char *domain, const stru
 	buf_fini(&addition);
 }
 
+/* Not seen from outside: what it sends from is another address. */
+static bool is_near(const struct dns_address *address)
+{
+	return dns_address_kind(address) != DNS_ADDRESS_GLOBAL || doctor_is_private(address);
+}
+
 /* A host that sends by itself, as inside a company; otherwise only its people know where it sends from. */
 static void check_host(struct doctor *doctor, const char *domain, const struct config_relayhost *relayhost)
 {
-	const char *host = relayhost->address.host;
+	const char *name = relayhost->name, *host = relayhost->address.host;
 	struct resolver_result found;
 	struct spf_verdict verdict = {0};
 
 	lookup_host(doctor->lookup, host, &found);
-	if (found.address_count > 0)
-		evaluate(doctor, domain, &found.addresses[0], &verdict);
+	if (found.status != DNS_OK)
+		return; /* told by the check of the relayhost */
+	evaluate(doctor, domain, &found.addresses[0], &verdict);
 	if (verdict.result == SPF_PASS)
-		doctor_tell(doctor, DOCTOR_OK, domain, "pass for relayhost %s (%s): %s; %u of 10 lookups",
-			    relayhost->name, host, verdict.why, verdict.lookups);
-	else if (verdict.result == SPF_PERMERROR || (found.address_count > 0 && verdict.result == SPF_NONE))
-		doctor_tell(doctor, verdict.result == SPF_NONE ? DOCTOR_WARN : DOCTOR_FAIL, domain, "%s: %s",
-			    spf_result_name(verdict.result), verdict.why);
+		doctor_tell(doctor, DOCTOR_OK, domain, "pass for relayhost %s (%s): %s; %u of 10 lookups", name, host,
+			    verdict.why, verdict.lookups);
+	else if (verdict.result == SPF_PERMERROR || verdict.result == SPF_TEMPERROR)
+		doctor_tell(doctor, DOCTOR_FAIL, domain, "%s: %s", spf_result_name(verdict.result), verdict.why);
+	else if (verdict.result == SPF_NONE)
+		doctor_tell(doctor, DOCTOR_WARN, domain, "none: %s", verdict.why);
 	else
 		doctor_tell(doctor, DOCTOR_INFO, domain,
-			    "does not name relayhost %s (%s) itself: right if it sends from elsewhere", relayhost->name,
-			    host);
-	if (verdict.result != SPF_PASS)
+			    "does not name relayhost %s (%s) itself: right if it sends from elsewhere", name, host);
+	if (is_near(&found.addresses[0]) && verdict.result != SPF_PASS)
+		doctor_advise(doctor, "the record must name the addresses that %s (%s) sends from", name, host);
+	else if (verdict.result != SPF_PASS)
 		doctor_advise(doctor, "ask the people of %s what it wants in SPF records", host);
 }
 

@@ -16,10 +16,10 @@ class Doctor:
         self.users.write_text(users_line())
         self.base = {"hostname": "relay.example.org", "spool": f"{folder}/spool", "users": self.users}
 
-    def run(self, *arguments, yaml="", environ=None, **base):
+    def run(self, *arguments, yaml="", environ=None, server="127.0.0.1", **base):
         """Text for people."""
         lines = [f"{key}: {value}\n" for key, value in {**self.base, **base}.items() if value is not None]
-        self.config.write_text("".join(lines) + f"dns: {{servers: ['127.0.0.1:{self.dns.port}']}}\n" + yaml)
+        self.config.write_text("".join(lines) + f"dns: {{servers: ['{server}:{self.dns.port}']}}\n" + yaml)
         return subprocess.run([RELAYCTL, "-c", self.config, "doctor", *arguments], text=True, capture_output=True,
                               timeout=2 * PATIENCE, env={**os.environ, **(environ or {})})
 

@@ -166,6 +166,16 @@ def test_two_spf_records(doctor):
     assert found.one("spf")["level"] == "fail" and "2 SPF records" in found.one("spf")["found"]
 
 
+@pytest.mark.parametrize("spf, level, words", [
+    ("v=spf1 ip4:127.0.0.9 -all", "ok", "pass for relayhost main"), ("v=spf1 -all", "info", "does not name"),
+    ("unrelated", "warn", "no SPF record"), ("v=spf1 hello", "fail", "permerror")])
+def test_spf_of_mail_through_a_host_on_this_network(doctor, spf, level, words):
+    doctor.start({"example.org": f'smart A 127.0.0.9\n@ TXT "{spf}"\n'})
+    _, found = doctor.look(yaml="relayhosts: {main: {address: 'smart.example.org:25', tls: none}}\n")
+    assert found.one("spf")["level"] == level and words in found.one("spf")["found"]
+    assert level == "ok" or "addresses that main" in found.one("spf")["advice"]
+
+
 RELAYHOST = "relayhosts: {{main: {{address: '{}:587', username: a, password_file: /etc/hostname}}}}\n"
 
 
