@@ -1,11 +1,15 @@
 #include "config/address_map.h"
 
 #include "base/base.h"
+#include "base/buf.h"
+#include "base/idna.h"
 #include "config/name_index.h"
 #include "config/pattern.h"
 #include "config/users_file.h"
 
 #include <stdio.h>
+
+enum { KEY_MAX_BYTES = 2 * ADDRESS_MAP_ADDRESS_MAX }; /* A-labels are longer than U-labels */
 
 /* Keys are written in one way: user@example.com, @example.com, *.example.com, *. */
 struct entry {
@@ -25,6 +29,47 @@ static const char *key_of(const void *owner, uint32_t entry)
 	return ((const struct address_map *)owner)->entries[entry].key;
 }
 
+/* ---- One way to write an address. */
+
+/* RFC 5322 section 3.2.3; what has only these means the same in quotes. */
+static bool needs_quotes(char c)
+{
+	return (unsigned char)c <= ' ' || strchr("()<>[]:;@\\,\"", c);
+}
+
+/* What stands in needless quotes, into `out`. False: nothing does. */
+static bool append_unquoted(struct buf *out, struct slice local)
+{
+	size_t before = buf_len(out);
+
+	if (local.len < 3 || local.ptr[0] != '"' || local.ptr[local.len - 1] != '"')
+		return false;
+	for (size_t i = 1; i + 1 < local.len; i++) {
+		i += local.ptr[i] == '\\' && i + 2 < local.len;
+		if (needs_quotes(local.ptr[i]) || buf_append_byte(out, local.ptr[i]) < 0) {
+			buf_truncate(out, before);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Two ways to write one address must not lead past a list: no needless quotes, and the domain in A-labels. */
+static void append_canonical(struct buf *out, struct slice address)
+{
+	size_t local = (size_t)(slice_find_last(address, '@') + 1), before;
+
+	if (local > 1 && append_unquoted(out, slice_to(address, local - 1)))
+		buf_append_byte(out, '@');
+	else
+		buf_append(out, slice_to(address, local));
+	before = buf_len(out);
+	if (idna_append_ascii(out, slice_from(address, local)))
+		return;
+	buf_truncate(out, before);
+	buf_append(out, slice_from(address, local));
+}
+
 /* ---- A line. */
 
 static const char *parse_key(struct config_memory *memory, enum address_map_kind kind, struct slice text,
@@ -32,8 +77,9 @@ static const char *parse_key(struct config_memory *memory, enum address_map_kind
 {
 	enum config_pattern_kind pattern;
 	bool has_at = slice_find(text, '@') >= 0;
-	char key[ADDRESS_MAP_ADDRESS_MAX + 3];
+	struct buf key;
 	struct slice part;
+	const char *copy;
 	int rc = config_pattern_parse(text, &pattern, &part, why);
 
 	if (rc == 0 && pattern == CONFIG_PATTERN_DOMAIN && !has_at)
@@ -47,13 +93,15 @@ static const char *parse_key(struct config_memory *memory, enum address_map_kind
 		rc = err_set(why, ERR_LIMIT, "is longer than an address can be");
 	if (rc < 0)
 		return NULL;
-	snprintf(key, sizeof(key), "%s%.*s",
-		 pattern == CONFIG_PATTERN_DOMAIN	? "@"
-		 : pattern == CONFIG_PATTERN_SUBDOMAINS ? "*."
-		 : pattern == CONFIG_PATTERN_ALL	? "*"
-							: "",
-		 SLICE_ARG(part));
-	return config_memory_copy(memory, slice_of_str(key));
+	buf_init(&key, KEY_MAX_BYTES);
+	buf_append_str(&key, pattern == CONFIG_PATTERN_DOMAIN	    ? "@"
+			     : pattern == CONFIG_PATTERN_SUBDOMAINS ? "*."
+			     : pattern == CONFIG_PATTERN_ALL	    ? "*"
+								    : "");
+	append_canonical(&key, part);
+	copy = config_memory_copy(memory, buf_slice(&key));
+	buf_fini(&key);
+	return copy;
 }
 
 /* It will stand in a header: nothing that needs quotes there. */
@@ -216,7 +264,7 @@ size_t address_map_count(const struct address_map *map)
 
 static const char *find_key(const struct address_map *map, const char *prefix, struct slice rest)
 {
-	char key[ADDRESS_MAP_ADDRESS_MAX + 3];
+	char key[KEY_MAX_BYTES + 3];
 	uint32_t entry;
 	int len = snprintf(key, sizeof(key), "%s%.*s", prefix, SLICE_ARG(rest));
 
@@ -226,15 +274,13 @@ static const char *find_key(const struct address_map *map, const char *prefix, s
 	return entry == NAME_INDEX_NONE ? NULL : map->entries[entry].value;
 }
 
-const char *address_map_find(const struct address_map *map, struct slice address)
+/* `address` is canonical. */
+static const char *find(const struct address_map *map, struct slice address)
 {
-	ptrdiff_t at = slice_find_last(address, '@'), dot;
+	struct slice domain = slice_from(address, (size_t)slice_find_last(address, '@') + 1);
 	const char *found = find_key(map, "", address);
-	struct slice domain;
+	ptrdiff_t dot;
 
-	if (at < 0 || address.len > ADDRESS_MAP_ADDRESS_MAX)
-		return NULL;
-	domain = slice_from(address, (size_t)at + 1);
 	if (!found)
 		found = find_key(map, "@", domain);
 	while (!found && (dot = slice_find(domain, '.')) >= 0) {
@@ -242,4 +288,18 @@ const char *address_map_find(const struct address_map *map, struct slice address
 		found = find_key(map, "*.", domain);
 	}
 	return found ? found : find_key(map, "*", (struct slice){0});
+}
+
+const char *address_map_find(const struct address_map *map, struct slice address)
+{
+	struct buf canonical;
+	const char *found;
+
+	if (slice_find(address, '@') < 0 || address.len > ADDRESS_MAP_ADDRESS_MAX)
+		return NULL;
+	buf_init(&canonical, KEY_MAX_BYTES);
+	append_canonical(&canonical, address);
+	found = find(map, buf_slice(&canonical));
+	buf_fini(&canonical);
+	return found;
 }

@@ -153,6 +153,17 @@ def test_a_from_option_holds_for_all_who_say_that_they_sent_it(relayd, upstream)
     assert "Sender: App <b@CORP.example>" in upstream.get().head
 
 
+def test_no_way_to_write_an_address_leads_past_the_suppression_list(relayd, upstream, folder):
+    suppress = write(folder, "suppress", "john@example.net\n@b\u00fccher.example\n")
+    daemon = relayd(relayhost(upstream.port) + f"suppress: {suppress}\n")
+    with daemon.smtp() as client:
+        client.mail("app@example.org")
+        for address in ("john@example.net", '"john"@Example.net', '"j\\ohn"@example.net', "x@xn--bcher-kva.example"):
+            code, text = client.docmd("RCPT", f"TO:<{address}>")
+            assert code == 550 and b"suppress" in text, (address, text)
+        assert client.docmd("RCPT", 'TO:<"john "@example.net>')[0] == 250
+
+
 # ---- header fields
 
 def test_fields_are_removed_set_and_prefixed(relayd, upstream):

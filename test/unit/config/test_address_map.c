@@ -62,6 +62,27 @@ static void the_nearest_line_counts(void **state)
 	expect(map, "\"x@example.com\"@other.example", "rest@example.org");
 }
 
+static void other_ways_to_write_an_address_do_not_lead_past_it(void **state)
+{
+	struct address_map *map = parse(ADDRESS_MAP_LISTS, "john@example.com\n@b\xc3\xbc"
+							   "cher.example\n"
+							   "*.xn--mller-kva.example\n\"jane\"@example.com\n");
+
+	(void)state;
+	expect(map, "\"john\"@example.com", "");
+	expect(map, "\"j\\ohn\"@EXAMPLE.com", "");
+	expect(map, "jane@example.com", "");
+	expect(map, "\"john \"@example.com", NULL);
+	expect(map, "\"john@example.com\"@other.example", NULL);
+	expect(map, "x@xn--bcher-kva.example", "");
+	expect(map,
+	       "x@B\xc3\x9c"
+	       "CHER.example",
+	       "");
+	expect(map, "x@a.m\xc3\xbcller.example", "");
+	expect(map, "\"\"@example.com", NULL);
+}
+
 static void a_list_has_no_replacements(void **state)
 {
 	struct address_map *map =
@@ -175,6 +196,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(the_nearest_line_counts, setup, teardown),
+	    cmocka_unit_test_setup_teardown(other_ways_to_write_an_address_do_not_lead_past_it, setup, teardown),
 	    cmocka_unit_test_setup_teardown(a_list_has_no_replacements, setup, teardown),
 	    cmocka_unit_test_setup_teardown(an_empty_file_says_nothing, setup, teardown),
 	    cmocka_unit_test_setup_teardown(addresses_that_are_too_long_are_nobody, setup, teardown),
