@@ -164,6 +164,21 @@ static void add_record(struct recovery *recovery, struct evidence *evidence, str
 		add_part(evidence, segment->fd, (uint64_t)place.at8 * RECORD_ALIGN, record_bytes(length));
 }
 
+/* A damaged MESSAGE leaves pieces that nobody asks for any more. */
+static int save_orphans(struct recovery *recovery, uint64_t id)
+{
+	struct evidence evidence = {.disk = recovery->disk};
+	char id_text[MSGID_CHARS + 1];
+	uint32_t count;
+	const struct index_place *pieces = replay_orphans(recovery, id, &count);
+
+	msgid_format(id, id_text);
+	snprintf(evidence.name, sizeof(evidence.name), "pieces-%s", id_text);
+	for (uint32_t i = 0; i < count; i++)
+		add_record(recovery, &evidence, pieces[i].at, pieces[i].length);
+	return evidence.count > 0 ? save(recovery, &evidence) : 0;
+}
+
 /* Its MESSAGE, and the pieces that are there. */
 static int save_broken(struct recovery *recovery, const struct recovery_broken *broken)
 {
@@ -195,6 +210,9 @@ int evidence_save(struct recovery *recovery, struct err *err)
 
 	for (uint32_t i = 0; rc == 0 && i < recovery->range_count; i++)
 		rc = save_range(recovery, &recovery->ranges[i]);
+	for (uint32_t i = 0; rc == 0 && i < recovery->range_count; i++)
+		if (recovery->ranges[i].id)
+			rc = save_orphans(recovery, recovery->ranges[i].id);
 	for (uint32_t i = 0; rc == 0 && i < recovery->leftover_count; i++) {
 		if (!recovery->leftovers[i].is_evidence)
 			continue;

@@ -95,6 +95,8 @@ bool recovery_skip_padding(const struct journal_rules *rules, struct scan *scan,
 int replay_segment(struct recovery *recovery, struct segment *segment, bool is_newest, struct err *err);
 /* When all are applied: counts the messages, sets aside those that cannot be sent. */
 void replay_check_messages(struct recovery *recovery);
+/* The pieces of a message whose MESSAGE was not found, as far as they are there; NULL: there are none. */
+const struct index_place *replay_orphans(struct recovery *recovery, uint64_t id, uint32_t *count);
 void replay_fini(struct recovery *recovery);
 
 /* evidence.c: copies what is damaged, or cannot be sent, to the quarantine, and syncs it there. */

@@ -337,6 +337,14 @@ void replay_check_messages(struct recovery *recovery)
 	}
 }
 
+const struct index_place *replay_orphans(struct recovery *recovery, uint64_t id, uint32_t *count)
+{
+	const struct recovery_orphan *orphan = orphan_of(recovery, id, false);
+
+	*count = orphan ? orphan->count : 0;
+	return orphan ? orphan->pieces : NULL;
+}
+
 void replay_fini(struct recovery *recovery)
 {
 	struct recovery_orphan *orphan, *next;

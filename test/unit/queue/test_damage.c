@@ -310,6 +310,24 @@ static void evidence_of_an_earlier_life_is_neither_taken_for_this_nor_lost(void 
 	}
 }
 
+/* Without its MESSAGE nobody knows whose they are, but for the id that can still be read. */
+static void pieces_whose_message_is_damaged_are_evidence(void **state)
+{
+	struct box *box = *state;
+	uint64_t id = box_submit(box, 1, slice_of(noise, 6 * PIECE)), at;
+	struct record_place place = index_find(box->queue->index, id)->message;
+
+	box_settle(box);
+	at = (uint64_t)place.at8 * RECORD_ALIGN + RECORD_HEADER_BYTES;
+	fault_disk_rot(&box->disk, DISK_JOURNAL, segment_of(box, place)->name, at, at + 8, 1);
+	box_kill(box);
+	assert_true(box_open(box));
+	assert_int_equal(box_count(box), 0);
+	assert_true(box_quarantined(box, SLICE("someone@example.org")));
+	for (size_t i = 0; i < 6; i++)
+		assert_true(box_quarantined(box, slice_of(noise + i * PIECE, PIECE)));
+}
+
 /* On a full disk what must be there for a start is the room for it, and the MESSAGE is worth more than the pieces. */
 static void pieces_that_find_no_room_do_not_stop_a_start(void **state)
 {
@@ -372,6 +390,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(the_sound_pieces_of_a_broken_message_are_evidence_too, setup, teardown),
 	    cmocka_unit_test_setup_teardown(evidence_of_an_earlier_life_is_neither_taken_for_this_nor_lost, setup,
 					    teardown),
+	    cmocka_unit_test_setup_teardown(pieces_whose_message_is_damaged_are_evidence, setup, teardown),
 	    cmocka_unit_test_setup_teardown(pieces_that_find_no_room_do_not_stop_a_start, setup, teardown),
 	    cmocka_unit_test_setup_teardown(where_a_quota_ends_results_are_recorded_and_mail_is_taken_again, setup,
 					    teardown),
