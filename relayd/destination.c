@@ -158,7 +158,7 @@ static unsigned busy_limit(const struct destination *d)
 
 static bool may_connect(struct destination *d)
 {
-	if (d->busy >= busy_limit(d))
+	if (d->busy >= busy_limit(d) || destination_hop_is_probed(d))
 		return false;
 	if (destination_hop_is_full(d)) {
 		quit_an_idle_sibling(d);

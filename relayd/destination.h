@@ -13,7 +13,8 @@
  * BACK-OFF   after a connection or account failure, or when three messages in a row were broken off (421, or the
  *            connection is lost): 5 s, doubling to 10 min (relayhosts: to 1 min, refused accounts to 5 min, limits to 10
  *            min). After three in a row that were throttled: 5 min, doubling to an hour (relayhosts: 5 s to 1 min, for
- *            they count by the second). Ended by a success, or by an operator's flush.
+ *            they count by the second). Ended by a success, or by an operator's flush. When the next hop cannot be
+ *            connected to, or refuses our login, all that lead there rest, and one of them probes.
  * PAUSED     relayhosts keep their mail parked, in order.
  * LIMIT      of connections: one for each next hop, shared by all destinations that lead there.
  * RATES      of the relayhost, and of the route if it has one (then it is a destination of its own): what has no place

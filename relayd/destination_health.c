@@ -199,9 +199,16 @@ void destination_on_outcome(struct destination *d, struct job *job, uint32_t i, 
 
 void destination_on_session(struct destination *d)
 {
+	struct destination *other;
+
 	d->progress_ms = destinations_now_ms(d->owner);
 	if (!is_in_session_trouble(d))
 		destination_end_trouble(d);
+	/* Looked for anew each time: what goes on there may make and forget destinations. */
+	while ((other = destination_hop_in_trouble(d))) {
+		destination_end_trouble(other);
+		destination_on_backoff_over(other);
+	}
 }
 
 /* Its next destination: there is one for each TLS level that routes ask of it. NULL: no more. The first is made. */
@@ -271,29 +278,40 @@ static bool has_enough_sessions(const struct destination *d, const struct outcom
 	       destinations_now_ms(d->owner) - d->progress_ms < PROGRESS_MS;
 }
 
-/* Nothing goes there for a while, and what stands in line gets this outcome. */
-static void fail(struct destination *d, const struct outcome *outcome)
+/* Takes what stands in line now, not what events may add. Parked ones go through the scheduler again, which finds the
+ * back-off, another relayhost, or the same end. */
+static void begin_rest(struct destination *d, const struct outcome *outcome, struct list *line)
 {
-	struct list line;
-
 	if (outcome->kind == OUTCOME_DEFERRED) {
 		back_off(d, outcome);
 		note_trouble(d, outcome);
 	}
-	/* The jobs that stand in line now, not those that events may add. */
-	list_init(&line);
+	d->used_at_ms = destinations_now_ms(d->owner); /* not forgotten while its jobs come to their end */
 	for (struct job *job; (job = destination_line_pop(d));)
-		list_append(&line, &job->node);
+		list_append(line, &job->node);
+	destination_line_refill_later(d);
+}
+
+/* Nothing goes there for a while, and what stands in line gets this outcome; with all that lead to the same next hop, if
+ * it is the next hop's. */
+static void fail(struct destination *d, const struct outcome *outcome)
+{
+	struct list line;
+	bool is_down = destination_hop_is_down(d, outcome);
+
+	list_init(&line);
+	begin_rest(d, outcome, &line);
+	for (struct destination *other = NULL; is_down && (other = destination_hop_next(d, other));)
+		begin_rest(other, outcome, &line);
 	for (struct list *node; (node = list_pop(&line));) {
 		struct job *job = CONTAINER_OF(node, struct job, node);
+		struct destination *own = job->destination;
 		/* Not of what an operator has held or deleted meanwhile. */
 		for (uint32_t i = 0;
-		     i < job->count && queue_may_begin(d->owner->options.queue, job->ticket->message.id); i++)
-			destination_on_outcome(d, job, i, outcome);
-		destination_on_job_done(d, job, false);
+		     i < job->count && queue_may_begin(own->owner->options.queue, job->ticket->message.id); i++)
+			destination_on_outcome(own, job, i, outcome);
+		destination_on_job_done(own, job, false);
 	}
-	/* Parked ones go through the scheduler again, which finds the back-off, another relayhost, or the same end. */
-	destination_line_refill_later(d);
 }
 
 /* Where there were enough connections a while ago one more is tried, and no other until it is known what comes of it. */

@@ -1,6 +1,9 @@
 /* Destinations that lead to the same next hop (its routes with a rate, or a TLS level, of their own) share its limit of
- * connections: the server at the other end sees them all. */
+ * connections: the server at the other end sees them all. When it does not answer they rest together, one of them tries
+ * whether it is back, and then all go on. */
 #include "relayd/destination_internal.h"
+
+#include "relayd/outcome.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,4 +88,48 @@ void destination_hop_serve(struct destination *d)
 		if (other != d && !destination_hop_is_full(d) && wants_place(other))
 			destination_pump(other);
 	}
+}
+
+struct destination *destination_hop_next(const struct destination *d, const struct destination *previous)
+{
+	const struct list *node = previous ? &previous->hop_node : &d->hop->members;
+	struct list *next = node->next == &d->hop_node ? d->hop_node.next : node->next;
+
+	return next == &d->hop->members ? NULL : CONTAINER_OF(next, struct destination, hop_node);
+}
+
+static bool is_of_hop(const struct destination *d, const struct outcome *outcome)
+{
+	return outcome->kind == OUTCOME_DEFERRED &&
+	       (outcome->stage == STAGE_CONNECT ||
+		(outcome->stage == STAGE_AUTH && d->id.kind == DESTINATION_RELAYHOST &&
+		 outcome_is_account_trouble(outcome)));
+}
+
+bool destination_hop_is_down(const struct destination *d, const struct outcome *outcome)
+{
+	if (!is_of_hop(d, outcome))
+		return false;
+	for (struct destination *other = NULL; (other = destination_hop_next(d, other));)
+		if (other->sessions > 0)
+			return false;
+	return true;
+}
+
+bool destination_hop_is_probed(const struct destination *d)
+{
+	if (!is_of_hop(d, &d->trouble))
+		return false;
+	for (struct destination *other = NULL; (other = destination_hop_next(d, other));)
+		if (other->coming > 0 && is_of_hop(other, &other->trouble))
+			return true;
+	return false;
+}
+
+struct destination *destination_hop_in_trouble(const struct destination *d)
+{
+	for (struct destination *other = NULL; (other = destination_hop_next(d, other));)
+		if (is_of_hop(other, &other->trouble))
+			return other;
+	return NULL;
 }

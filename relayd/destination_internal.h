@@ -5,7 +5,7 @@
  *   destination_health.c  window, back-off, trouble
  *   destination_line.c    jobs in line, parked messages, and lifetimes that end while they wait
  *   destination_rate.c    places under the limits of its relayhost and route
- *   destination_hop.c     the limit of connections, shared with others that lead to the same next hop
+ *   destination_hop.c     what is shared with others that lead to the same next hop: limit of connections, probes
  *   destination_place.c   the limit of all connections, and who waits for a place
  */
 #ifndef RELAYD_DESTINATION_INTERNAL_H
@@ -103,6 +103,15 @@ bool destination_hop_is_wanted(const struct destination *d);
 struct destination *destination_hop_idle(const struct destination *d);
 /* There is a place: pumps the others that have work and no connection. */
 void destination_hop_serve(struct destination *d);
+/* The others that lead there; `previous` NULL: the first one. NULL: no more. */
+struct destination *destination_hop_next(const struct destination *d, const struct destination *previous);
+/* It is the next hop that does not answer, or our account there, not what this destination asks of it; and no other has
+ * a session. */
+bool destination_hop_is_down(const struct destination *d, const struct outcome *outcome);
+/* It is in such trouble, and another one tries just now whether it is over. */
+bool destination_hop_is_probed(const struct destination *d);
+/* One that is in such trouble still, beside this one; NULL: none. */
+struct destination *destination_hop_in_trouble(const struct destination *d);
 
 /* ---- destination_place.c ---- */
 
