@@ -183,6 +183,14 @@ class Relayd:
         raise AssertionError(f"{queued} messages are queued, not {count}")
 
 
+def child_named(daemon, name):
+    pid = daemon.process.pid
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if Path(f"/proc/{child}/comm").read_text().strip() == name:
+            return int(child)
+    raise AssertionError(f"no process {name}")
+
+
 def no_verification():
     context = ssl.create_default_context()
     context.check_hostname = False

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import FAST_RETRY, PATIENCE, message, relayhost
+from conftest import FAST_RETRY, PATIENCE, child_named, message, relayhost
 
 DISK_SIZE = 640 << 20  # ten segments
 CLIENTS = 20
@@ -168,14 +168,6 @@ def test_a_read_only_disk_at_the_start(relayd, upstream, disk):
     upstream.start()
     daemon.start()
     assert "Subject: kept" in upstream.get().head
-
-
-def child_named(daemon, name):
-    pid = daemon.process.pid
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        if Path(f"/proc/{child}/comm").read_text().strip() == name:
-            return int(child)
-    raise AssertionError(f"no process {name}")
 
 
 class Injection:

@@ -1,11 +1,14 @@
 """Signatures, judged by verifiers that are not ours."""
+import os
 import re
+import signal
+import smtplib
 import subprocess
 
 import dkim
 import pytest
 
-from conftest import PATIENCE, RELAYCTL, message, relayhost, service_user
+from conftest import PATIENCE, RELAYCTL, child_named, message, relayhost, service_user
 
 
 def keygen(folder, selector, kind, domain="example.org"):
@@ -107,6 +110,48 @@ def test_parent_domain_signs_for_a_subdomain(relayd, upstream, keys):
     signed, plain = (first, second) if b"unsigned" in second else (second, first)
     assert judge(signed, records) == [True, True] and b" d=example.org;" in signed.replace(b";d=", b"; d=")
     assert b"DKIM-Signature" not in plain
+
+
+@pytest.fixture
+def hung(relayd, upstream, keys):
+    """hung(yaml of dkim) -> (daemon, client logged in, wake): the helper that signs stands still until wake()."""
+    stopped = []
+
+    def wake():
+        while stopped:
+            os.kill(stopped.pop(), signal.SIGCONT)
+
+    def start(more):
+        daemon = relayd(relayhost(upstream.port) + keys[0].replace("dkim: {", "dkim: {" + more) + "helpers: 1\n")
+        client = daemon.smtp()
+        stopped.append(child_named(daemon, "relayd: crypto"))
+        os.kill(stopped[-1], signal.SIGSTOP)
+        return daemon, client, wake
+
+    yield start
+    wake()
+
+
+def test_what_cannot_be_signed_is_not_taken(hung, upstream, keys):
+    daemon, client, wake = hung("")
+    with client:
+        with pytest.raises(smtplib.SMTPDataError) as error:
+            client.send_message(message("refused"))
+        assert (error.value.smtp_code, error.value.smtp_error[:6]) == (451, b"4.7.0 ")
+        daemon.wait_log("event=alert alert=signing state=active")
+        daemon.wait_queued(0)
+        wake()
+        client.send_message(message("signed"))
+    assert judge(upstream.get().data, keys[1]) == [True, True]
+    daemon.wait_log("event=alert alert=signing state=over")
+
+
+def test_unsigned_allow_takes_what_cannot_be_signed(hung, upstream):
+    daemon, client, _ = hung("unsigned: allow, ")
+    with client:
+        client.send_message(message("unsigned"))
+    assert b"DKIM-Signature" not in (data := upstream.get().data) and b"Subject: unsigned\r\n" in data
+    daemon.wait_log("event=alert alert=signing state=active")
 
 
 def test_fields_that_the_upstream_rewrites_are_not_signed(relayd, upstream, keys):
