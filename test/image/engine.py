@@ -163,7 +163,7 @@ class Container:
 
     def start(self):
         self.spawn()
-        self.wait_log("event=started")
+        self.wait_log(r'event(=|":")started')  # text or JSON
         return self
 
     def wait_log(self, pattern, count=1):
