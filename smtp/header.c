@@ -128,11 +128,12 @@ enum header_status header_scanner_input(struct header_scanner *scan, struct slic
 {
 	*taken = 0;
 	while (scan->status == HEADER_MORE && *taken < content.len) {
-		struct slice rest = slice_from(content, *taken);
+		/* What fits is judged before the rest is found too long: the verdict must not hang on how reads were cut. */
+		struct slice rest = slice_to(slice_from(content, *taken), buf_room(&scan->block));
 		ptrdiff_t lf = slice_find(rest, '\n');
 		struct slice part = slice_to(rest, lf < 0 ? rest.len : (size_t)lf + 1);
 
-		if (buf_append(&scan->block, part) < 0) {
+		if (part.len == 0 || buf_append(&scan->block, part) < 0) {
 			scan->status = HEADER_TOO_LONG;
 			break;
 		}

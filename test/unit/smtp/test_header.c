@@ -119,6 +119,31 @@ static void an_mbox_line_is_set_aside(void **state)
 	       "From joe Tue Nov 25 06:34:00 2025\r\n", HEADER_END_NO_FIELD, 0);
 }
 
+static void no_verdict_hangs_on_how_reads_were_cut(void **state)
+{
+	static const struct {
+		const char *begin;
+		enum header_status status;
+	} rows[] = {{"A: ", HEADER_TOO_LONG},
+		    {"A: b\r\nx ", HEADER_COMPLETE},
+		    {"From joe ", HEADER_TOO_LONG},
+		    {"xxxx", HEADER_TOO_LONG}};
+	char text[300];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		memset(text, 'x', sizeof(text));
+		memcpy(text, rows[i].begin, strlen(rows[i].begin));
+		memcpy(text + sizeof(text) - 2, "\r\n", 2);
+		for (size_t step = 1; step <= sizeof(text); step++) {
+			struct found found = scan(slice_of(text, sizeof(text)), 0, step, 100);
+			if (found.status != rows[i].status)
+				fail_msg("%s: %d in steps of %zu", rows[i].begin, found.status, step);
+			buf_fini(&found.memory);
+		}
+	}
+}
+
 static void the_ceiling_holds(void **state)
 {
 	struct found found;
@@ -236,6 +261,7 @@ int main(void)
 	    cmocka_unit_test(without_a_header_nothing_is_lost),
 	    cmocka_unit_test(header_only),
 	    cmocka_unit_test(an_mbox_line_is_set_aside),
+	    cmocka_unit_test(no_verdict_hangs_on_how_reads_were_cut),
 	    cmocka_unit_test(the_ceiling_holds),
 	    cmocka_unit_test(long_beginnings),
 	    cmocka_unit_test(fifty_thousand_fields),
