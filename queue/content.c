@@ -3,10 +3,10 @@
  * this message and piece; so a reader may stay open while compaction moves its pieces.
  */
 #include "queue/internal.h"
+#include "queue/xxh3.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <xxhash.h>
 
 struct queue_content {
 	struct queue *queue;

@@ -1,10 +1,10 @@
 #include "queue/record.h"
+#include "queue/xxh3.h"
 
 #include "base/base.h"
 #include "base/err.h"
 
 #include <endian.h>
-#include <xxhash.h>
 
 enum {
 	AT_HEADER_SUM = 0,

@@ -1,9 +1,9 @@
 #include "queue/segment.h"
+#include "queue/xxh3.h"
 
 #include "base/base.h"
 
 #include <stdlib.h>
-#include <xxhash.h>
 
 /* ---- The header ---- */
 

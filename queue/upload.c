@@ -3,10 +3,10 @@
  * pieces as it comes, so an upload never holds more than one piece, and uploads interleave in the journal.
  */
 #include "queue/internal.h"
+#include "queue/xxh3.h"
 
 #include <stdlib.h>
 #include <uthash.h>
-#include <xxhash.h>
 
 #define CONTENT_MAX UINT32_MAX
 #define STATE_BYTES_MIN 32 /* of a recipient's state without texts in a MOVE */

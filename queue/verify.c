@@ -4,6 +4,7 @@
 #include "base/msgid.h"
 #include "queue/internal.h"
 #include "queue/recovery.h"
+#include "queue/xxh3.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +13,6 @@
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #define LOOKS 3 /* a journal that changes under our eyes looks damaged at times; damage stays */
 #define PAUSE_NS (200 * 1000 * 1000)
