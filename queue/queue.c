@@ -299,15 +299,28 @@ static bool take_done(struct queue *queue)
 	return any;
 }
 
+static uint64_t written_bytes(const struct queue *queue)
+{
+	struct journal_counts counts;
+
+	journal_counts(queue->journal, &counts);
+	return counts.written_bytes;
+}
+
+/* A turn writes or compacts: both together would hold up the loop for longer than is good for anybody. While a batch is
+ * being synced there is time enough. */
 void queue_turn(struct queue *queue)
 {
+	uint64_t written = written_bytes(queue);
+
 	take_done(queue);
-	compaction_step(queue);
 	for (int round = 0; round < TURN_ROUNDS; round++) {
 		journal_turn(queue->journal);
 		if (!take_done(queue))
 			break;
 	}
+	if (written == written_bytes(queue))
+		compaction_step(queue);
 	tell_accept(queue);
 }
 
