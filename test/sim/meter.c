@@ -14,17 +14,32 @@ void meter_fini(struct meter *meter)
 	free(meter->times);
 }
 
-bool meter_note(struct meter *meter, int64_t now_ms)
+static size_t insert(struct meter *meter, int64_t at_ms)
 {
-	if (meter->count == 0)
-		return true;
+	size_t at = meter->seen;
+
 	if (meter->seen == meter->cap) {
 		meter->cap = meter->cap ? meter->cap * 2 : 64;
 		meter->times = xreallocarray(meter->times, meter->cap, sizeof(*meter->times));
 	}
-	meter->times[meter->seen++] = now_ms;
-	return meter->seen <= meter->count ||
-	       now_ms - meter->times[meter->seen - 1 - meter->count] >= meter->per_ms - meter->slack_ms;
+	for (; at > 0 && meter->times[at - 1] > at_ms; at--)
+		meter->times[at] = meter->times[at - 1];
+	meter->times[at] = at_ms;
+	meter->seen++;
+	return at;
+}
+
+bool meter_note(struct meter *meter, int64_t at_ms)
+{
+	bool is_kept = true;
+	size_t at;
+
+	if (meter->count == 0)
+		return true;
+	at = insert(meter, at_ms);
+	for (size_t i = at > meter->count ? at - meter->count : 0; i <= at && i + meter->count < meter->seen; i++)
+		is_kept &= meter->times[i + meter->count] - meter->times[i] >= meter->per_ms - meter->slack_ms;
+	return is_kept;
 }
 
 void meter_forgive(struct meter *meter, int64_t since_ms)

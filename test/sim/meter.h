@@ -20,8 +20,8 @@ struct meter {
 
 void meter_init(struct meter *meter, unsigned count, int64_t per_ms, int64_t slack_ms);
 void meter_fini(struct meter *meter);
-/* A message goes out now. False: it is one too many. */
-bool meter_note(struct meter *meter, int64_t now_ms);
+/* A message went out at that time, which may be before others that were noted. False: one too many went out around it. */
+bool meter_note(struct meter *meter, int64_t at_ms);
 /* The relay crashed: what went out since then it may have forgotten, and does not count. */
 void meter_forgive(struct meter *meter, int64_t since_ms);
 

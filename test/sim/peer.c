@@ -161,6 +161,7 @@ static void on_mail(struct peer *peer, struct slice line)
 		begin_say(peer, &say, "501 5.5.4 Syntax");
 	behave(peer, AT_MAIL, NULL, &say);
 	peer->has_mail = say.text[0] == '2';
+	peer->mail_ms = peer->world->clock->mono;
 	utter(peer, &say);
 }
 
@@ -212,7 +213,7 @@ static void take_for(struct peer *peer, const char *address, bool is_excused)
 
 static void note(struct peer *peer, struct meter *meter, const char *what, const char *name)
 {
-	if (!meter_note(meter, peer->world->clock->mono))
+	if (!meter_note(meter, peer->mail_ms))
 		ledger_violate(peer->world->ledger, 0, "%s %s gets more than %u messages in %lld s", what, name,
 			       meter->count, (long long)meter->per_ms / 1000);
 }

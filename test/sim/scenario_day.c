@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* A message counts from its MAIL, and we see its final dot: behind a hundred recipients, or with the sick, it is late. */
+/* A message counts when a session begins with it, and we see its MAIL: with the sick, that is late. */
 static void set_meter(struct meter *meter, const struct rig_rate *rate, bool is_healthy)
 {
 	if (rate->count > 0 && meter->count == 0)

@@ -170,6 +170,7 @@ struct peer {
 
 	unsigned mails; /* in this session */
 	bool has_mail;
+	int64_t mail_ms; /* when it came */
 	char sender[64];
 	unsigned rcpt_count;
 	char rcpts[PEER_RCPTS_MAX][48];
