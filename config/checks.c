@@ -169,12 +169,12 @@ static void check_credentials(struct config_reader *reader, const struct config_
 				"auth: %s needs username and password_file", config_relay_auth_name(relayhost->auth));
 	else if (relayhost->username && !has_password && !has_oauth2)
 		config_complain(reader, target, offsetof(struct config_relayhost, username), "username needs %s",
-				config_origin_at(target, offsetof(struct config_relayhost, username))->kind == CONFIG_FROM_VARIABLE
+				config_origin_at(target, offsetof(struct config_relayhost, username))->kind ==
+					CONFIG_FROM_VARIABLE
 				    ? "RELAYD_RELAYHOST_PASSWORD_FILE (a path) or RELAYD_RELAYHOST_PASSWORD beside it"
 				    : "password_file");
 	else if (has_password && !relayhost->username)
-		config_complain(reader, target, offsetof(struct config_relayhost, password),
-				"a password needs %s",
+		config_complain(reader, target, offsetof(struct config_relayhost, password), "a password needs %s",
 				config_origin_at(target, offsetof(struct config_relayhost, password))->kind ==
 					CONFIG_FROM_VARIABLE
 				    ? "RELAYD_RELAYHOST_USERNAME beside it"

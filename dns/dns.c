@@ -149,7 +149,8 @@ static void set_slow_ones_aside(struct dns *dns)
 	int64_t now_ms = clock_mono_ms(dns->clock);
 	struct question *question;
 
-	while (dns->slow_count < SLOW_MAX && (question = first_inflight(dns)) && now_ms - question->sent_ms >= SLOW_MS) {
+	while (dns->slow_count < SLOW_MAX && (question = first_inflight(dns)) &&
+	       now_ms - question->sent_ms >= SLOW_MS) {
 		list_remove(&question->node);
 		list_append(&dns->slow, &question->node);
 		question->is_slow = true;

@@ -17,7 +17,7 @@
 #define SPACE_LOOK_MS 1000	/* how old the figure of free space may be */
 #define BULK_BYTES (512 * 1024) /* this much is written without waiting for company */
 #define PAYLOAD_MAX (4u << 20)
-#define ZERO_BATCH_BYTES (16 * 1024)   /* behind a larger batch zeros are more than the metadata that they save */
+#define ZERO_BATCH_BYTES (16 * 1024) /* behind a larger batch zeros are more than the metadata that they save */
 #define ZERO_AHEAD_BYTES (64 * 1024)
 #define WAITING_MAX (256u << 20) /* a last resort; queue_may_accept() stops intake at 8 MiB */
 

@@ -251,7 +251,7 @@ struct queue_brief {
 	bool warned;		   /* the delay warning is out */
 	bool popped;
 	bool deleting; /* it goes when the attempts in flight end: a deferral is the end then */
-	bool corrupt; /* held for good, its bytes are damaged */
+	bool corrupt;  /* held for good, its bytes are damaged */
 };
 int queue_brief(const struct queue *queue, uint64_t id, struct queue_brief *out);
 

@@ -11,7 +11,7 @@ enum { BAR_WIDTH = 30 };
 struct work {
 	struct ctl *ctl;
 	const char *action, *done, *passive; /* "flush", "attempting", "attempted" */
-	bool means_all;		   /* nothing was named: nothing there is no failure */
+	bool means_all;			     /* nothing was named: nothing there is no failure */
 	bool is_dry_run;
 	bool shows_bar, has_bar;
 	json_t *result;
@@ -61,8 +61,8 @@ static int report(struct work *work)
 		fprintf(stderr, "relayctl: %lld message%s left alone, attempts are under way: try again\n",
 			(long long)busy, busy == 1 ? " was" : "s were");
 	if (failed > 0)
-		return ctl_failed("%lld message%s could not be %s: %s", (long long)failed, plural(failed), work->passive,
-				  json_string_value(json_object_get(work->result, "error")));
+		return ctl_failed("%lld message%s could not be %s: %s", (long long)failed, plural(failed),
+				  work->passive, json_string_value(json_object_get(work->result, "error")));
 	if (busy > 0)
 		return CTL_PENDING;
 	return count == 0 && !work->means_all ? CTL_NO_MATCH : CTL_OK;

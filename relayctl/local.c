@@ -1,6 +1,6 @@
 /* relayctl config, version, verify, journal - what needs no daemon. */
-#include "config/print.h"
 #include "base/base.h"
+#include "config/print.h"
 #include "queue/verify.h"
 #include "relayctl/commands.h"
 #include "relayctl/screen.h"

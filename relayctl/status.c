@@ -191,7 +191,8 @@ static void print_trouble(struct screen *screen, json_t *destination)
 	if (is_paused)
 		screen_print(screen, COLOUR_NONE, "paused; ");
 	else if (number_of(destination, "next_attempt_sec") > 0)
-		screen_print(screen, COLOUR_NONE, "next attempt in %s; ", age_of(destination, "next_attempt_sec", wait));
+		screen_print(screen, COLOUR_NONE, "next attempt in %s; ",
+			     age_of(destination, "next_attempt_sec", wait));
 	else
 		screen_print(screen, COLOUR_NONE, "next attempt now; ");
 	screen_print(screen, COLOUR_YELLOW, "%s: ", text_of(destination, "class"));
@@ -263,7 +264,8 @@ static void print_disk(struct screen *screen, json_t *status)
 		return;
 	label(screen, "tls");
 	if (number_of(certificate, "expires_sec") > 0)
-		screen_print(screen, COLOUR_NONE, "the certificate expires in %s", age_of(certificate, "expires_sec", a));
+		screen_print(screen, COLOUR_NONE, "the certificate expires in %s",
+			     age_of(certificate, "expires_sec", a));
 	else
 		screen_print(screen, COLOUR_RED, "the certificate has expired");
 	screen_newline(screen);

@@ -68,7 +68,7 @@ static int check_secrets(struct config *config)
 int check_parts(struct config *config)
 {
 	static int (*const checks[])(struct config *) = {check_user, check_certificate, check_deliveries,
-							       check_secrets};
+							 check_secrets};
 	int rc = EX_OK;
 
 	for (size_t i = 0; i < ARRAY_LEN(checks); i++)

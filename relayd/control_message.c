@@ -354,7 +354,8 @@ void control_get_message(struct control *control, const struct http_request *req
 		return;
 	}
 	if (!msgid_parse(slice_of_str(text), &id)) {
-		control_refuse(response, 404, "'%.64s' is no id: 13 letters and digits, as in the 250 and in the log", text);
+		control_refuse(response, 404, "'%.64s' is no id: 13 letters and digits, as in the 250 and in the log",
+			       text);
 		return;
 	}
 	rc = queue_read_envelope(control->options.queue, id, QUEUE_READ_OUTCOMES, &message);
@@ -371,5 +372,7 @@ void control_get_message(struct control *control, const struct http_request *req
 	if (answer)
 		control_answer(response, answer);
 	else
-		control_refuse(response, 404, "no message %.64s: it does not wait, nor has it ended lately; the log tells its end", text);
+		control_refuse(response, 404,
+			       "no message %.64s: it does not wait, nor has it ended lately; the log tells its end",
+			       text);
 }

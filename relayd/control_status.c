@@ -288,7 +288,8 @@ static json_t *restart_keys(const struct control *control)
 /* What is not in force, although it stands in the files. */
 static json_t *config_of(const struct control *control)
 {
-	const char *refused = control->options.refused_config ? control->options.refused_config(control->options.ctx) : "";
+	const char *refused =
+	    control->options.refused_config ? control->options.refused_config(control->options.ctx) : "";
 
 	return json_pack("{s:o, s:o}", "refused", control_str(refused), "needs_restart", restart_keys(control));
 }

@@ -47,7 +47,8 @@ static int check(const struct relayd_options *options)
 static void print_usage(FILE *out)
 {
 	fputs("usage: relayd [-c FILE] [-t] [-V]\n"
-	      "  -c FILE  read this configuration; without it $RELAYD_CONFIG, then /etc/relayd/relayd.yaml if it is there\n"
+	      "  -c FILE  read this configuration; without it $RELAYD_CONFIG, then /etc/relayd/relayd.yaml if it is "
+	      "there\n"
 	      "  -t       check the configuration and what it names, and exit: 0 good, 78 bad\n"
 	      "  -V       print the version\n"
 	      "See relayd(8) and relayd.yaml(5). relayctl(8) shows and steers a daemon that runs.\n",

@@ -396,7 +396,8 @@ static size_t on_input(void *ctx, struct slice bytes)
 	/* First, or the time until this input would count as no wait of the client's. */
 	smtp_server_tick(s->server, loop_now_ms(s->owner->options.loop));
 	s->in_input = true;
-	if (!s->has_spoken && bytes.len > 0 && bytes.ptr[0] == TLS_HANDSHAKE && s->service->tls != CONFIG_LISTEN_IMPLICIT)
+	if (!s->has_spoken && bytes.len > 0 && bytes.ptr[0] == TLS_HANDSHAKE &&
+	    s->service->tls != CONFIG_LISTEN_IMPLICIT)
 		session_log_early_tls(s);
 	s->has_spoken = true;
 	do {

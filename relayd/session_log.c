@@ -76,8 +76,8 @@ void session_log_accepted(struct session *s, uint64_t id)
 
 	log_event(s->owner->options.log, LOG_INFO, "accepted", LOG_ID(id), LOG_STR("user", s->user),
 		  LOG_ADDR("from", intake_sender(s->intake)), LOG_INT("recipients", s->recipients),
-		  LOG_INT("bytes", s->bytes), LOG_STR("dkim", intake_dkim_word(s->intake)), LOG_STR("client", s->client),
-		  LOG_STR("listener", s->service->name), LOG_INT("us", seconds * 1e6));
+		  LOG_INT("bytes", s->bytes), LOG_STR("dkim", intake_dkim_word(s->intake)),
+		  LOG_STR("client", s->client), LOG_STR("listener", s->service->name), LOG_INT("us", seconds * 1e6));
 	session_count_message(s, "accepted");
 	series_observe(s->owner->duration, seconds);
 	series_observe(s->owner->size, (double)s->bytes);

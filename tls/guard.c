@@ -21,8 +21,7 @@ static int on_message(gnutls_session_t gnutls, unsigned type, unsigned when, uns
 	bool needs_key = type == GNUTLS_HANDSHAKE_SERVER_KEY_EXCHANGE || type == GNUTLS_HANDSHAKE_SERVER_HELLO_DONE ||
 			 type == GNUTLS_HANDSHAKE_CERTIFICATE_VERIFY;
 	unsigned count = 0;
-	const gnutls_datum_t *chain =
-	    is_incoming && needs_key ? gnutls_certificate_get_peers(gnutls, &count) : NULL;
+	const gnutls_datum_t *chain = is_incoming && needs_key ? gnutls_certificate_get_peers(gnutls, &count) : NULL;
 
 	(void)when;
 	(void)message;

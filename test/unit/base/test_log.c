@@ -283,7 +283,7 @@ static size_t count_of(struct slice text, char octet)
 /* A reader of the log in a terminal sees what stands there, in the order in which it stands. */
 static void what_hides_or_turns_text_round_is_escaped(void **state)
 {
-	static const char *const tricks[] = {"\u202e", "\u2066", "\u061c", "\u200b", "\u2060",
+	static const char *const tricks[] = {"\u202e", "\u2066", "\u061c", "\u200b",	"\u2060",
 					     "\u206f", "\ufeff", "\u180e", "\U000e0041"};
 	struct fixture f;
 	struct slice good;

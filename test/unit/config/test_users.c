@@ -348,8 +348,7 @@ static void a_missing_file_is_told(void **state)
 	(void)state;
 	config_errors_init(&errors);
 	assert_int_equal(users_load(users, "/nowhere/users", &errors), ERR_NOT_FOUND);
-	assert_string_equal(errors.items[0].text,
-			    "/nowhere/users: cannot open: No such file or directory");
+	assert_string_equal(errors.items[0].text, "/nowhere/users: cannot open: No such file or directory");
 	users_free(&users);
 }
 

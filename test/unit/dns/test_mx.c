@@ -554,8 +554,7 @@ static void domains_become_a_labels(void **state)
 		    {"under_score.example", "under_score.example"}};
 	static const char *const bad[] = {
 	    "",	    ".",       "a..b",	       ".example",     "a b.example", "a\\.b.example",
-	    "-a.b", "1.2.3.4", "\xff.example", "\xc3.example", "a@b",
-	    "b\xc3\xbc!cher.example"};
+	    "-a.b", "1.2.3.4", "\xff.example", "\xc3.example", "a@b",	      "b\xc3\xbc!cher.example"};
 	char out[256], label[80];
 
 	(void)state;

@@ -52,9 +52,12 @@ static void unknown_ids_are_not_found(void **state)
 	json_t *answer;
 
 	answer = console_ask(f, 404, "GET", "/v1/message?id=0000000000007", NULL);
-	assert_string_equal(text_of(answer, "error"), "no message 0000000000007: it does not wait, nor has it ended lately; the log tells its end");
+	assert_string_equal(
+	    text_of(answer, "error"),
+	    "no message 0000000000007: it does not wait, nor has it ended lately; the log tells its end");
 	answer = console_ask(f, 404, "GET", "/v1/message?id=rubbish", NULL);
-	assert_string_equal(text_of(answer, "error"), "'rubbish' is no id: 13 letters and digits, as in the 250 and in the log");
+	assert_string_equal(text_of(answer, "error"),
+			    "'rubbish' is no id: 13 letters and digits, as in the 250 and in the log");
 	console_ask(f, 400, "GET", "/v1/message", NULL);
 	console_act(f, 404, "flush", 7);
 	console_act(f, 404, "hold", 7);
@@ -305,9 +308,10 @@ static void back_off_of_a_destination_is_part_of_the_reason(void **state)
 	second = relay_submit(&f->relay, "app@example.org", "two@example.net");
 	relay_turn(&f->relay);
 	one = recipient_of(console_show(f, first), 0);
-	assert_string_equal(text_of(one, "why"),
-			    "no connection, or it broke; relayhost:main is in trouble (connect: connection refused) and "
-			    "rests for 5 s");
+	assert_string_equal(
+	    text_of(one, "why"),
+	    "no connection, or it broke; relayhost:main is in trouble (connect: connection refused) and "
+	    "rests for 5 s");
 	one = recipient_of(console_show(f, second), 0); /* never tried, and yet it waits */
 	assert_string_equal(text_of(one, "outcome"), "none");
 	assert_string_equal(text_of(one, "why"),

@@ -65,7 +65,8 @@ static void garbage_instead_of_a_client_hello(void **state)
 		noise[i] = (char)(seed >> 16);
 	}
 	noise[0] = 0x5a;
-	expect_server_fails(slice_of(noise, sizeof(noise)), "the peer speaks plain text, not TLS: does it expect STARTTLS?");
+	expect_server_fails(slice_of(noise, sizeof(noise)),
+			    "the peer speaks plain text, not TLS: does it expect STARTTLS?");
 	noise[0] = 0x05;
 	expect_server_fails(slice_of(noise, sizeof(noise)), "the peer does not speak TLS (its first octet is 0x05)");
 	expect_server_fails(SLICE("EHLO app.example.org\r\nMAIL FROM:<a@example.org>\r\n"),
@@ -634,9 +635,9 @@ static void a_certificate_that_is_all_names(void **state)
 	buf_append(&names, slice_of("\x30\x83\x01\x11\x70", 5)); /* SEQUENCE of 70,000 octets */
 	for (int i = 0; i < 10000; i++)
 		buf_append(&names, slice_of("\x82\x05mx.io", 7));
-	assert_int_equal(gnutls_x509_crt_set_extension_by_oid(crowd->crt, "2.5.29.17", buf_slice(&names).ptr,
-							      buf_len(&names), 0),
-			 0);
+	assert_int_equal(
+	    gnutls_x509_crt_set_extension_by_oid(crowd->crt, "2.5.29.17", buf_slice(&names).ptr, buf_len(&names), 0),
+	    0);
 	assert_int_equal(gnutls_x509_crt_sign2(crowd->crt, crowd->crt, crowd->key, GNUTLS_DIG_SHA256, 0), 0);
 	raw_init(&raw, GNUTLS_SERVER, "NORMAL", crowd);
 	gnutls_handshake_set_max_packet_length(raw.session, 1 << 20);
@@ -701,8 +702,8 @@ static void servers_whose_keys_are_monstrous(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(monsters) * ARRAY_LEN(priorities); i++) {
-		struct tls_client_options options = {
-		    .server_name = "mail.example.org", .level = i % 2 ? TLS_LEVEL_OPPORTUNISTIC : TLS_LEVEL_DANE};
+		struct tls_client_options options = {.server_name = "mail.example.org",
+						     .level = i % 2 ? TLS_LEVEL_OPPORTUNISTIC : TLS_LEVEL_DANE};
 		struct tls_session *client = tls_session_new_client(client_side, &options);
 		struct err err = {0};
 		struct raw raw;
