@@ -444,7 +444,7 @@ int repair_run(struct recovery *recovery, const struct queue_options *options, s
 	rc = write_header(&repair);
 	if (rc == 0)
 		rc = sync_segment(&repair, rules->header_first);
-	if (rc == 0)
+	if (rc == 0 && !rules->clean_early)
 		clean(&repair);
 	if (rc == 0 && rules->quarantine_last)
 		rc = evidence_save(recovery, err);

@@ -77,7 +77,7 @@ static void write_finding(struct doctor *doctor)
 }
 
 /* On one line, printable. */
-static json_t *words(const char *format, va_list args)
+__attribute__((format(printf, 1, 0))) static json_t *words(const char *format, va_list args)
 {
 	char text[2048];
 

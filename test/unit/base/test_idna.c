@@ -53,8 +53,8 @@ static void what_would_change_its_meaning_is_refused(void **state)
 	    "büc\u00adher.example",
 	    "b\u200bücher.example",
 	    "büche\ufe0fr.example",
-	    "büch\ufeff"
-	    "er.example",
+	    ("büch\ufeff"
+	     "er.example"),
 	    "bü\uff01cher.example",
 	    "\u2100bü.example",
 	    "bü\u3000cher.example",
