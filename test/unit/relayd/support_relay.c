@@ -587,6 +587,21 @@ unsigned relay_deliver_all(struct relay *relay)
 	return delivered;
 }
 
+bool relay_is_queued(struct relay *relay, uint64_t id)
+{
+	struct queue_brief brief;
+
+	return queue_brief(relay->queue, id, &brief) == 0;
+}
+
+enum message_state relay_message_state(struct relay *relay, uint64_t id)
+{
+	struct queue_brief brief;
+
+	assert_int_equal(queue_brief(relay->queue, id, &brief), 0);
+	return brief.state;
+}
+
 uint64_t relay_waiting(struct relay *relay)
 {
 	struct queue_stats stats;

@@ -147,6 +147,9 @@ void relay_close_all(struct relay *relay);
 unsigned relay_deliver_all(struct relay *relay);
 /* How many messages wait in the queue, the held ones left out. */
 uint64_t relay_waiting(struct relay *relay);
+bool relay_is_queued(struct relay *relay, uint64_t id);
+/* Fails when it is not queued. */
+enum message_state relay_message_state(struct relay *relay, uint64_t id);
 /* Milliseconds until a new connection is asked for. */
 int64_t relay_time_to_next_open(struct relay *relay, int64_t at_most);
 struct destination *relay_destination(struct relay *relay, const char *key);

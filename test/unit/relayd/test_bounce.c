@@ -130,13 +130,6 @@ static void refuse(struct relay *relay, const char *key)
 	fake_finish(relay_connect_to(relay, key), &outcome);
 }
 
-static bool is_queued(struct relay *relay, uint64_t id)
-{
-	struct queue_brief brief;
-
-	return queue_brief(relay->queue, id, &brief) == 0;
-}
-
 /* ---- tests ---- */
 
 static void the_sender_is_told_before_the_message_ends(void **state)
@@ -154,7 +147,7 @@ static void the_sender_is_told_before_the_message_ends(void **state)
 	assert_has(text, "Diagnostic-Code: smtp; 550 5.1.1 no such user\r\n");
 	assert_has(text, "There is no such mailbox.");
 	assert_has(text, "Last-Attempt-Date: ");
-	assert_false(is_queued(relay, id));
+	assert_false(relay_is_queued(relay, id));
 }
 
 /* I4: For each NOTIFY and each kind of news: is a DSN due? */
@@ -198,11 +191,11 @@ static void success_is_told_where_the_next_hop_will_not(void **state)
 	connection->job->next_hop_reports = true;
 	fake_deliver(connection);
 	assert_int_equal(find_dsns(relay).count, 0);
-	assert_false(is_queued(relay, id));
+	assert_false(relay_is_queued(relay, id));
 	id = submit_one(relay, "app@example.org", "joe@a.example", QUEUE_NOTIFY_SUCCESS);
 	fake_deliver(relay_connect_to(relay, "mx:a.example"));
 	assert_has(dsn_text(relay, "app@example.org"), "Action: relayed\r\nStatus: 2.0.0\r\n");
-	assert_false(is_queued(relay, id));
+	assert_false(relay_is_queued(relay, id));
 	assert_int_equal(relay_report(relay, id, 0)->outcome.kind, OUTCOME_DELIVERED);
 }
 
@@ -214,7 +207,7 @@ static void nobody_is_told_of_a_bounce(void **state)
 
 	refuse(relay, "mx:a.example");
 	assert_int_equal(find_dsns(relay).count, 0);
-	assert_false(is_queued(relay, id));
+	assert_false(relay_is_queued(relay, id));
 	assert_true(relay_log_has(relay, "kind=failed recipients=1 text=\"null reverse-path\""));
 }
 
@@ -267,7 +260,7 @@ static void no_mail_with_mode_none(void **state)
 	id = submit_one(relay, "app@example.org", "joe@a.example", 0);
 	refuse(relay, "mx:a.example");
 	assert_int_equal(find_dsns(relay).count, 0);
-	assert_false(is_queued(relay, id));
+	assert_false(relay_is_queued(relay, id));
 	assert_true(relay_log_has(relay, "text=bounce.mode"));
 }
 
@@ -365,14 +358,14 @@ static void a_message_ends_when_both_its_dsn_and_its_event_are_stored(void **sta
 	id = submit_one(relay, "app@example.org", "joe@a.example", 0);
 	refuse(relay, "mx:a.example");
 	assert_int_equal(find_dsns(relay).count, 1);
-	assert_true(is_queued(relay, id));
+	assert_true(relay_is_queued(relay, id));
 	assert_true(hook.syncs > 0);
 	while (hook.ended < hook.syncs) {
 		assert_true(webhook_on_disk_done(hook.webhook,
 						 &(struct disk_done){.token = hook.tokens[hook.ended++], .fd = -1}));
 		relay_turn(relay);
 	}
-	assert_false(is_queued(relay, id));
+	assert_false(relay_is_queued(relay, id));
 	assert_int_equal(find_dsns(relay).count, 1);
 	bounce_free(&relay->teller);
 	webhook_free(&hook.webhook);
@@ -398,11 +391,11 @@ static void a_storm_becomes_two(void **state)
 	for (int i = 1; i < MANY - 1; i++)
 		refuse_number(relay, i);
 	assert_int_equal(find_dsns(relay).count, 1);
-	assert_true(is_queued(relay, id));
+	assert_true(relay_is_queued(relay, id));
 	assert_int_equal(relay->report_count, 1);
 	refuse_number(relay, MANY - 1); /* the last one ends the wait */
 	assert_int_equal(find_dsns(relay).count, 2);
-	assert_false(is_queued(relay, id));
+	assert_false(relay_is_queued(relay, id));
 	assert_has(dsn_text(relay, "app@example.org"), "Final-Recipient: rfc822; joe@d99.example\r\n");
 	assert_has(dsn_text(relay, "app@example.org"), "Final-Recipient: rfc822; joe@d1.example\r\n");
 }
@@ -427,7 +420,7 @@ static void what_is_gathered_goes_after_a_minute(void **state)
 	relay_pass(relay, 2 * minute_ms); /* calm again: the next is told at once */
 	refuse_number(relay, 4);
 	assert_int_equal(find_dsns(relay).count, 4);
-	assert_true(is_queued(relay, id));
+	assert_true(relay_is_queued(relay, id));
 }
 
 static void a_stop_does_not_wait_for_the_minute(void **state)
@@ -471,7 +464,7 @@ static void a_sender_that_cannot_be_written_to_is_no_reason_to_wait(void **state
 
 	refuse(relay, "mx:a.example");
 	relay_turn(relay);
-	assert_false(is_queued(relay, id));
+	assert_false(relay_is_queued(relay, id));
 	assert_int_equal(find_dsns(relay).count, 0);
 	assert_true(relay_log_has(relay, "event=bounce_omitted"));
 }
@@ -494,13 +487,13 @@ static void a_dsn_that_finds_no_room_is_said_and_comes_later(void **state)
 	submit_one(relay, "", "ann@b.example", 0); /* the journal looks when it has something to write */
 	refuse(relay, "mx:a.example");
 	relay_turn(relay);
-	assert_true(is_queued(relay, id));
+	assert_true(relay_is_queued(relay, id));
 	assert_true(relay_log_has(relay, "event=bounce_waits"));
 	relay->disk->free_bytes = free_bytes;
 	relay_pass(relay, 2 * minute_ms);
 	refuse(relay, "mx:a.example");
 	assert_has(dsn_text(relay, "app@example.org"), "Status: 5.1.1");
-	assert_false(is_queued(relay, id));
+	assert_false(relay_is_queued(relay, id));
 }
 
 /* The remote reply stands as it was said; our own verdict is the status (RFC 3464 section 2.3.4, 2.3.6). */
@@ -512,7 +505,7 @@ static void expiry_tells_the_last_reply_and_the_time(void **state)
 	uint64_t id = submit_one(relay, "app@example.org", "joe@a.example", 0);
 	const char *text;
 
-	for (int minutes = 0; minutes < 70 && is_queued(relay, id); minutes++) {
+	for (int minutes = 0; minutes < 70 && relay_is_queued(relay, id); minutes++) {
 		if (relay_connection(relay, 0)) {
 			fake_session(relay_connection(relay, 0));
 			if (relay_connection(relay, 0)->job)
@@ -526,7 +519,7 @@ static void expiry_tells_the_last_reply_and_the_time(void **state)
 	assert_has(text, "Diagnostic-Code: smtp; 452 4.2.2 mailbox full\r\n");
 	assert_has(text, "It was tried until the time for it was over.");
 	assert_has(text, "The mailbox is full. Reach the recipient in another way");
-	assert_false(is_queued(relay, id));
+	assert_false(relay_is_queued(relay, id));
 }
 
 /* What is held waits on purpose: its time is looked at when it is released. */
@@ -539,11 +532,11 @@ static void a_held_message_ends_when_it_is_released_after_its_time(void **state)
 	fake_fail(relay_connection(relay, 0), CLASS_CONNECT, STAGE_CONNECT, "refused");
 	queue_hold(relay->queue, id);
 	relay_pass(relay, 3 * 60 * minute_ms);
-	assert_true(is_queued(relay, id));
+	assert_true(relay_is_queued(relay, id));
 	assert_int_equal(find_dsns(relay).count, 0);
 	queue_release(relay->queue, id);
 	relay_pass(relay, minute_ms);
-	assert_false(is_queued(relay, id));
+	assert_false(relay_is_queued(relay, id));
 	assert_has(dsn_text(relay, "app@example.org"), "Action: failed\r\nStatus: 5.4.7\r\n");
 	assert_null(strstr(dsn_text(relay, "app@example.org"), "Last-Attempt-Date"));
 	assert_int_equal(relay_report(relay, id, 0)->outcome.kind, OUTCOME_EXPIRED);

@@ -45,20 +45,13 @@ static char *content_of(const struct relay *relay, uint64_t id, const char *endi
 	return text;
 }
 
-static bool is_queued(struct relay *relay, uint64_t id)
-{
-	struct queue_brief brief;
-
-	return queue_brief(relay->queue, id, &brief) == 0;
-}
-
 static void discarded_mail_counts_as_delivered(void **state)
 {
 	struct relay *relay = *state;
 	uint64_t id = relay_submit(relay, "app@example.org", "one@void.example two@void.example");
 
 	relay_turn(relay);
-	assert_false(is_queued(relay, id));
+	assert_false(relay_is_queued(relay, id));
 	for (uint32_t i = 0; i < 2; i++) {
 		const struct outcome *outcome = &relay_report(relay, id, i)->outcome;
 		assert_int_equal(outcome->kind, OUTCOME_DELIVERED);
@@ -83,7 +76,7 @@ static void a_captured_message_is_a_file(void **state)
 	assert_int_equal(st.st_mode & 07777, 0600);
 	assert_int_equal(fstatat(relay->fd, CAPTURE_FOLDER, &st, 0), 0);
 	assert_int_equal(st.st_mode & 07777, 0700);
-	assert_false(is_queued(relay, id));
+	assert_false(relay_is_queued(relay, id));
 	assert_int_equal(relay_report(relay, id, 1)->outcome.kind, OUTCOME_DELIVERED);
 	assert_non_null(strstr(relay_report(relay, id, 1)->outcome.text, ".eml, not sent"));
 	assert_string_equal(relay_report(relay, id, 1)->destination, "capture:captured");
@@ -104,7 +97,7 @@ static void each_part_of_a_message_has_a_name_of_its_own(void **state)
 	assert_false(is_there(relay, id, ".eml"));
 	assert_non_null(strstr(content_of(relay, id, "-2.eml", NULL),
 			       "Return-Path: <>\r\nDelivered-To: two@b.example\r\nDelivered-To: three@c.example\r\n"));
-	assert_false(is_queued(relay, id));
+	assert_false(relay_is_queued(relay, id));
 }
 
 /* A message to one@a.example whose file waits for the disk. */
@@ -130,14 +123,14 @@ static void nobody_is_delivered_before_file_and_folder_are_synced(void **state)
 	relay_turn(relay);
 	assert_true(is_there(relay, id, ".eml"));
 	assert_int_equal(relay->report_count, 0);
-	assert_true(is_queued(relay, id));
+	assert_true(relay_is_queued(relay, id));
 	assert_true(captures_on_disk_done(relay->captures, &(struct disk_done){.token = relay->capture_token}));
 	relay_turn(relay);
-	assert_true(is_queued(relay, id)); /* the folder is new in the spool */
+	assert_true(relay_is_queued(relay, id)); /* the folder is new in the spool */
 	assert_true(captures_on_disk_done(relay->captures, &(struct disk_done){.token = relay->capture_token}));
 	relay_turn(relay);
 	assert_int_equal(relay_report(relay, id, 0)->outcome.kind, OUTCOME_DELIVERED);
-	assert_false(is_queued(relay, id));
+	assert_false(relay_is_queued(relay, id));
 	/* Answers to others are left to them. */
 	assert_false(captures_on_disk_done(relay->captures, &(struct disk_done){.token = 7}));
 }
@@ -157,7 +150,7 @@ static void a_failed_sync_is_tried_again_from_the_beginning(void **state)
 	relay->capture_waits = false;
 	relay_pass(relay, 3600 * 1000);
 	assert_true(is_there(relay, id, ".eml"));
-	assert_false(is_queued(relay, id));
+	assert_false(relay_is_queued(relay, id));
 	assert_int_equal(relay_destination(relay, "capture:captured")->trouble.kind, OUTCOME_NONE);
 }
 
@@ -173,7 +166,7 @@ static void without_a_folder_mail_waits(void **state)
 	second = relay_submit(relay, "app@example.org", "one@a.example");
 	relay_turn(relay);
 	assert_int_equal(relay_report(relay, first, 0)->outcome.kind, OUTCOME_DEFERRED);
-	assert_true(is_queued(relay, first) && is_queued(relay, second));
+	assert_true(relay_is_queued(relay, first) && relay_is_queued(relay, second));
 	assert_int_equal(unlinkat(relay->fd, CAPTURE_FOLDER, 0), 0);
 	relay_pass(relay, 3600 * 1000);
 	assert_true(is_there(relay, first, ".eml") && is_there(relay, second, ".eml"));
@@ -227,7 +220,7 @@ static void a_large_message_is_captured_octet_for_octet(void **state)
 		snprintf(line, sizeof(line), "%0*d\r\n", LINE - 2, i);
 		assert_memory_equal(text + strlen(head) + (size_t)i * LINE, line, LINE);
 	}
-	assert_false(is_queued(relay, id));
+	assert_false(relay_is_queued(relay, id));
 }
 
 static void a_hundred_wait_their_turn(void **state)
