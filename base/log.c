@@ -4,6 +4,7 @@
 #include "base/buf.h"
 #include "base/log_repeat.h"
 #include "base/msgid.h"
+#include "base/utf8.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -141,37 +142,14 @@ static bool needs_quotes(struct slice value)
 	return value.len == 0;
 }
 
-/* Length of the valid UTF-8 sequence at `at`, 0 when there is none. C1 controls, line separators, and what is invisible
- * or turns text round do not count. */
-static size_t utf8_length(const unsigned char *at, size_t left)
-{
-	size_t len = at[0] >= 0xf0 ? 4 : at[0] >= 0xe0 ? 3 : 2;
-	uint32_t code = at[0] & (0x7f >> len);
-
-	if (at[0] < 0xc2 || at[0] > 0xf4 || left < len)
-		return 0;
-	for (size_t i = 1; i < len; i++) {
-		if ((at[i] & 0xc0) != 0x80)
-			return 0;
-		code = code << 6 | (at[i] & 0x3f);
-	}
-	if ((len == 3 && code < 0x800) || (len == 4 && (code < 0x10000 || code > 0x10ffff)))
-		return 0;
-	if (code < 0xa0 || code == 0x61c || code == 0x180e || (code >= 0xd800 && code <= 0xdfff) ||
-	    (code >= 0x200b && code <= 0x200f) || (code >= 0x2028 && code <= 0x202e) ||
-	    (code >= 0x2060 && code <= 0x206f) || code == 0xfeff || code >= 0xe0000)
-		return 0;
-	return len;
-}
-
 static void append_escaped(struct buf *out, struct slice value)
 {
 	size_t plain = 0, i = 0;
 
 	while (i < value.len) {
 		const unsigned char *at = (const unsigned char *)value.ptr + i;
-		size_t len = *at < 0x80 ? 1 : utf8_length(at, value.len - i);
-		if (len > 1 || (len == 1 && *at >= ' ' && *at != 0x7f && *at != '"' && *at != '\\')) {
+		size_t len = utf8_visible(slice_from(value, i));
+		if (len > 0 && *at != '"' && *at != '\\') {
 			i += len;
 			continue;
 		}

@@ -1,5 +1,7 @@
 #include "config/yaml.h"
 
+#include "base/utf8.h"
+
 #include <stdlib.h>
 #include <uthash.h>
 #include <yaml.h>
@@ -27,28 +29,7 @@ struct seen_key {
 
 /* ---- Before libyaml sees it: only characters that mean the same to everybody. */
 
-/* The length of one well-formed UTF-8 character (RFC 3629 section 4) at the front, 0: none. */
-static size_t utf8_char_len(struct slice text)
-{
-	const uint8_t *p = (const uint8_t *)text.ptr;
-	size_t len = p[0] < 0x80		   ? 1
-		     : p[0] >= 0xc2 && p[0] < 0xe0 ? 2
-		     : p[0] >= 0xe0 && p[0] < 0xf0 ? 3
-		     : p[0] >= 0xf0 && p[0] < 0xf5 ? 4
-						   : 0;
-
-	if (len == 0 || len > text.len)
-		return 0;
-	for (size_t i = 1; i < len; i++)
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-	if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) ||
-	    (p[0] == 0xf4 && p[1] > 0x8f))
-		return 0;
-	return len;
-}
-
-static const char *character_fault(struct slice rest, size_t len)
+static const char *character_fault(struct slice rest, size_t len, uint32_t code)
 {
 	uint8_t first = (uint8_t)rest.ptr[0];
 
@@ -62,11 +43,10 @@ static const char *character_fault(struct slice rest, size_t len)
 		return "a control character";
 	if (len == 0)
 		return "an octet that is no UTF-8";
-	if (slice_has_prefix(rest, SLICE("\xef\xbb\xbf")))
+	if (code == 0xfeff)
 		return "a byte order mark: save the file as UTF-8 without it";
 	/* C1 controls, and the noncharacters that libyaml refuses without a line. */
-	if ((first == 0xc2 && (uint8_t)rest.ptr[1] < 0xa0) || slice_has_prefix(rest, SLICE("\xef\xbf\xbe")) ||
-	    slice_has_prefix(rest, SLICE("\xef\xbf\xbf")))
+	if ((code >= 0x80 && code < 0xa0) || code == 0xfffe || code == 0xffff)
 		return "a control character";
 	return NULL;
 }
@@ -77,8 +57,9 @@ static bool characters_are_good(const struct reader *reader)
 	uint32_t line = 1, column = 1;
 
 	while (rest.len > 0) {
-		size_t len = utf8_char_len(rest);
-		const char *fault = character_fault(rest, len);
+		uint32_t code = 0;
+		size_t len = utf8_character(rest, &code);
+		const char *fault = character_fault(rest, len, code);
 		if (fault) {
 			COMPLAIN(reader, line, column, "here is %s", fault);
 			return false;
@@ -99,6 +80,7 @@ static bool characters_are_good(const struct reader *reader)
 static char char_at(const struct reader *reader, const yaml_mark_t *mark)
 {
 	struct slice rest = reader->text;
+	uint32_t code;
 	ptrdiff_t end;
 
 	for (size_t line = 0; line < mark->line; line++) {
@@ -108,7 +90,7 @@ static char char_at(const struct reader *reader, const yaml_mark_t *mark)
 		rest = slice_from(rest, (size_t)end + 1);
 	}
 	for (size_t column = 0; column < mark->column && rest.len > 0; column++)
-		rest = slice_from(rest, utf8_char_len(rest));
+		rest = slice_from(rest, utf8_character(rest, &code));
 	return rest.len ? rest.ptr[0] : '\0';
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/base.h"
 #include "base/msgid.h"
+#include "base/utf8.h"
 #include "queue/internal.h"
 #include "queue/recovery.h"
 #include "queue/xxh3.h"
@@ -251,26 +252,6 @@ static void end_line(struct dump *dump, bool bad)
 	buf_clear(&dump->text);
 }
 
-/* Octets of the character at the front, if it is one of UTF-8 that may be shown; 0: it is not. */
-static size_t shown_octets(struct slice text)
-{
-	static const uint32_t least[] = {0, 0x20, 0xa0, 0x800, 0x10000}; /* controls are left out, C1 too */
-	uint32_t first = (uint8_t)text.ptr[0], code;
-	size_t len = first < 0x80 ? 1 : first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
-
-	if ((first >= 0x80 && first < 0xc2) || first > 0xf4 || len > text.len)
-		return 0;
-	code = len == 1 ? first : first & (0x7fu >> len);
-	for (size_t i = 1; i < len; i++) {
-		if (((uint8_t)text.ptr[i] & 0xc0) != 0x80)
-			return 0;
-		code = code << 6 | ((uint8_t)text.ptr[i] & 0x3f);
-	}
-	if (code < least[len] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000) || code == 0x7f)
-		return 0;
-	return code == '"' || code == '\\' ? 0 : len;
-}
-
 /* Addresses and replies were written by strangers: nothing of theirs may steer a terminal. */
 static void put_clean(struct dump *dump, const char *key, struct slice value)
 {
@@ -279,8 +260,8 @@ static void put_clean(struct dump *dump, const char *key, struct slice value)
 	buf_printf(&dump->text, " %s=\"", key);
 	for (size_t len, i = 0; i < value.len && i < 200; i += len) {
 		struct slice rest = slice_from(value, i);
-		len = shown_octets(rest);
-		if (len > 0)
+		len = utf8_visible(rest);
+		if (len > 0 && rest.ptr[0] != '"' && rest.ptr[0] != '\\')
 			buf_append(&dump->text, slice_to(rest, len));
 		else
 			buf_printf(&dump->text, "\\x%02x", (uint8_t)rest.ptr[0]);

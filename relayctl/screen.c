@@ -1,7 +1,7 @@
 #include "relayctl/screen.h"
 
 #include "base/base.h"
-#include "smtp/reply.h"
+#include "base/utf8.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -63,7 +63,7 @@ void screen_print(struct screen *screen, enum colour colour, const char *format,
 	if (coloured)
 		fputs(escapes[colour], screen->out);
 	for (const char *at = text; *at && !is_full(screen); screen->column++) {
-		size_t len = smtp_reply_visible_length(slice_of_str(at));
+		size_t len = utf8_visible(slice_of_str(at));
 		if (len == 0)
 			fputc('?', screen->out); /* it might move the cursor, or turn the text round */
 		else

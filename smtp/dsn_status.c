@@ -1,5 +1,8 @@
 /* message/delivery-status: RFC 3464, and RFC 6533 for addresses in UTF-8. */
 #include "smtp/dsn_internal.h"
+
+#include "base/base.h"
+#include "base/utf8.h"
 #include "smtp/reply.h"
 #include "smtp/syntax.h"
 
@@ -16,15 +19,10 @@ static bool is_printable_ascii(struct slice text)
 /* utf-8-addr-xtext of RFC 6533 §3: code points as \x{HEX}. The text is well-formed UTF-8 or has been made so. */
 static void put_unicode_escaped(struct dsn_writer *w, struct slice text)
 {
-	for (size_t i = 0; i < text.len; i++) {
-		unsigned char first = (unsigned char)text.ptr[i];
-		uint32_t point = first;
-		int more = first >= 0xf0 ? 3 : first >= 0xe0 ? 2 : first >= 0xc0 ? 1 : 0;
+	for (size_t len, i = 0; i < text.len; i += len) {
+		uint32_t point = (unsigned char)text.ptr[i];
 
-		if (more > 0)
-			point = first & (0x3fu >> more);
-		for (; more > 0 && i + 1 < text.len; more--)
-			point = point << 6 | ((unsigned char)text.ptr[++i] & 0x3f);
+		len = MAX(utf8_character(slice_from(text, i), &point), (size_t)1);
 		if (point > ' ' && point < 0x7f && point != '\\' && point != '+' && point != '=')
 			dsn_put(w, slice_of(&text.ptr[i], 1));
 		else

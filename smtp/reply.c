@@ -1,6 +1,7 @@
 #include "smtp/reply.h"
 
 #include "base/base.h"
+#include "base/utf8.h"
 
 #include <stdio.h>
 
@@ -186,41 +187,6 @@ struct slice smtp_reply_line(const struct smtp_reply_parser *parser, size_t inde
 	return slice_from(slice_to(buf_slice(&parser->raw), parser->line_ends[index]), start + 4);
 }
 
-/* A code point that shows as itself and changes nothing around it. */
-static bool is_visible(uint32_t c)
-{
-	static const struct {
-		uint32_t from, to;
-	} hidden[] = {
-	    {0x00, 0x1f},     {0x7f, 0x9f},	{0xad, 0xad},	  {0x61c, 0x61c},   {0x180e, 0x180e},
-	    {0x200b, 0x200f}, {0x2028, 0x202e}, {0x2060, 0x206f}, {0xd800, 0xf8ff}, {0xfdd0, 0xfdef},
-	    {0xfe00, 0xfe0f}, {0xfeff, 0xfeff}, {0xfff0, 0xfffb}, {0xfffe, 0xffff}, {0xe0000, UINT32_MAX},
-	};
-
-	for (size_t i = 0; i < ARRAY_LEN(hidden); i++)
-		if (c >= hidden[i].from && c <= hidden[i].to)
-			return false;
-	return true;
-}
-
-size_t smtp_reply_visible_length(struct slice s)
-{
-	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-	unsigned char first = (unsigned char)s.ptr[0];
-	size_t len = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
-	uint32_t point = len == 1 ? first : first & (0x7fu >> len);
-
-	if (len == 0 || len > s.len)
-		return 0;
-	for (size_t i = 1; i < len; i++) {
-		unsigned char next = (unsigned char)s.ptr[i];
-		if ((next & 0xc0) != 0x80)
-			return 0;
-		point = point << 6 | (next & 0x3f);
-	}
-	return point >= least[len] && is_visible(point) ? len : 0;
-}
-
 static void cut(char *out, size_t size, size_t used)
 {
 	size_t at = MIN(used, size - 4);
@@ -236,7 +202,7 @@ bool smtp_reply_append_text(char *out, size_t size, struct slice bytes)
 
 	BUG_ON(size < 8);
 	while (bytes.len) {
-		size_t len = smtp_reply_visible_length(bytes), room = size - 1 - used;
+		size_t len = utf8_visible(bytes), room = size - 1 - used;
 
 		if (bytes.ptr[0] == '\t') {
 			len = 1;

@@ -60,14 +60,11 @@ struct slice smtp_reply_line(const struct smtp_reply_parser *parser, size_t inde
 
 /*
  * Makes a peer's bytes fit for logs, reports and terminals: one line; printable ASCII and well-formed UTF-8 stay, a
- * tabulator becomes a blank, all else (controls, NUL, ESC, broken UTF-8, invisible and direction-changing characters)
+ * tabulator becomes a blank, all else (see base/utf8.h)
  * becomes "\xHH". Appends to `out`, which holds `size` bytes and is NUL-terminated; what does not fit is cut between
  * characters and ends with "...". False: it was cut.
  */
 bool smtp_reply_append_text(char *out, size_t size, struct slice bytes);
-/* The length of the character at the start of `bytes`, which is not empty, if it may stay as it is by the same rule; 0
- * otherwise, and for a tabulator. */
-size_t smtp_reply_visible_length(struct slice bytes);
 
 /* A reply that did not come from a server: for results that are decided here. */
 void smtp_reply_set(struct smtp_reply *reply, int code, const char *enhanced, const char *text);

@@ -1,6 +1,7 @@
 #include "smtp/syntax.h"
 
 #include "base/base.h"
+#include "base/utf8.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -38,26 +39,6 @@ bool smtp_is_ascii(struct slice text)
 		if (!is_ascii_octet(text.ptr[i]))
 			return false;
 	return true;
-}
-
-/* The length of the well-formed character at the front, 0: there is none; its value in *value. */
-static size_t utf8_character(struct slice text, uint32_t *value)
-{
-	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-	unsigned char first = text.len ? (unsigned char)text.ptr[0] : 0xff;
-	size_t len = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
-
-	if (len == 0 || len > text.len)
-		return 0;
-	*value = len == 1 ? first : first & (0x7fu >> len);
-	for (size_t i = 1; i < len; i++) {
-		if (((unsigned char)text.ptr[i] & 0xc0) != 0x80)
-			return 0;
-		*value = *value << 6 | ((unsigned char)text.ptr[i] & 0x3f);
-	}
-	if (*value < least[len] || *value > 0x10ffff || (*value >= 0xd800 && *value <= 0xdfff))
-		return 0;
-	return len;
 }
 
 bool smtp_is_utf8(struct slice text)
