@@ -41,6 +41,13 @@ void box_copy(struct box *box, const struct box *from)
 	box->clock.wall = from->clock.wall + 1000;
 }
 
+int box_teardown(void **state)
+{
+	box_fini(*state);
+	free(*state);
+	return 0;
+}
+
 bool box_open(struct box *box)
 {
 	box->err = (struct err){0};

@@ -32,6 +32,8 @@ void box_init(struct box *box, uint64_t segment_bytes);
 /* With a copy of another box's disk; its queue, if it has one, is left alone. */
 void box_copy(struct box *box, const struct box *from);
 void box_fini(struct box *box);
+/* For cmocka: the state is a box from the heap. */
+int box_teardown(void **state);
 /* False: it does not open; `err` says why. */
 bool box_open(struct box *box);
 /* As a kill: nothing more is written. */

@@ -23,13 +23,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	box_fini(*state);
-	free(*state);
-	return 0;
-}
-
 /* Some dozen segments; then nine of ten messages are delivered, which is not on the disk yet. */
 static void fill_and_drain(struct box *box, uint64_t *ids)
 {
@@ -184,10 +177,10 @@ static void a_deletion_is_copied_no_later_than_its_message(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test_setup_teardown(a_walk_goes_on_while_its_copies_are_being_synced, setup, teardown),
+	    cmocka_unit_test_setup_teardown(a_walk_goes_on_while_its_copies_are_being_synced, setup, box_teardown),
 	    cmocka_unit_test_setup_teardown(on_a_full_disk_each_segment_is_freed_before_the_next_is_walked, setup,
-					    teardown),
-	    cmocka_unit_test_setup_teardown(a_deletion_is_copied_no_later_than_its_message, setup, teardown),
+					    box_teardown),
+	    cmocka_unit_test_setup_teardown(a_deletion_is_copied_no_later_than_its_message, setup, box_teardown),
 	};
 
 	return cmocka_run_group_tests_name("compaction", tests, NULL, NULL);

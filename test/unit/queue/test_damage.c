@@ -100,13 +100,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	box_fini(*state);
-	free(*state);
-	return 0;
-}
-
 static const struct segment *segment_of(const struct box *box, struct record_place place)
 {
 	return segments_find(&box->queue->segments, place.segment);
@@ -256,16 +249,22 @@ static void what_could_not_be_put_aside_is_when_there_is_room_again(void **state
 	assert_true(box_quarantined(box, slice_of(noise + 5 * PIECE, PIECE)));
 }
 
+/* A message of so many pieces, the third damaged, in a journal that nobody has open. */
+static void leave_broken(struct box *box, size_t pieces)
+{
+	uint64_t id = box_submit(box, 1, slice_of(noise, pieces * PIECE));
+
+	box_settle(box);
+	damage(box, index_find(box->queue->index, id)->u.extra->pieces[2].at);
+	box_kill(box);
+}
+
 /* At a start as in life: all that is left of it may be wanted by a person. */
 static void the_sound_pieces_of_a_broken_message_are_evidence_too(void **state)
 {
 	struct box *box = *state;
-	uint64_t id = box_submit(box, 1, slice_of(noise, 6 * PIECE));
-	struct slot *slot = index_find(box->queue->index, id);
 
-	box_settle(box);
-	damage(box, slot->u.extra->pieces[2].at);
-	box_kill(box);
+	leave_broken(box, 6);
 	assert_true(box_open(box));
 	assert_int_equal(box->report.quarantined, 1);
 	assert_int_equal(box_count(box), 0);
@@ -332,12 +331,8 @@ static void pieces_whose_message_is_damaged_are_evidence(void **state)
 static void pieces_that_find_no_room_do_not_stop_a_start(void **state)
 {
 	struct box *box = *state;
-	uint64_t id = box_submit(box, 1, slice_of(noise, 17 * PIECE));
-	struct slot *slot = index_find(box->queue->index, id);
 
-	box_settle(box);
-	damage(box, slot->u.extra->pieces[2].at);
-	box_kill(box);
+	leave_broken(box, 17);
 	worn.quarantine_room = 2 * PIECE;
 	assert_true(box_open(box));
 	assert_int_equal(box->report.quarantined, 1);
@@ -384,16 +379,18 @@ static void where_a_quota_ends_results_are_recorded_and_mail_is_taken_again(void
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test_setup_teardown(a_record_that_cannot_be_read_does_not_keep_the_disk_busy, setup, teardown),
-	    cmocka_unit_test_setup_teardown(one_bad_sector_of_two_headers_costs_nothing, setup, teardown),
-	    cmocka_unit_test_setup_teardown(what_could_not_be_put_aside_is_when_there_is_room_again, setup, teardown),
-	    cmocka_unit_test_setup_teardown(the_sound_pieces_of_a_broken_message_are_evidence_too, setup, teardown),
+	    cmocka_unit_test_setup_teardown(a_record_that_cannot_be_read_does_not_keep_the_disk_busy, setup,
+					    box_teardown),
+	    cmocka_unit_test_setup_teardown(one_bad_sector_of_two_headers_costs_nothing, setup, box_teardown),
+	    cmocka_unit_test_setup_teardown(what_could_not_be_put_aside_is_when_there_is_room_again, setup,
+					    box_teardown),
+	    cmocka_unit_test_setup_teardown(the_sound_pieces_of_a_broken_message_are_evidence_too, setup, box_teardown),
 	    cmocka_unit_test_setup_teardown(evidence_of_an_earlier_life_is_neither_taken_for_this_nor_lost, setup,
-					    teardown),
-	    cmocka_unit_test_setup_teardown(pieces_whose_message_is_damaged_are_evidence, setup, teardown),
-	    cmocka_unit_test_setup_teardown(pieces_that_find_no_room_do_not_stop_a_start, setup, teardown),
+					    box_teardown),
+	    cmocka_unit_test_setup_teardown(pieces_whose_message_is_damaged_are_evidence, setup, box_teardown),
+	    cmocka_unit_test_setup_teardown(pieces_that_find_no_room_do_not_stop_a_start, setup, box_teardown),
 	    cmocka_unit_test_setup_teardown(where_a_quota_ends_results_are_recorded_and_mail_is_taken_again, setup,
-					    teardown),
+					    box_teardown),
 	};
 
 	return cmocka_run_group_tests_name("damage", tests, NULL, NULL);

@@ -167,7 +167,8 @@ static void a_dump_is_clean_text(void **state)
 
 	spool_open(spool);
 	envelope = spool_envelope(spool, recipients, 1);
-	envelope.client = SLICE("esc \x1b[31m, csi \xc2\x9b\x33\x31m \x9b\x33m, latin \xe9t\xe9, cut \xe2\x82");
+	envelope.client =
+	    SLICE("esc \x1b[31m, csi \xc2\x9b\x33\x31m \x9b\x33m, bidi \xe2\x80\xae, latin \xe9t\xe9, cut \xe2\x82");
 	envelope.sender = SLICE("m\xc3\xbcller@example.com");
 	envelope.tag = SLICE("invoice");
 	upload = queue_upload_begin(spool->queue, NULL);
@@ -177,8 +178,9 @@ static void a_dump_is_clean_text(void **state)
 	lines = (struct lines){0};
 	assert_int_equal(verify_dump(spool->folder, on_line, NULL, NULL), 0);
 	assert_non_null(strstr(lines.text, "from=\"m\xc3\xbcller@example.com\""));
-	assert_non_null(
-	    strstr(lines.text, "esc \\x1b[31m, csi \\xc2\\x9b31m \\x9b3m, latin \\xe9t\\xe9, cut \\xe2\\x82"));
+	assert_non_null(strstr(
+	    lines.text,
+	    "esc \\x1b[31m, csi \\xc2\\x9b31m \\x9b3m, bidi \\xe2\\x80\\xae, latin \\xe9t\\xe9, cut \\xe2\\x82"));
 	assert_non_null(strstr(lines.text, "tag=\"invoice\""));
 }
 

@@ -19,13 +19,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	box_fini(*state);
-	free(*state);
-	return 0;
-}
-
 static uint64_t written(const struct box *box)
 {
 	struct queue_stats stats;
@@ -102,7 +95,7 @@ static void what_overwrites_them_is_there_after_a_power_cut(void **state)
 	assert_int_equal(box->told, 0);
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, box_teardown)
 
 int main(void)
 {
