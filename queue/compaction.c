@@ -463,7 +463,6 @@ void compaction_step(struct queue *queue)
 int64_t compaction_next_deadline_ms(const struct queue *queue)
 {
 	const struct compaction *c = &queue->compaction;
-
 	int64_t now = clock_mono_ms(queue->options.clock);
 
 	if (c->not_before_ms > now)

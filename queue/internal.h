@@ -33,7 +33,7 @@ struct compaction {
 	uint32_t sweep;			     /* the next slot to be looked at for what the walk did not find */
 	bool is_waiting;		     /* nothing can be done before something is synced */
 	int64_t not_before_ms;		     /* the oldest segment cannot be emptied now */
-	uint32_t told;			     /* of it */
+	uint32_t told;			     /* the segment of which that was said */
 	struct scan scan;
 };
 
