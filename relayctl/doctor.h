@@ -32,7 +32,7 @@ enum doctor_scope {
 	DOCTOR_RELAYHOST, /* the name of each relayhost */
 };
 
-enum { DOCTOR_EGRESS_MAX = 8 };
+enum { DOCTOR_EGRESS_MAX = 8, DOCTOR_EXPIRY_WARN_DAYS = 14 };
 
 struct doctor {
 	struct ctl *ctl;

@@ -7,13 +7,11 @@
 #include <errno.h>
 #include <grp.h>
 #include <pwd.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 /* ---- the certificate towards clients ---- */
-
-enum { EXPIRY_WARN_DAYS = 14 };
 
 void doctor_certificate(struct doctor *doctor, const char *subject)
 {
@@ -24,7 +22,7 @@ void doctor_certificate(struct doctor *doctor, const char *subject)
 							       .min_version = TLS_VERSION_1_2};
 	struct tls_credentials *credentials;
 	struct err err;
-	int64_t days;
+	int64_t left_ms, days;
 
 	if (!config->tls.certificate) {
 		doctor_tell(doctor, DOCTOR_INFO, subject,
@@ -37,15 +35,16 @@ void doctor_certificate(struct doctor *doctor, const char *subject)
 		doctor_tell(doctor, DOCTOR_FAIL, config->tls.certificate, "%s", err.text);
 		return;
 	}
-	days = (tls_credentials_expires_at_wall(credentials) - clock_wall_ms(clock_system())) / CONFIG_DAY_MS;
+	left_ms = tls_credentials_expires_at_wall(credentials) - clock_wall_ms(clock_system());
+	days = left_ms / CONFIG_DAY_MS;
 	doctor_tell(doctor,
-		    days < 0		      ? DOCTOR_FAIL
-		    : days < EXPIRY_WARN_DAYS ? DOCTOR_WARN
-					      : DOCTOR_OK,
+		    left_ms < 0			     ? DOCTOR_FAIL
+		    : days < DOCTOR_EXPIRY_WARN_DAYS ? DOCTOR_WARN
+						     : DOCTOR_OK,
 		    config->tls.certificate, "is for %s%s, and %s %lld days", tls_credentials_names(credentials),
 		    tls_credentials_is_selfsigned(credentials) ? ", self-signed" : "",
-		    days < 0 ? "has expired, for" : "good for", (long long)(days < 0 ? -days : days));
-	if (days < EXPIRY_WARN_DAYS)
+		    left_ms < 0 ? "has expired, for" : "good for", llabs(days));
+	if (days < DOCTOR_EXPIRY_WARN_DAYS)
 		doctor_advise(doctor, "renew it; relayd takes the new one by itself within a minute");
 	tls_credentials_unref(&credentials);
 }

@@ -6,7 +6,7 @@
 
 #include <stdio.h>
 
-enum { ADDRESSES_MAX = 3, EXPIRY_WARN_DAYS = 14 };
+enum { ADDRESSES_MAX = 3 };
 
 /* ---- what the configuration asks for ---- */
 
@@ -64,8 +64,8 @@ static void tell_ready(struct doctor *doctor, const struct config_relayhost *rel
 	bool is_tls = session->tls_version[0], is_oauth2 = relayhost->oauth2.provider != CONFIG_OAUTH2_NONE;
 	uint64_t wanted = (uint64_t)doctor->config->limits.message_size_bytes;
 	bool is_short = session->size_max > 0 && session->size_max < wanted;
-	int64_t days = (session->expires_at_wall - clock_wall_ms(clock_system())) / CONFIG_DAY_MS;
-	bool is_old = is_tls && days < EXPIRY_WARN_DAYS;
+	int64_t left_ms = session->expires_at_wall - clock_wall_ms(clock_system()), days = left_ms / CONFIG_DAY_MS;
+	bool is_old = is_tls && days < DOCTOR_EXPIRY_WARN_DAYS;
 	char size[24] = "any size";
 
 	if (session->size_max > 0)
@@ -76,7 +76,9 @@ static void tell_ready(struct doctor *doctor, const struct config_relayhost *rel
 		    : is_oauth2			? "logging in is left to the daemon (oauth2)"
 						: "no login",
 		    session->credentials.secret ? relayhost->username : "", size);
-	if (is_old)
+	if (is_old && left_ms < 0)
+		doctor_advise(doctor, "its certificate has expired: tell its people");
+	else if (is_old)
 		doctor_advise(doctor, "its certificate expires in %lld days: tell its people", (long long)days);
 	else if (is_short)
 		doctor_advise(doctor, "set limits.message_size so that nothing larger is taken");

@@ -71,6 +71,8 @@ def test_a_certificate_that_expires_soon_or_has(doctor, make_upstream, authority
     over = make_upstream(tls_context=authority.issue("127.0.0.1", days=-5).context())
     finding = only(doctor.look(over.port, ca_file=authority.pem))
     assert finding["level"] == "fail" and "expired" in finding["found"]
+    finding = only(doctor.look(over.port, tls="required"))  # which goes on without looking
+    assert finding["level"] == "warn" and "has expired" in finding["advice"]
 
 
 def test_a_fingerprint(doctor, make_upstream, authority):
