@@ -161,9 +161,19 @@ static enum match match_include(struct evaluation *e, const char *domain)
 	}
 }
 
-static enum match match_term(struct evaluation *e, const struct spf_term *term, const char *domain)
+/* The domain that a term of `domain` is about; `out` as in spf_term_target(). False: it is none, which was said. */
+static bool find_target(struct evaluation *e, const struct spf_term *term, const char *domain, char *out)
 {
 	const struct spf_names names = {e->question->domain, domain, e->question->helo, &e->question->address};
+
+	if (spf_term_target(term, &names, out))
+		return true;
+	say(e, "no domain in '%.200s'", term->text);
+	return false;
+}
+
+static enum match match_term(struct evaluation *e, const struct spf_term *term, const char *domain)
+{
 	unsigned bits = bits_of(e, term);
 	char target[DNS_NAME_MAX + 1];
 
@@ -173,10 +183,8 @@ static enum match match_term(struct evaluation *e, const struct spf_term *term, 
 		return is_inside(&e->question->address, &term->address, bits) ? YES : NO;
 	if (!may_look_up(e))
 		return PERMANENT;
-	if (!spf_term_target(term, &names, target)) {
-		say(e, "no domain in '%.200s'", term->text);
+	if (!find_target(e, term, domain, target))
 		return term->kind == SPF_INCLUDE ? PERMANENT : NO;
-	}
 	switch (term->kind) {
 	case SPF_A: return match_host(e, target, bits);
 	case SPF_MX: return match_mx(e, target, bits);
@@ -190,16 +198,11 @@ static enum match match_term(struct evaluation *e, const struct spf_term *term, 
 
 static enum spf_result redirect(struct evaluation *e, const struct spf_term *term, const char *domain)
 {
-	const struct spf_names names = {e->question->domain, domain, e->question->helo, &e->question->address};
 	char target[DNS_NAME_MAX + 1];
 	enum spf_result result;
 
-	if (!may_look_up(e))
+	if (!may_look_up(e) || !find_target(e, term, domain, target))
 		return SPF_PERMERROR;
-	if (!spf_term_target(term, &names, target)) {
-		say(e, "no domain in '%.200s'", term->text);
-		return SPF_PERMERROR;
-	}
 	visit(e, target);
 	result = check_host(e, target);
 	if (result != SPF_NONE)
