@@ -14,6 +14,21 @@
 
 /* ---- the checks, in the order in which they are told ---- */
 
+static bool uses_mx(const struct doctor *doctor)
+{
+	return config_uses_mx(doctor->config);
+}
+
+static bool has_blocklists(const struct doctor *doctor)
+{
+	return doctor->blocklists != NULL;
+}
+
+static bool has_recipient(const struct doctor *doctor)
+{
+	return doctor->to != NULL;
+}
+
 static const struct doctor_check checks[] = {
     {.name = "config", .limit_sec = 10, .run = doctor_config},
     {.name = "spool", .limit_sec = 10, .run = doctor_spool},
@@ -24,19 +39,15 @@ static const struct doctor_check checks[] = {
     {.name = "daemon", .limit_sec = 40, .run = doctor_daemon},
     {.name = "clock", .limit_sec = 60, .run = doctor_clock},
     {.name = "relayhost", .scope = DOCTOR_RELAYHOST, .limit_sec = 100, .run = doctor_relayhost},
-    {.name = "port25", .limit_sec = 60, .gives_egress = true, .run = doctor_port25, .applies = doctor_uses_mx},
-    {.name = "helo", .limit_sec = 30, .needs_egress = true, .run = doctor_helo, .applies = doctor_uses_mx},
-    {.name = "ptr", .limit_sec = 30, .needs_egress = true, .run = doctor_ptr, .applies = doctor_uses_mx},
-    {.name = "blocklist",
-     .limit_sec = 60,
-     .needs_egress = true,
-     .run = doctor_blocklist,
-     .applies = doctor_has_blocklists},
+    {.name = "port25", .limit_sec = 60, .gives_egress = true, .run = doctor_port25, .applies = uses_mx},
+    {.name = "helo", .limit_sec = 30, .needs_egress = true, .run = doctor_helo, .applies = uses_mx},
+    {.name = "ptr", .limit_sec = 30, .needs_egress = true, .run = doctor_ptr, .applies = uses_mx},
+    {.name = "blocklist", .limit_sec = 60, .needs_egress = true, .run = doctor_blocklist, .applies = has_blocklists},
     {.name = "dkim", .scope = DOCTOR_DOMAIN, .limit_sec = 30, .run = doctor_dkim},
     {.name = "dmarc", .scope = DOCTOR_DOMAIN, .limit_sec = 30, .run = doctor_dmarc},
     {.name = "spf", .scope = DOCTOR_DOMAIN, .limit_sec = 60, .needs_egress = true, .run = doctor_spf},
     {.name = "bounces", .scope = DOCTOR_DOMAIN, .limit_sec = 30, .run = doctor_bounces},
-    {.name = "to", .limit_sec = 120, .run = doctor_to, .applies = doctor_has_recipient},
+    {.name = "to", .limit_sec = 120, .run = doctor_to, .applies = has_recipient},
 };
 
 const char *doctor_level_name(enum doctor_level level)

@@ -89,17 +89,12 @@ const struct config_dkim_domain *doctor_signer(const struct doctor *doctor, cons
 doctor_check_run doctor_dmarc, doctor_bounces;
 /* doctor_egress.c */
 doctor_check_run doctor_helo, doctor_ptr, doctor_blocklist;
-/* Not to be seen from outside (RFC 1918, RFC 6598, RFC 4193). */
-bool doctor_is_private(const struct dns_address *address);
-bool doctor_uses_mx(const struct doctor *doctor);
-bool doctor_has_blocklists(const struct doctor *doctor);
 /* doctor_port25.c */
 doctor_check_run doctor_port25;
 /* doctor_relayhost.c */
 doctor_check_run doctor_relayhost;
 /* doctor_to.c */
 doctor_check_run doctor_to;
-bool doctor_has_recipient(const struct doctor *doctor);
 /* doctor_spf.c */
 doctor_check_run doctor_spf;
 /* doctor_files.c */

@@ -5,10 +5,7 @@
 
 #include <stdio.h>
 
-bool doctor_uses_mx(const struct doctor *doctor)
-{
-	return config_uses_mx(doctor->config);
-}
+/* ---- our addresses ---- */
 
 const struct dns_address *doctor_source(const struct doctor *doctor, unsigned family, struct dns_address *memory)
 {
@@ -23,8 +20,6 @@ const struct dns_address *doctor_source(const struct doctor *doctor, unsigned fa
 	}
 	return NULL;
 }
-
-/* ---- our addresses ---- */
 
 bool doctor_is_private(const struct dns_address *address)
 {
@@ -241,11 +236,6 @@ static void ask_list(struct doctor *doctor, const struct dns_address *address, s
 		doctor_advise(doctor, "find the cause, then ask the list to remove it");
 	}
 	dns_answer_unref(&answer);
-}
-
-bool doctor_has_blocklists(const struct doctor *doctor)
-{
-	return doctor->blocklists != NULL;
 }
 
 void doctor_blocklist(struct doctor *doctor, const char *subject)

@@ -1,4 +1,4 @@
-/* relayctl/doctor_egress.h - the address that our mail comes from */
+/* relayctl/doctor_egress.h - the address that our mail comes from, and which addresses are seen from outside */
 #ifndef RELAYCTL_DOCTOR_EGRESS_H
 #define RELAYCTL_DOCTOR_EGRESS_H
 
@@ -11,5 +11,7 @@
 const char *doctor_egress(const struct doctor *doctor, struct dns_address out[DOCTOR_EGRESS_MAX], size_t *count);
 /* The address of that family that deliveries bind to; NULL: any. */
 const struct dns_address *doctor_source(const struct doctor *doctor, unsigned family, struct dns_address *memory);
+/* Not to be seen from outside (RFC 1918, RFC 6598, RFC 4193). */
+bool doctor_is_private(const struct dns_address *address);
 
 #endif

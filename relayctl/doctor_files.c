@@ -1,7 +1,7 @@
 /* Doctor: what relayd shows to clients, whom it lets in, and who may read its secrets. */
 #include "base/base.h"
 #include "base/clock.h"
-#include "relayctl/doctor.h"
+#include "relayctl/doctor_egress.h"
 #include "tls/credentials.h"
 
 #include <errno.h>

@@ -6,11 +6,6 @@
 
 enum { HOSTS_MAX = 3 };
 
-bool doctor_has_recipient(const struct doctor *doctor)
-{
-	return doctor->to != NULL;
-}
-
 static void tell_ready(struct doctor *doctor, const char *subject, const struct doctor_session *session)
 {
 	if (!session->tls_version[0])
