@@ -7,6 +7,14 @@
 
 /* ---- our addresses ---- */
 
+struct dns_address doctor_address(int family, const uint8_t *bytes)
+{
+	struct dns_address address = {.family = family == AF_INET ? DNS_IPV4 : DNS_IPV6};
+
+	memcpy(address.bytes, bytes, family == AF_INET ? 4 : 16);
+	return address;
+}
+
 const struct dns_address *doctor_source(const struct doctor *doctor, unsigned family, struct dns_address *memory)
 {
 	const struct config_source_addresses *bind = &doctor->config->delivery.bind;
@@ -14,8 +22,7 @@ const struct dns_address *doctor_source(const struct doctor *doctor, unsigned fa
 	for (size_t i = 0; i < bind->count; i++) {
 		if ((bind->items[i].family == AF_INET) != (family == DNS_IPV4))
 			continue;
-		*memory = (struct dns_address){.family = (uint8_t)family};
-		memcpy(memory->bytes, bind->items[i].bytes, sizeof(memory->bytes));
+		*memory = doctor_address(bind->items[i].family, bind->items[i].bytes);
 		return memory;
 	}
 	return NULL;

@@ -51,28 +51,25 @@ void doctor_certificate(struct doctor *doctor, const char *subject)
 
 /* ---- listeners ---- */
 
-static bool is_loopback(int family, const uint8_t *bytes)
+static bool is_loopback(const struct config_endpoint *endpoint)
 {
-	struct dns_address address = {.family = family == AF_INET ? DNS_IPV4 : DNS_IPV6};
+	struct dns_address address = doctor_address(endpoint->family, endpoint->bytes);
 
-	memcpy(address.bytes, bytes, family == AF_INET ? 4 : 16);
-	return family != AF_UNSPEC && dns_address_kind(&address) == DNS_ADDRESS_LOOPBACK;
+	return endpoint->family != AF_UNSPEC && dns_address_kind(&address) == DNS_ADDRESS_LOOPBACK;
 }
 
 /* A network of whose addresses some are public; a single address is the operator's word. */
 static bool is_public(const struct config_network *network)
 {
-	struct dns_address first = {.family = network->family == AF_INET ? DNS_IPV4 : DNS_IPV6};
+	struct dns_address first = doctor_address(network->family, network->bytes);
 
-	memcpy(first.bytes, network->bytes, network->family == AF_INET ? 4 : 16);
 	return network->prefix_bits < (network->family == AF_INET ? 32 : 128) &&
 	       dns_address_kind(&first) == DNS_ADDRESS_GLOBAL && !doctor_is_private(&first);
 }
 
 static void check_listener(struct doctor *doctor, const struct config_listener *listener, const char *name)
 {
-	bool is_clear =
-	    listener->allow_plaintext_auth && !is_loopback(listener->address.family, listener->address.bytes);
+	bool is_clear = listener->allow_plaintext_auth && !is_loopback(&listener->address);
 	bool is_good = !is_clear;
 	struct buf text;
 
