@@ -223,14 +223,13 @@ static void add_check(struct doctor_runner *runner, const struct doctor *doctor,
 	}
 }
 
-static json_t *note(const char *check, enum doctor_level level, const char *found, const char *advice)
+/* What no check says. */
+static void tell_note(struct telling *telling, const char *check, enum doctor_level level, const char *found,
+		      const char *advice)
 {
-	return json_pack("{s:s, s:s, s:s, s:s, s:s}", "check", check, "subject", "", "level", doctor_level_name(level),
-			 "found", found, "advice", advice);
-}
+	json_t *finding = doctor_finding_new(check, "", level, found);
 
-static void tell_note(struct telling *telling, json_t *finding)
-{
+	json_object_set_new(finding, "advice", json_string(advice));
 	on_finding(telling, finding);
 	json_decref(finding);
 }
@@ -240,8 +239,8 @@ static void examine(struct doctor *doctor, const struct domains *domains, struct
 	struct doctor_runner *runner = doctor_runner_new(doctor);
 
 	if (domains->count == 0)
-		tell_note(telling, note("domains", DOCTOR_INFO, "no sender domain is known from the configuration",
-					"name one: relayctl doctor DOMAIN"));
+		tell_note(telling, "domains", DOCTOR_INFO, "no sender domain is known from the configuration",
+			  "name one: relayctl doctor DOMAIN");
 	for (size_t i = 0; i < ARRAY_LEN(checks); i++)
 		add_check(runner, doctor, &checks[i], domains);
 	doctor_runner_run(runner, on_finding, telling);
@@ -270,9 +269,8 @@ int cmd_doctor(struct ctl *ctl, int argc, char **argv)
 	telling.screen.wraps = true;
 	doctor.config = ctl_config(ctl);
 	if (!doctor.config) {
-		tell_note(&telling,
-			  note("config", DOCTOR_FAIL, "the configuration has mistakes: relayd would not start",
-			       "they stand on standard error"));
+		tell_note(&telling, "config", DOCTOR_FAIL, "the configuration has mistakes: relayd would not start",
+			  "they stand on standard error");
 	} else {
 		if (count == 0)
 			find_domains(doctor.config, &domains);

@@ -64,6 +64,15 @@ void doctor_runner_add(struct doctor_runner *runner, const struct doctor_check *
 	buf_init(&task->said, SAID_MAX_BYTES);
 }
 
+json_t *doctor_finding_new(const char *check, const char *subject, enum doctor_level level, const char *found)
+{
+	json_t *finding = json_pack("{s:s, s:s, s:s, s:s}", "check", check, "subject", subject, "level",
+				    doctor_level_name(level), "found", found);
+
+	BUG_ON(!finding);
+	return finding;
+}
+
 /* ---- in the process of a check ---- */
 
 static void write_finding(struct doctor *doctor)
@@ -76,37 +85,38 @@ static void write_finding(struct doctor *doctor)
 	doctor->finding = NULL;
 }
 
-/* On one line, printable. */
-__attribute__((format(printf, 1, 0))) static json_t *words(const char *format, va_list args)
-{
-	char text[2048];
+enum { WORDS_MAX_BYTES = 2048 };
 
-	vsnprintf(text, sizeof(text), format, args);
-	for (char *at = text; *at; at++)
+/* On one line, printable. */
+__attribute__((format(printf, 2, 0))) static void set_words(char out[WORDS_MAX_BYTES], const char *format, va_list args)
+{
+	vsnprintf(out, WORDS_MAX_BYTES, format, args);
+	for (char *at = out; *at; at++)
 		if (*at < ' ' || *at > '~')
 			*at = '?';
-	return json_string(text);
 }
 
 void doctor_tell(struct doctor *doctor, enum doctor_level level, const char *subject, const char *format, ...)
 {
+	char found[WORDS_MAX_BYTES];
 	va_list args;
 
 	write_finding(doctor);
 	va_start(args, format);
-	doctor->finding = json_pack("{s:s, s:s, s:s, s:o}", "check", doctor->check_name, "subject", subject, "level",
-				    doctor_level_name(level), "found", words(format, args));
+	set_words(found, format, args);
 	va_end(args);
-	BUG_ON(!doctor->finding);
+	doctor->finding = doctor_finding_new(doctor->check_name, subject, level, found);
 }
 
 void doctor_advise(struct doctor *doctor, const char *format, ...)
 {
+	char advice[WORDS_MAX_BYTES];
 	va_list args;
 
 	va_start(args, format);
-	json_object_set_new(doctor->finding, "advice", words(format, args));
+	set_words(advice, format, args);
 	va_end(args);
+	json_object_set_new(doctor->finding, "advice", json_string(advice));
 }
 
 void doctor_publish(struct doctor *doctor, const char *name, struct slice value)
@@ -152,9 +162,7 @@ static int64_t now_ms(void)
 /* A finding of the runner's own. */
 static void say(struct task *task, const char *text)
 {
-	json_array_append_new(task->findings,
-			      json_pack("{s:s, s:s, s:s, s:s}", "check", task->check->name, "subject", task->subject,
-					"level", doctor_level_name(DOCTOR_FAIL), "found", text));
+	json_array_append_new(task->findings, doctor_finding_new(task->check->name, task->subject, DOCTOR_FAIL, text));
 }
 
 static void start(struct doctor_runner *runner, struct task *task)
