@@ -63,8 +63,8 @@ struct doctor_check {
 
 /* ---- for the checks ---- */
 
-/* A finding: what was looked at (borrowed for the call), and what was found. Peers' bytes may stand in it: what does
- * not print is shown as "?". */
+/* A finding: what was looked at (borrowed for the call), and what was found. Peers' and users' bytes may stand in both:
+ * what does not print is shown as "?". */
 void doctor_tell(struct doctor *doctor, enum doctor_level level, const char *subject, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 /* What to change, for the finding told last. */

@@ -2,6 +2,7 @@
 
 #include "base/base.h"
 #include "base/clock.h"
+#include "base/utf8.h"
 
 #include <poll.h>
 #include <signal.h>
@@ -10,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { AT_ONCE = 12, SAID_MAX_BYTES = 1 << 20 };
+enum { AT_ONCE = 12, SAID_MAX_BYTES = 1 << 20, WORDS_MAX_BYTES = 2048 };
 
 enum task_state { WAITING = 0, RUNNING, OVER };
 
@@ -64,10 +65,25 @@ void doctor_runner_add(struct doctor_runner *runner, const struct doctor_check *
 	buf_init(&task->said, SAID_MAX_BYTES);
 }
 
+/* UTF-8 on one line, for a terminal too. */
+static json_t *printable(const char *text)
+{
+	char out[WORDS_MAX_BYTES];
+
+	snprintf(out, sizeof(out), "%s", text);
+	for (size_t i = 0; out[i];) {
+		size_t len = utf8_visible(slice_of_str(out + i));
+		if (len == 0)
+			out[i] = '?';
+		i += MAX(len, (size_t)1);
+	}
+	return json_string(out);
+}
+
 json_t *doctor_finding_new(const char *check, const char *subject, enum doctor_level level, const char *found)
 {
-	json_t *finding = json_pack("{s:s, s:s, s:s, s:s}", "check", check, "subject", subject, "level",
-				    doctor_level_name(level), "found", found);
+	json_t *finding = json_pack("{s:s, s:o, s:s, s:o}", "check", check, "subject", printable(subject), "level",
+				    doctor_level_name(level), "found", printable(found));
 
 	BUG_ON(!finding);
 	return finding;
@@ -85,17 +101,6 @@ static void write_finding(struct doctor *doctor)
 	doctor->finding = NULL;
 }
 
-enum { WORDS_MAX_BYTES = 2048 };
-
-/* On one line, printable. */
-__attribute__((format(printf, 2, 0))) static void set_words(char out[WORDS_MAX_BYTES], const char *format, va_list args)
-{
-	vsnprintf(out, WORDS_MAX_BYTES, format, args);
-	for (char *at = out; *at; at++)
-		if (*at < ' ' || *at > '~')
-			*at = '?';
-}
-
 void doctor_tell(struct doctor *doctor, enum doctor_level level, const char *subject, const char *format, ...)
 {
 	char found[WORDS_MAX_BYTES];
@@ -103,7 +108,7 @@ void doctor_tell(struct doctor *doctor, enum doctor_level level, const char *sub
 
 	write_finding(doctor);
 	va_start(args, format);
-	set_words(found, format, args);
+	vsnprintf(found, sizeof(found), format, args);
 	va_end(args);
 	doctor->finding = doctor_finding_new(doctor->check_name, subject, level, found);
 }
@@ -114,9 +119,9 @@ void doctor_advise(struct doctor *doctor, const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	set_words(advice, format, args);
+	vsnprintf(advice, sizeof(advice), format, args);
 	va_end(args);
-	json_object_set_new(doctor->finding, "advice", json_string(advice));
+	json_object_set_new(doctor->finding, "advice", printable(advice));
 }
 
 void doctor_publish(struct doctor *doctor, const char *name, struct slice value)

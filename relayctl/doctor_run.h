@@ -12,7 +12,7 @@
 /* A finding as an object: check, subject, level, found; where there is something to do also advice, or
  * record {name, type, value}. */
 typedef void doctor_finding(void *ctx, json_t *finding);
-/* One without anything to do; the caller's reference. The texts are printable. */
+/* One without anything to do; the caller's reference. What does not print in the texts is shown as "?". */
 json_t *doctor_finding_new(const char *check, const char *subject, enum doctor_level level, const char *found);
 
 struct doctor_runner;

@@ -66,6 +66,12 @@ static void two_findings(struct doctor *doctor, const char *subject)
 	doctor_tell(doctor, DOCTOR_WARN, "another", "second");
 }
 
+static void tell_bytes(struct doctor *doctor, const char *subject)
+{
+	(void)subject;
+	doctor_tell(doctor, DOCTOR_INFO, "\xff/sp\xc3\xb6l", "\xc3\xb6\xc3\x80\x7f\xe2\x80\xae\xf0\x9f");
+}
+
 _Noreturn static void hang(struct doctor *doctor, const char *subject)
 {
 	doctor_tell(doctor, DOCTOR_OK, subject, "before");
@@ -107,6 +113,15 @@ static void findings_are_printable_and_in_order(void **state)
 	doctor_runner_add(f->runner, &check, "b");
 	assert_string_equal(run(f), "two a ok first??[31m\ntwo another warn second\n"
 				    "two b ok first??[31m\ntwo another warn second\n");
+}
+
+static void bytes_that_are_no_text_are_shown_as_such(void **state)
+{
+	static const struct doctor_check check = {.name = "bytes", .limit_sec = 60, .run = tell_bytes};
+	struct fixture *f = *state;
+
+	doctor_runner_add(f->runner, &check, "a");
+	assert_string_equal(run(f), "bytes ?/sp\xc3\xb6l info \xc3\xb6\xc3\x80??????\n");
 }
 
 static void a_check_that_hangs_is_ended(void **state)
@@ -161,6 +176,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(findings_are_printable_and_in_order, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(bytes_that_are_no_text_are_shown_as_such, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(a_check_that_hangs_is_ended, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(a_check_that_breaks_is_told, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(many_run_although_few_do_at_a_time, set_up, tear_down),
