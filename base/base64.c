@@ -2,14 +2,6 @@
 
 #include <sodium.h>
 
-static bool is_ascii(struct slice text)
-{
-	for (size_t i = 0; i < text.len; i++)
-		if ((unsigned char)text.ptr[i] > 127)
-			return false;
-	return true;
-}
-
 bool base64_decode(struct slice text, enum base64_padding padding, const char *ignored, void *out, size_t size,
 		   size_t *len)
 {
@@ -17,7 +9,7 @@ bool base64_decode(struct slice text, enum base64_padding padding, const char *i
 	    padding == BASE64_PADDED ? sodium_base64_VARIANT_ORIGINAL : sodium_base64_VARIANT_ORIGINAL_NO_PADDING;
 
 	*len = 0;
-	if (is_ascii(text) && sodium_base642bin(out, size, text.ptr, text.len, ignored, len, NULL, variant) == 0)
+	if (slice_is_ascii(text) && sodium_base642bin(out, size, text.ptr, text.len, ignored, len, NULL, variant) == 0)
 		return true;
 	*len = 0;
 	return false;

@@ -5,14 +5,6 @@
 /* An A-label has 63 octets, a U-label at most four for each of them. */
 enum { U_LABEL_MAX_BYTES = 4 * 63 };
 
-static bool is_ascii(struct slice text)
-{
-	for (size_t i = 0; i < text.len; i++)
-		if ((unsigned char)text.ptr[i] >= 0x80)
-			return false;
-	return true;
-}
-
 static bool has_other_ascii_than_ldh(struct slice label)
 {
 	static const char ldh[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-";
@@ -69,7 +61,7 @@ static bool append_label(struct buf *out, struct slice label)
 	gnutls_datum_t mapped;
 	bool is_good;
 
-	if (is_ascii(label))
+	if (slice_is_ascii(label))
 		return buf_append(out, label) == 0;
 	if (label.len > U_LABEL_MAX_BYTES || has_other_ascii_than_ldh(label) || !map(label, &mapped))
 		return false;

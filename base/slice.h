@@ -88,6 +88,22 @@ static inline ptrdiff_t slice_find_last(struct slice s, char byte)
 	return at ? at - s.ptr : -1;
 }
 
+/* No octet over 127. */
+static inline bool slice_is_ascii(struct slice s)
+{
+	uint64_t word;
+
+	for (; s.len >= sizeof(word); s = slice_from(s, sizeof(word))) {
+		memcpy(&word, s.ptr, sizeof(word));
+		if (word & UINT64_C(0x8080808080808080))
+			return false;
+	}
+	for (; s.len > 0; s = slice_from(s, 1))
+		if ((unsigned char)s.ptr[0] >= 0x80)
+			return false;
+	return true;
+}
+
 /* Without leading and trailing SP, HTAB, CR and LF. */
 static inline struct slice slice_trim(struct slice s)
 {

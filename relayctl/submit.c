@@ -77,7 +77,7 @@ struct slice submit_crlf(struct slice message, struct buf *memory)
 
 static bool has_8bit(struct slice text)
 {
-	return !smtp_is_ascii(text);
+	return !slice_is_ascii(text);
 }
 
 /* ---- results ---- */

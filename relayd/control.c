@@ -203,14 +203,6 @@ void control_domain_init(struct control_domain *domain, const char *text)
 		domain->ascii[0] = '\0';
 }
 
-static bool is_ascii(struct slice text)
-{
-	for (size_t i = 0; i < text.len; i++)
-		if ((unsigned char)text.ptr[i] >= 0x80)
-			return false;
-	return true;
-}
-
 bool control_domain_matches(const struct control_domain *domain, struct slice address)
 {
 	struct slice own = slice_from(address, (size_t)(slice_find_last(address, '@') + 1));
@@ -220,7 +212,7 @@ bool control_domain_matches(const struct control_domain *domain, struct slice ad
 		return true;
 	if (domain->ascii[0] == '\0')
 		return false;
-	if (is_ascii(own))
+	if (slice_is_ascii(own))
 		return slice_case_eq(own, slice_of_str(domain->ascii));
 	return router_domain_of(address, ascii, sizeof(ascii)) == 0 && strcmp(ascii, domain->ascii) == 0;
 }

@@ -204,10 +204,10 @@ const struct smtp_server_reply *intake_begin(struct intake *intake, const struct
 /* Of the envelope, as it will be sent: then only a next hop that offers SMTPUTF8 can take it. */
 bool intake_has_utf8_address(const struct intake *intake)
 {
-	if (!smtp_is_ascii(intake_text(intake, intake->sender)))
+	if (!slice_is_ascii(intake_text(intake, intake->sender)))
 		return true;
 	for (size_t i = 0; i < intake->recipient_count; i++)
-		if (!smtp_is_ascii(intake_text(intake, intake->recipients[i].address)))
+		if (!slice_is_ascii(intake_text(intake, intake->recipients[i].address)))
 			return true;
 	return false;
 }

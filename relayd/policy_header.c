@@ -236,7 +236,7 @@ void policy_header_edit(struct policy_header *out, struct submit_header *header,
 		return;
 	}
 	header->kept = buf_slice(&out->text);
-	header->has_8bit = !smtp_is_ascii(header->kept);
+	header->has_8bit = !slice_is_ascii(header->kept);
 	if (edit.from_domain_len > 0)
 		header->from_domain = out->from_domain =
 		    slice_to(slice_from(header->kept, edit.from_domain_at), edit.from_domain_len);

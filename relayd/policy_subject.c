@@ -53,7 +53,7 @@ bool policy_subject_put(struct buf *out, struct slice prefix, struct slice body)
 	if (prefix.len == 0 || has_prefix(body, prefix))
 		return false;
 	buf_append_str(out, "Subject: ");
-	if (smtp_is_ascii(prefix))
+	if (slice_is_ascii(prefix))
 		buf_append(out, prefix);
 	else if (slice_has_prefix(slice_trim(body), SLICE("=?")))
 		put_encoded(out, prefix);

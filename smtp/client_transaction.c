@@ -32,7 +32,7 @@ static size_t next_sendable(const struct tx *tx, size_t index)
 static void judge_recipients(struct smtp_client *c)
 {
 	struct tx *tx = &c->tx;
-	bool utf8 = tx->what->needs_smtputf8 || !smtp_is_ascii(tx->what->sender);
+	bool utf8 = tx->what->needs_smtputf8 || !slice_is_ascii(tx->what->sender);
 
 	if (tx->recipient_cap < tx->what->recipient_count) {
 		tx->recipient_cap = tx->what->recipient_count;
@@ -43,7 +43,7 @@ static void judge_recipients(struct smtp_client *c)
 		enum rcpt_state state = command_check_recipient(c, recipient);
 
 		tx->recipients[i] = (struct tx_recipient){.end = UINT32_MAX, .state = (uint8_t)state};
-		utf8 = utf8 || (state == RCPT_OPEN && !smtp_is_ascii(recipient->address));
+		utf8 = utf8 || (state == RCPT_OPEN && !slice_is_ascii(recipient->address));
 	}
 	tx->smtputf8 = utf8 && c->offered.smtputf8;
 }

@@ -212,7 +212,7 @@ static bool has_long_lines(struct slice text)
 static void choose_returned(struct returned *r, const struct dsn *dsn, bool utf8)
 {
 	struct slice header = header_of(dsn->original);
-	bool ascii_header = smtp_is_ascii(header);
+	bool ascii_header = slice_is_ascii(header);
 	bool global = utf8 && !ascii_header && smtp_is_utf8(header) && has_clean_line_ends(header);
 
 	*r = (struct returned){.content = dsn->original, .encoding = "7bit"};
@@ -220,7 +220,7 @@ static void choose_returned(struct returned *r, const struct dsn *dsn, bool utf8
 		      dsn->original.len <= DSN_ORIGINAL_MAX && has_clean_line_ends(dsn->original);
 	if (r->is_whole) {
 		r->type = global ? "message/global" : "message/rfc822";
-		if (!smtp_is_ascii(dsn->original))
+		if (!slice_is_ascii(dsn->original))
 			r->encoding = "8bit";
 		return;
 	}
@@ -325,7 +325,7 @@ static void put_header(struct dsn_writer *w, const struct dsn *dsn, const char *
 
 static void put_words_part(struct dsn_writer *w, struct slice words)
 {
-	bool ascii = smtp_is_ascii(words);
+	bool ascii = slice_is_ascii(words);
 
 	dsn_printf(w,
 		   "Content-Type: text/plain; charset=%s\r\nContent-Description: Notification\r\n"
@@ -342,7 +342,7 @@ static void put_status_part(struct dsn_writer *w, struct slice status, bool utf8
 	dsn_printf(w,
 		   "Content-Type: message/%s\r\nContent-Description: Delivery report\r\n"
 		   "Content-Transfer-Encoding: %s\r\n\r\n",
-		   utf8 ? "global-delivery-status" : "delivery-status", smtp_is_ascii(status) ? "7bit" : "8bit");
+		   utf8 ? "global-delivery-status" : "delivery-status", slice_is_ascii(status) ? "7bit" : "8bit");
 	dsn_put(w, status);
 }
 
@@ -355,7 +355,8 @@ static void put_all(struct dsn_writer *w, const struct dsn *dsn, const struct re
 	choose_boundary(boundary, dsn->rng, parts, ARRAY_LEN(parts));
 	result->returned_whole = returned->is_whole;
 	result->needs_smtputf8 = utf8;
-	result->has_8bit = !smtp_is_ascii(dsn->to) || !smtp_is_ascii(status) || strcmp(returned->encoding, "8bit") == 0;
+	result->has_8bit =
+	    !slice_is_ascii(dsn->to) || !slice_is_ascii(status) || strcmp(returned->encoding, "8bit") == 0;
 	put_header(w, dsn, boundary, result->has_8bit);
 	dsn_printf(w, "\r\n--%s\r\n", boundary);
 	put_words_part(w, words);

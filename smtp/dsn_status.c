@@ -47,7 +47,7 @@ static void put_address(struct dsn_writer *w, const char *field, struct slice ad
 {
 	char clean[DSN_PEER_TEXT_BYTES + 1];
 
-	if (smtp_is_ascii(address) || !smtp_is_utf8(address)) {
+	if (slice_is_ascii(address) || !smtp_is_utf8(address)) {
 		dsn_clean(clean, address, true);
 		dsn_printf(w, "%s: rfc822; %s\r\n", field, clean);
 		return;
@@ -80,12 +80,12 @@ static void put_original_recipient(struct dsn_writer *w, struct slice orcpt, boo
 		return;
 	type = slice_to(orcpt, (size_t)semicolon);
 	value = slice_from(orcpt, (size_t)semicolon + 1);
-	if (!smtp_is_atom(type) || !smtp_is_ascii(type) || value.len == 0)
+	if (!smtp_is_atom(type) || !slice_is_ascii(type) || value.len == 0)
 		return;
 	dsn_printf(w, "Original-Recipient: %.*s; ", SLICE_ARG(slice_to(type, 64)));
-	if (smtp_is_ascii(value) && slice_case_eq(type, SLICE("utf-8")))
+	if (slice_is_ascii(value) && slice_case_eq(type, SLICE("utf-8")))
 		dsn_put(w, is_printable_ascii(value) ? slice_to(value, DSN_PEER_TEXT_BYTES) : (struct slice){0});
-	else if (smtp_is_ascii(value))
+	else if (slice_is_ascii(value))
 		put_xtext(w, value);
 	else
 		put_utf8(w, value, utf8);
@@ -168,7 +168,7 @@ static void put_recipient(struct dsn_writer *w, const struct dsn *dsn, const str
 void dsn_put_status(struct dsn_writer *w, const struct dsn *dsn, size_t told, bool utf8)
 {
 	dsn_printf(w, "Reporting-MTA: dns; %s\r\n", dsn->hostname);
-	if (dsn->envid.len && smtp_is_ascii(dsn->envid)) {
+	if (dsn->envid.len && slice_is_ascii(dsn->envid)) {
 		dsn_put_str(w, "Original-Envelope-Id: ");
 		put_xtext(w, dsn->envid);
 		dsn_put_str(w, "\r\n");

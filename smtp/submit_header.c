@@ -367,7 +367,7 @@ static void add_received(struct buf *out, const struct submit_header_options *o,
 	add_with(out, o);
 	buf_append_str(out, " id ");
 	buf_append(out, o->id);
-	if (o->only_recipient.len && (o->smtputf8 || smtp_is_ascii(o->only_recipient))) {
+	if (o->only_recipient.len && (o->smtputf8 || slice_is_ascii(o->only_recipient))) {
 		buf_append_str(out, "\r\n\tfor ");
 		smtp_format_path(out, o->only_recipient);
 	}
@@ -421,7 +421,7 @@ int submit_header_make(struct submit_header *out, struct slice block, const stru
 	place_addresses(out);
 	if (survey.has_changes)
 		copy_kept(out, &survey, block);
-	out->has_8bit = !smtp_is_ascii(out->kept);
+	out->has_8bit = !slice_is_ascii(out->kept);
 	add_fields(out, &survey);
 	return out->refusal.code ? ERR_SYNTAX : 0;
 }

@@ -25,27 +25,11 @@ static bool is_ascii_octet(char c)
 
 /* ---- UTF-8 ------------------------------------------------------------------------------------------------------ */
 
-bool smtp_is_ascii(struct slice text)
-{
-	size_t i = 0;
-	uint64_t word;
-
-	for (; i + 8 <= text.len; i += 8) {
-		memcpy(&word, text.ptr + i, 8);
-		if (word & UINT64_C(0x8080808080808080))
-			return false;
-	}
-	for (; i < text.len; i++)
-		if (!is_ascii_octet(text.ptr[i]))
-			return false;
-	return true;
-}
-
 bool smtp_is_utf8(struct slice text)
 {
 	uint32_t value;
 
-	if (smtp_is_ascii(text))
+	if (slice_is_ascii(text))
 		return true;
 	while (text.len) {
 		size_t len = utf8_character(text, &value);
@@ -89,7 +73,7 @@ bool smtp_is_atom(struct slice text)
 /* NULL: it is one; otherwise what is wrong. */
 static const char *label_fault(struct slice label, unsigned flags)
 {
-	bool is_ascii = smtp_is_ascii(label);
+	bool is_ascii = slice_is_ascii(label);
 	size_t len;
 
 	if (label.len == 0)
@@ -241,7 +225,7 @@ int smtp_parse_mailbox(struct slice text, unsigned flags, struct smtp_mailbox *o
 		return fail(why, ERR_SYNTAX, "it is empty");
 	if (text.len > SMTP_ADDRESS_MAX_BYTES)
 		return fail(why, ERR_LIMIT, "it is longer than 254 octets");
-	out->is_utf8 = !smtp_is_ascii(text);
+	out->is_utf8 = !slice_is_ascii(text);
 	if (out->is_utf8 && !smtp_is_utf8(text))
 		return fail(why, ERR_SYNTAX, "it is not UTF-8");
 	if (out->is_utf8 && !(flags & SMTP_MAY_BE_UTF8))

@@ -41,8 +41,6 @@ enum {
 
 /* ---- Octets and UTF-8 ------------------------------------------------------------------------------------------- */
 
-/* No octet over 127. */
-bool smtp_is_ascii(struct slice text);
 /* Well-formed UTF-8 of RFC 3629: nothing overlong, no surrogates, nothing over U+10FFFF. ASCII is. */
 bool smtp_is_utf8(struct slice text);
 /* RFC 5322's atom, with UTF-8 (RFC 6532); not empty. */

@@ -207,7 +207,7 @@ static size_t embedded_length(struct slice text)
 
 static bool is_utf8_address(struct slice text, unsigned flags)
 {
-	if (!(flags & SMTP_MAY_BE_UTF8) && !smtp_is_ascii(text))
+	if (!(flags & SMTP_MAY_BE_UTF8) && !slice_is_ascii(text))
 		return false;
 	for (size_t at = 0, len; at < text.len; at += len) {
 		unsigned char c = (unsigned char)text.ptr[at];
@@ -232,9 +232,9 @@ bool smtp_is_orcpt(struct slice text, unsigned flags)
 		return false;
 	type = slice_to(text, (size_t)semicolon);
 	address = slice_from(text, (size_t)semicolon + 1);
-	if (!smtp_is_atom(type) || !smtp_is_ascii(type) || address.len == 0)
+	if (!smtp_is_atom(type) || !slice_is_ascii(type) || address.len == 0)
 		return false;
 	if (slice_case_eq(type, SLICE("utf-8")))
 		return is_utf8_address(address, flags);
-	return is_xtext_of(address, ' ', true) && smtp_is_ascii(address);
+	return is_xtext_of(address, ' ', true) && slice_is_ascii(address);
 }

@@ -42,7 +42,7 @@ static void check(struct slice text, const struct dsn_result *result)
 	len = (size_t)((const char *)memchr(at + 13, '"', 60) - at) - 13;
 	snprintf(boundary, sizeof(boundary), "\r\n--%.*s", (int)len, at + 13);
 	BUG_ON(count(text, boundary) != 4);
-	BUG_ON(!result->has_8bit && !smtp_is_ascii(text));
+	BUG_ON(!result->has_8bit && !slice_is_ascii(text));
 	for (size_t i = 0; i < text.len; i++) {
 		BUG_ON(text.ptr[i] == '\n' && (i == 0 || text.ptr[i - 1] != '\r'));
 		BUG_ON(text.ptr[i] == '\r' && (i + 1 == text.len || text.ptr[i + 1] != '\n'));

@@ -114,7 +114,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	try_xtext(text);
 	try_format(text);
 	try_list(text);
-	BUG_ON(smtp_is_ascii(text) && !smtp_is_utf8(text));
+	BUG_ON(slice_is_ascii(text) && !smtp_is_utf8(text));
 	BUG_ON(smtp_is_domain(text, 0) && !smtp_is_domain(text, SMTP_MAY_BE_UTF8));
 	BUG_ON(smtp_is_domain(text, 0) && smtp_is_address_literal(text));
 	return 0;

@@ -133,6 +133,19 @@ static void lists_keep_their_order(void **state)
 	assert_list(&head, "2");
 }
 
+static void slices_know_ascii(void **state)
+{
+	(void)state;
+	assert_true(slice_is_ascii(slice_of(NULL, 0)));
+	for (size_t at = 0; at < 20; at++) {
+		char text[20];
+		memset(text, 'a', sizeof(text));
+		assert_true(slice_is_ascii(slice_of(text, sizeof(text))));
+		text[at] = (char)0x80;
+		assert_false(slice_is_ascii(slice_of(text, sizeof(text))));
+	}
+}
+
 static void slices_compare(void **state)
 {
 	(void)state;
@@ -210,6 +223,7 @@ int main(void)
 	    cmocka_unit_test(long_words_are_cut),
 	    cmocka_unit_test(errno_becomes_a_code),
 	    cmocka_unit_test(lists_keep_their_order),
+	    cmocka_unit_test(slices_know_ascii),
 	    cmocka_unit_test(slices_compare),
 	    cmocka_unit_test(slices_are_cut_within_their_bounds),
 	    cmocka_unit_test(copies_into_arrays_are_cut_and_ended),
