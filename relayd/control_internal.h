@@ -55,7 +55,7 @@ typedef json_t *control_finish(struct control *control, uint64_t id, bool synced
 void control_answer_synced(struct control *control, struct http_response *response, uint64_t id, json_t *document,
 			   control_finish *finish);
 
-/* Why this destination takes nothing now, as the end of a sentence that begins with "; "; false: it does. */
+/* Why this destination takes nothing now, a pause before all else; false: it does. */
 bool control_why_not_now(struct control *control, const struct destination_id *id, char *out, size_t size);
 
 /* An object of the listing; `message` NULL: it cannot be read. A new reference. */

@@ -38,7 +38,7 @@ static void why_rate(const struct rate *rate, char *out, size_t size)
 
 	buf_init(&limit, 64);
 	config_rate_format(rate_limit(rate), &limit);
-	snprintf(out, size, "; the rate of %s %s (%.*s) is used up, the next message goes in %lld s",
+	snprintf(out, size, "the rate of %s %s (%.*s) is used up, the next message goes in %lld s",
 		 rate_scope_name(rate_scope(rate)), rate_name(rate), SLICE_ARG(buf_slice(&limit)),
 		 (long long)(rate_wait_ms(rate) + 999) / 1000);
 	buf_fini(&limit);
@@ -51,7 +51,7 @@ bool control_why_not_now(struct control *control, const struct destination_id *i
 	int len;
 
 	if (id->kind == DESTINATION_RELAYHOST && pauses_has(control->options.pauses, id->name)) {
-		snprintf(out, size, "; relayhost %s is paused by an operator", id->name);
+		snprintf(out, size, "relayhost %s is paused by an operator", id->name);
 		return true;
 	}
 	if (wait_ms <= 0 && d && destination_full_rate(d)) {
@@ -60,7 +60,7 @@ bool control_why_not_now(struct control *control, const struct destination_id *i
 	}
 	if (!d || d->trouble.kind == OUTCOME_NONE)
 		return false;
-	len = snprintf(out, size, "; %s is in trouble (%s: %.200s)", d->key, failure_class_name(d->trouble.class),
+	len = snprintf(out, size, "%s is in trouble (%s: %.200s)", d->key, failure_class_name(d->trouble.class),
 		       d->trouble.text);
 	if (wait_ms > 0 && len > 0 && (size_t)len < size)
 		snprintf(out + len, size - (size_t)len, " and rests for %lld s", (long long)(wait_ms + 999) / 1000);
@@ -88,15 +88,17 @@ static json_t *why_of(struct control *control, const struct queue_message *messa
 {
 	enum failure_class class = message->status[r].reason;
 	struct scheduler_targets targets;
-	char text[DESTINATION_NAME_MAX + 512];
+	char now[DESTINATION_NAME_MAX + 512], text[sizeof(now) + 256];
 	int len = snprintf(text, sizeof(text), "%s", why_texts[class < CLASS_COUNT ? class : CLASS_OTHER]);
 
 	if (class == CLASS_GREYLIST)
 		len += why_greylist(control, &message->status[r], text + len, sizeof(text) - (size_t)len);
 	control_route(control, &message->envelope, r, &targets);
 	for (size_t i = 0; i < targets.count; i++)
-		if (control_why_not_now(control, &targets.targets[i], text + len, sizeof(text) - (size_t)len))
+		if (control_why_not_now(control, &targets.targets[i], now, sizeof(now))) {
+			snprintf(text + len, sizeof(text) - (size_t)len, "; %s", now);
 			break;
+		}
 	return control_str(text);
 }
 

@@ -33,9 +33,7 @@ static bool waits_for_pause(struct control *control, const struct queue_message 
 		if (targets.targets[i].kind != DESTINATION_RELAYHOST ||
 		    !pauses_has(control->options.pauses, targets.targets[i].name))
 			return false;
-	if (targets.count > 0)
-		snprintf(out, size, "relayhost %s is paused by an operator", targets.targets[0].name);
-	return targets.count > 0;
+	return targets.count > 0 && control_why_not_now(control, &targets.targets[0], out, size);
 }
 
 /* One that was never tried waits for its next hop, if that is in trouble. */
@@ -51,8 +49,7 @@ static json_t *hop_reason_of(struct control *control, const struct queue_message
 	if (!d)
 		return json_string("");
 	if (d->trouble.kind == OUTCOME_NONE)
-		return control_why_not_now(control, &d->id, text, sizeof(text)) ? control_str(text + strlen("; "))
-										: json_string("");
+		return control_why_not_now(control, &d->id, text, sizeof(text)) ? control_str(text) : json_string("");
 	snprintf(text, sizeof(text), "waits for %s: %s: %s", d->key, failure_class_name(d->trouble.class),
 		 d->trouble.text);
 	return control_str(text);
