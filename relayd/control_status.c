@@ -250,11 +250,11 @@ static json_t *troubles_of(struct control *control, const struct queue_stats *st
 	for (size_t i = 0; i < count; i++) {
 		const struct destination *d = worst[i];
 		json_array_append_new(
-		    list, json_pack("{s:o, s:s, s:o, s:o, s:o, s:I}", "destination", control_str(d->key), "class",
+		    list, json_pack("{s:o, s:s, s:o, s:o, s:o, s:I, s:i}", "destination", control_str(d->key), "class",
 				    failure_class_name(d->trouble.class), "reason", control_str(d->trouble.text),
 				    "since_sec", control_seconds(d->trouble_since_wall, control_now_wall(control)),
-				    "next_attempt_sec", next_attempt_of(control, d), "waiting", waiting_of(stats, d)));
-		json_object_set_new(json_array_get(list, i), "code", json_integer(d->trouble.code));
+				    "next_attempt_sec", next_attempt_of(control, d), "waiting", waiting_of(stats, d),
+				    "code", (int)d->trouble.code));
 	}
 	return list;
 }
