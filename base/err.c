@@ -39,7 +39,8 @@ enum err_code err_code_of_errno(int errnum)
 	case EPERM:
 	case EROFS: return ERR_PERMISSION;
 	case ENOENT: return ERR_NOT_FOUND;
-	case EEXIST: return ERR_EXISTS;
+	case EEXIST:
+	case EADDRINUSE: return ERR_EXISTS;
 	case EIO: return ERR_IO;
 	default: return ERR_SYSTEM;
 	}

@@ -229,7 +229,7 @@ static int listen_on(int fd, const struct sockaddr_storage *address, socklen_t s
 {
 	if (bind(fd, (const struct sockaddr *)address, size) == 0 && listen(fd, BACKLOG) == 0)
 		return fd;
-	err_set(err, errno == EADDRINUSE ? ERR_EXISTS : err_code_of_errno(errno), "%s", strerror(errno));
+	err_set(err, err_code_of_errno(errno), "%s", strerror(errno));
 	close(fd);
 	return -1;
 }

@@ -81,6 +81,7 @@ static void errno_becomes_a_code(void **state)
 	assert_int_equal(err_code_of_errno(EACCES), ERR_PERMISSION);
 	assert_int_equal(err_code_of_errno(EROFS), ERR_PERMISSION);
 	assert_int_equal(err_code_of_errno(EEXIST), ERR_EXISTS);
+	assert_int_equal(err_code_of_errno(EADDRINUSE), ERR_EXISTS);
 	assert_int_equal(err_code_of_errno(EIO), ERR_IO);
 	assert_int_equal(err_code_of_errno(EMFILE), ERR_SYSTEM);
 }
