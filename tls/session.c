@@ -584,15 +584,22 @@ bool tls_session_peer_fingerprint(const struct tls_session *s, struct tls_finger
 	return chain && count && gnutls_hash_fast(GNUTLS_DIG_SHA256, chain->data, chain->size, out->bytes) == 0;
 }
 
-void tls_session_peer_name(const struct tls_session *s, char *out, size_t size)
+/* False: the peer has shown none that can be read. */
+static bool parse_leaf(const struct tls_session *s, struct verify_chain *leaf)
 {
 	unsigned count = 0;
 	const gnutls_datum_t *der = gnutls_certificate_get_peers(s->gnutls, &count);
+
+	return der && count && verify_chain_parse(leaf, der, 1, NULL) == 0;
+}
+
+void tls_session_peer_name(const struct tls_session *s, char *out, size_t size)
+{
 	struct verify_chain leaf;
 	struct buf name;
 
 	out[0] = '\0';
-	if (!der || !count || verify_chain_parse(&leaf, der, 1, NULL) < 0)
+	if (!parse_leaf(s, &leaf))
 		return;
 	names_common_name(leaf.list[0], out, size);
 	if (!out[0]) {
@@ -606,12 +613,10 @@ void tls_session_peer_name(const struct tls_session *s, char *out, size_t size)
 
 int64_t tls_session_peer_expires_at_wall(const struct tls_session *s)
 {
-	unsigned count = 0;
-	const gnutls_datum_t *der = gnutls_certificate_get_peers(s->gnutls, &count);
 	struct verify_chain leaf;
 	int64_t at;
 
-	if (!der || !count || verify_chain_parse(&leaf, der, 1, NULL) < 0)
+	if (!parse_leaf(s, &leaf))
 		return INT64_MAX;
 	at = (int64_t)gnutls_x509_crt_get_expiration_time(leaf.list[0]) * 1000;
 	verify_chain_free(&leaf);
