@@ -154,6 +154,11 @@ static bool is_loopback(const struct config_endpoint *endpoint)
 	return slice_case_eq(slice_of_str(endpoint->host), SLICE("localhost"));
 }
 
+static bool is_from_variable(const struct config_target *target, size_t offset)
+{
+	return config_origin_at(target, offset)->kind == CONFIG_FROM_VARIABLE;
+}
+
 static void check_credentials(struct config_reader *reader, const struct config_relayhost *relayhost,
 			      const struct config_target *target)
 {
@@ -169,14 +174,12 @@ static void check_credentials(struct config_reader *reader, const struct config_
 				"auth: %s needs username and password_file", config_relay_auth_name(relayhost->auth));
 	else if (relayhost->username && !has_password && !has_oauth2)
 		config_complain(reader, target, offsetof(struct config_relayhost, username), "username needs %s",
-				config_origin_at(target, offsetof(struct config_relayhost, username))->kind ==
-					CONFIG_FROM_VARIABLE
+				is_from_variable(target, offsetof(struct config_relayhost, username))
 				    ? "RELAYD_RELAYHOST_PASSWORD_FILE (a path) or RELAYD_RELAYHOST_PASSWORD beside it"
 				    : "password_file");
 	else if (has_password && !relayhost->username)
 		config_complain(reader, target, offsetof(struct config_relayhost, password), "a password needs %s",
-				config_origin_at(target, offsetof(struct config_relayhost, password))->kind ==
-					CONFIG_FROM_VARIABLE
+				is_from_variable(target, offsetof(struct config_relayhost, password))
 				    ? "RELAYD_RELAYHOST_USERNAME beside it"
 				    : "username");
 	if (relayhost->tls == CONFIG_TLS_NONE && (relayhost->username || has_oauth2) &&
