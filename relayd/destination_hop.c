@@ -65,19 +65,17 @@ bool destination_hop_is_wanted(const struct destination *d)
 {
 	if (!destination_hop_is_full(d))
 		return false;
-	LIST_FOREACH (node, &d->hop->members)
-		if (node != &d->hop_node && wants_place(CONTAINER_OF(node, struct destination, hop_node)))
+	for (struct destination *other = NULL; (other = destination_hop_next(d, other));)
+		if (wants_place(other))
 			return true;
 	return false;
 }
 
 struct destination *destination_hop_idle(const struct destination *d)
 {
-	LIST_FOREACH (node, &d->hop->members) {
-		struct destination *other = CONTAINER_OF(node, struct destination, hop_node);
-		if (other != d && !list_is_empty(&other->idle))
+	for (struct destination *other = NULL; (other = destination_hop_next(d, other));)
+		if (!list_is_empty(&other->idle))
 			return other;
-	}
 	return NULL;
 }
 
