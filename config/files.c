@@ -68,7 +68,22 @@ static void take_target(struct config_reader *reader, const struct config_target
 	}
 }
 
-/* The default users file may be missing. It is watched all the same, for the day when it comes. */
+/* The default one may be missing. It is watched all the same, for the day when it comes. */
+static void take_missing_users(struct config_reader *reader, const struct config_origin *origin)
+{
+	struct config *config = reader->config;
+	struct config_place place = config_place_of(config, origin);
+
+	watch(config, config->users_file);
+	if (!reader->source->check_files)
+		return;
+	if (origin->kind == CONFIG_FROM_DEFAULT)
+		config->users_file = NULL;
+	else
+		config_errors_add(reader->errors, &place, "%.300s does not exist: `relayctl user add NAME` makes it",
+				  config->users_file);
+}
+
 static void take_users(struct config_reader *reader)
 {
 	struct config *config = reader->config;
@@ -78,17 +93,8 @@ static void take_users(struct config_reader *reader)
 
 	if (!config->users_file || origin->is_refused)
 		return;
-	if (origin->kind == CONFIG_FROM_DEFAULT && access(config->users_file, F_OK) < 0 && errno == ENOENT) {
-		watch(config, config->users_file);
-		if (reader->source->check_files)
-			config->users_file = NULL;
-		return;
-	}
-	if (reader->source->check_files && access(config->users_file, F_OK) < 0 && errno == ENOENT) {
-		struct config_place place = config_place_of(config, origin);
-		watch(config, config->users_file);
-		config_errors_add(reader->errors, &place, "%.300s does not exist: `relayctl user add NAME` makes it",
-				  config->users_file);
+	if (access(config->users_file, F_OK) < 0 && errno == ENOENT) {
+		take_missing_users(reader, origin);
 		return;
 	}
 	take_file(reader, config->users_file, origin);
