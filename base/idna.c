@@ -1,5 +1,7 @@
 #include "base/idna.h"
 
+#include "base/utf8.h"
+
 #include <gnutls/gnutls.h>
 
 /* An A-label has 63 octets, a U-label at most four for each of them. */
@@ -13,14 +15,6 @@ static bool has_other_ascii_than_ldh(struct slice label)
 		if ((unsigned char)label.ptr[i] < 0x80 && !memchr(ldh, label.ptr[i], sizeof(ldh) - 1))
 			return true;
 	return false;
-}
-
-/* Of UTF-8 that is known to be valid. */
-static size_t octets_of_character(char first)
-{
-	unsigned char lead = (unsigned char)first;
-
-	return lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
 }
 
 static bool map(struct slice label, gnutls_datum_t *mapped)
@@ -48,8 +42,9 @@ static bool is_dropped(struct slice character)
 static bool loses_something(struct slice label)
 {
 	while (label.len > 0) {
-		size_t len = octets_of_character(label.ptr[0]);
-		if (len > 1 && is_dropped(slice_to(label, len)))
+		uint32_t code;
+		size_t len = utf8_character(label, &code);
+		if (len == 0 || (len > 1 && is_dropped(slice_to(label, len))))
 			return true;
 		label = slice_from(label, len);
 	}
