@@ -60,6 +60,12 @@ static inline bool slice_has_case_prefix(struct slice s, struct slice prefix)
 	return s.len >= prefix.len && (prefix.len == 0 || strncasecmp(s.ptr, prefix.ptr, prefix.len) == 0);
 }
 
+static inline bool slice_has_case_suffix(struct slice s, struct slice suffix)
+{
+	return s.len >= suffix.len &&
+	       (suffix.len == 0 || strncasecmp(s.ptr + s.len - suffix.len, suffix.ptr, suffix.len) == 0);
+}
+
 /* From `from` to the end; beyond the end: empty. */
 static inline struct slice slice_from(struct slice s, size_t from)
 {

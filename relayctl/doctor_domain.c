@@ -61,9 +61,9 @@ static bool is_aligned(const char *signer, const char *domain, bool is_strict)
 {
 	size_t a = strlen(signer), b = strlen(domain);
 
-	if (strcasecmp(signer, domain) == 0)
-		return true;
-	return !is_strict && b > a && domain[b - a - 1] == '.' && strcasecmp(domain + b - a, signer) == 0;
+	if (!slice_has_case_suffix(slice_of_str(domain), slice_of_str(signer)))
+		return false;
+	return a == b || (!is_strict && domain[b - a - 1] == '.');
 }
 
 static void tell_alignment(struct doctor *doctor, const char *domain, const struct dmarc *dmarc)

@@ -122,7 +122,7 @@ static void check_direct(struct doctor *doctor, const char *domain)
 /* ---- mail that goes through a relayhost comes from its addresses ---- */
 
 static const struct provider {
-	const char *host;    /* or the end of it, when it begins with a dot */
+	const char *host;    /* the end of it */
 	const char *include; /* what the provider's documents ask for */
 	bool
 	    has_own_sender; /* the envelope's sender is in a domain of the provider's, unless it was set up otherwise */
@@ -145,7 +145,7 @@ static const struct provider {
 static const struct provider *find_provider(const char *host)
 {
 	for (size_t i = 0; i < ARRAY_LEN(providers); i++)
-		if (slice_has_suffix(slice_of_str(host), slice_of_str(providers[i].host)))
+		if (slice_has_case_suffix(slice_of_str(host), slice_of_str(providers[i].host)))
 			return &providers[i];
 	return NULL;
 }

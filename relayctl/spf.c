@@ -115,7 +115,7 @@ static bool is_below(const char *name, const char *domain)
 {
 	size_t a = strlen(name), b = strlen(domain);
 
-	return a >= b && strcasecmp(name + a - b, domain) == 0 && (a == b || name[a - b - 1] == '.');
+	return slice_has_case_suffix(slice_of_str(name), slice_of_str(domain)) && (a == b || name[a - b - 1] == '.');
 }
 
 /* Failed lookups count as no match (section 5.5). */

@@ -181,6 +181,7 @@ RELAYHOST = "relayhosts: {{main: {{address: '{}:587', username: a, password_file
 
 @pytest.mark.parametrize("host, spf, level, words, record", [
     ("smtp.mailgun.org", "v=spf1 include:mailgun.org ~all", "ok", "includes mailgun.org", None),
+    ("SMTP.Mailgun.org", "v=spf1 include:mailgun.org ~all", "ok", "includes mailgun.org", None),
     ("smtp.mailgun.org", "v=spf1 include:nested.example.org ~all", "ok", "includes mailgun.org", None),
     ("smtp.mailgun.org", "v=spf1 mx ~all", "warn", "does not include", "v=spf1 mx include:mailgun.org ~all"),
     ("email-smtp.eu-west-1.amazonaws.com", "v=spf1 ~all", "info", "amazonses.com", "v=spf1 include:amazonses.com ~all"),

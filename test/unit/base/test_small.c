@@ -159,6 +159,8 @@ static void slices_compare(void **state)
 	assert_true(slice_has_prefix(SLICE("abc"), SLICE("")));
 	assert_false(slice_has_prefix(SLICE("a"), SLICE("ab")));
 	assert_true(slice_has_case_prefix(SLICE("RCPT TO"), SLICE("rcpt")));
+	assert_true(slice_has_case_suffix(SLICE("smtp.Example.COM"), SLICE(".example.com")));
+	assert_false(slice_has_case_suffix(SLICE("example.com"), SLICE(".example.com")));
 }
 
 static void slices_are_cut_within_their_bounds(void **state)
