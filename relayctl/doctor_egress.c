@@ -111,6 +111,15 @@ static bool stands_in(const struct dns_address *address, const struct dns_addres
 	return false;
 }
 
+static void advise_address(struct doctor *doctor, const struct dns_address *address)
+{
+	char text[DNS_ADDRESS_TEXT];
+
+	dns_address_format(address, text);
+	doctor_advise(doctor, "publish: %s. IN %s %s", doctor->config->hostname,
+		      address->family == DNS_IPV4 ? "A" : "AAAA", text);
+}
+
 void doctor_helo(struct doctor *doctor, const char *subject)
 {
 	const char *name = doctor->config->hostname, *basis;
@@ -127,13 +136,10 @@ void doctor_helo(struct doctor *doctor, const char *subject)
 	}
 	if (named_count == 0) {
 		doctor_tell(doctor, DOCTOR_FAIL, name, "has no public address in DNS: receivers distrust it in EHLO");
-		if (own_count > 0 && dns_address_kind(&own[0]) == DNS_ADDRESS_GLOBAL) {
-			dns_address_format(&own[0], text);
-			doctor_advise(doctor, "publish: %s. IN %s %s", name, own[0].family == DNS_IPV4 ? "A" : "AAAA",
-				      text);
-		} else {
+		if (own_count > 0 && dns_address_kind(&own[0]) == DNS_ADDRESS_GLOBAL)
+			advise_address(doctor, &own[0]);
+		else
 			doctor_advise(doctor, "publish an A record with the address that mail comes from");
-		}
 		return;
 	}
 	for (size_t i = 0; i < own_count; i++) {
@@ -142,7 +148,7 @@ void doctor_helo(struct doctor *doctor, const char *subject)
 		dns_address_format(&own[i], text);
 		doctor_tell(doctor, doctor->egress_count > 0 ? DOCTOR_FAIL : DOCTOR_WARN, name,
 			    "is another machine in DNS: mail comes from %s (%s)", text, basis);
-		doctor_advise(doctor, "publish: %s. IN %s %s", name, own[i].family == DNS_IPV4 ? "A" : "AAAA", text);
+		advise_address(doctor, &own[i]);
 		return;
 	}
 	dns_address_format(&named[0], text);
